@@ -1,0 +1,1 @@
+"""From the event log to the joined log: every interaction with what was observed of it."""

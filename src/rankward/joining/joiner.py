@@ -1,0 +1,233 @@
+"""Joining: which observations belong to which interaction, decided by log times alone.
+
+The joiner reads the event log once at its head, to match observations as they come, and once again lagging
+by the reward wait, to let interactions go when their wait is over. So it keeps nothing of an interaction in
+between, and its memory does not grow with the wait. Interactions with different waits lag differently:
+each wait that is in use has a *lane*, a place in the log before which all interactions of that wait are
+joined.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from rankward.records import (
+    Activation,
+    Interaction,
+    JoinedEntry,
+    JoinedObservation,
+    LogEntry,
+    Observation,
+    Offset,
+    TimeUs,
+)
+from rankward.store.ports import JoinState, JoinStep, Located, Lookup, Match, Unmatched
+
+EARLY_US = 120_000_000
+"""An observation may stand in the log this long before its interaction: the two travel on separate ways."""
+
+
+class Due(msgspec.Struct, frozen=True):
+    """An interaction whose wait is over."""
+
+    due_us: TimeUs
+    offset: Offset
+    time_us: TimeUs
+    interaction: Interaction
+
+
+class Joiner:
+    """A state machine over the event log. It does no I/O: the service reads for it and commits its steps.
+
+    One step is: `lookups` and `read` with the next entries, then `lanes` and `due` with what stands in the
+    lanes, then `join` with the matches kept so far. If a step cannot be committed, the joiner is thrown away
+    and made again from what is on record.
+    """
+
+    def __init__(self, state: JoinState, early: Sequence[Unmatched]) -> None:
+        self.head = state.head
+        self.now_us = state.now_us
+        self._lanes = dict(state.lanes)
+        self._next_due_us: dict[int, TimeUs] = {}  # by wait: nothing of that lane is due before
+        self._counts = Counter(state.counts)
+        self._early: deque[Unmatched] = deque(early)
+        self._early_by_id: dict[str, list[Unmatched]] = {}
+        for unmatched in early:
+            self._early_by_id.setdefault(unmatched.event_id, []).append(unmatched)
+        self._matches: list[Match] = []
+        self._early_new: dict[Offset, Unmatched] = {}
+        self._settled: list[Offset] = []
+
+    @property
+    def state(self) -> JoinState:
+        """Where joining stands, as the next commit will record it."""
+        return JoinState(self.head, self.now_us, dict(self._lanes), dict(self._counts))
+
+    @property
+    def next_due_us(self) -> TimeUs | None:
+        """When the next waiting interaction will be due, as far as is known; None: none is waiting."""
+        if any(wait not in self._next_due_us for wait in self._lanes):
+            return self.now_us
+        return min((self._next_due_us[wait] for wait in self._lanes), default=None)
+
+    @staticmethod
+    def lookups(entries: Sequence[LogEntry]) -> list[Lookup]:
+        """What must be located before `entries` can be read: one lookup per observation or activation."""
+        return [
+            Lookup(entry.record.event_id, entry.offset, entry.time_us)
+            for entry in entries
+            if isinstance(entry.record, Observation | Activation)
+        ]
+
+    def read(self, entries: Sequence[LogEntry], located: Sequence[Sequence[Located]]) -> None:
+        """Take in the next entries of the log.
+
+        Args:
+            entries: from `head` on, in log order. (A log that was cleared goes on at a later offset.)
+            located: the answers to `lookups(entries)`.
+        """
+        answers = iter(located)
+        for entry in entries:
+            assert entry.offset >= self.head, "the event log was read twice"
+            self.head = entry.offset + 1
+            self.now_us = entry.time_us
+            self._expire()
+            match entry.record:
+                case Interaction() as interaction:
+                    self._take_interaction(entry, interaction)
+                case Observation() as observation:
+                    self._counts["observed"] += 1
+                    reported = JoinedObservation(entry.offset, entry.time_us, observation.value, observation.metrics)
+                    self._take_observation(entry, observation.event_id, reported, next(answers))
+                case Activation() as activation:
+                    self._counts["activations"] += 1
+                    self._take_observation(entry, activation.event_id, None, next(answers))
+                case _:
+                    pass
+
+    def _take_interaction(self, entry: LogEntry, interaction: Interaction) -> None:
+        self._counts["ranked"] += 1
+        self._counts["repeats"] += interaction.repeats
+        self._lanes.setdefault(interaction.reward_wait_us, entry.offset)
+        for early in self._early_by_id.pop(interaction.event_id, ()):
+            self._matches.append(Match(entry.offset, early.observation, early.offset))
+            self._settle(early)
+
+    def _take_observation(
+        self,
+        entry: LogEntry,
+        event_id: str,
+        observation: JoinedObservation | None,
+        candidates: Sequence[Located],
+    ) -> None:
+        for candidate in candidates:
+            if entry.time_us - candidate.time_us < candidate.reward_wait_us:
+                self._matches.append(Match(candidate.offset, observation, entry.offset))
+                return
+        unmatched = Unmatched(entry.offset, entry.time_us, event_id, observation, late=bool(candidates))
+        self._early.append(unmatched)
+        self._early_by_id.setdefault(event_id, []).append(unmatched)
+        self._early_new[unmatched.offset] = unmatched
+
+    def _expire(self) -> None:
+        """Set aside the observations whose interactions can no longer come."""
+        while self._early and self._early[0].time_us + EARLY_US < self.now_us:
+            unmatched = self._early.popleft()
+            waiting = self._early_by_id.get(unmatched.event_id)
+            if waiting is None or unmatched not in waiting:
+                continue  # claimed meanwhile
+            waiting.remove(unmatched)
+            if not waiting:
+                del self._early_by_id[unmatched.event_id]
+            self._settle(unmatched)
+            if unmatched.observation is not None:
+                self._counts["late" if unmatched.late else "unknown"] += 1
+
+    def _settle(self, unmatched: Unmatched) -> None:
+        if self._early_new.pop(unmatched.offset, None) is None:
+            self._settled.append(unmatched.offset)
+
+    def lanes(self) -> dict[int, Offset]:
+        """The lanes that may hold something due, by reward wait: where to read them from."""
+        return {wait: start for wait, start in self._lanes.items() if self._next_due_us.get(wait, 0) <= self.now_us}
+
+    def due(self, lanes: Mapping[int, Sequence[LogEntry]]) -> list[Due]:
+        """Pick the interactions that can be let go now, in the order of (due, offset).
+
+        Args:
+            lanes: for each lane of `lanes()`, a stretch of the log from its place on. It may be cut anywhere.
+        """
+        found: list[Due] = []
+        bound: tuple[TimeUs, Offset] | None = None  # what has not been read yet comes here in the order, or later
+        for wait_us, entries in lanes.items():
+            # If nothing is there any more, the log was cleared.
+            place = self._lanes[wait_us] if entries else self.head
+            stopped = False
+            for entry in entries:
+                if entry.offset >= self.head:
+                    place = self.head
+                    break
+                if isinstance(entry.record, Interaction) and entry.record.reward_wait_us == wait_us:
+                    due_us = entry.time_us + wait_us
+                    if due_us > self.now_us:
+                        self._next_due_us[wait_us] = due_us
+                        stopped = True
+                        break
+                    found.append(Due(due_us, entry.offset, entry.time_us, entry.record))
+                place = entry.offset + 1
+            self._lanes[wait_us] = place
+            if stopped:
+                continue
+            if place >= self.head:
+                del self._lanes[wait_us]
+                self._next_due_us.pop(wait_us, None)
+            else:
+                reached = (entries[-1].time_us + wait_us, place)
+                bound = reached if bound is None else min(bound, reached)
+        found.sort(key=lambda due: (due.due_us, due.offset))
+        if bound is None:
+            return found
+        kept = [due for due in found if (due.due_us, due.offset) < bound]
+        for due in found[len(kept) :]:
+            wait_us = due.interaction.reward_wait_us
+            self._lanes[wait_us] = min(self._lanes.get(wait_us, due.offset), due.offset)
+            self._next_due_us.pop(wait_us, None)
+        return kept
+
+    def join(self, due: Sequence[Due], kept: Mapping[Offset, Sequence[Match]]) -> JoinStep:
+        """Let interactions go, each with what was observed of it. Returns the step to commit.
+
+        Args:
+            due: as `due()` picked them.
+            kept: the matches of earlier steps for these interactions.
+        """
+        fresh: dict[Offset, list[Match]] = {}
+        for match in self._matches:
+            fresh.setdefault(match.interaction, []).append(match)
+        joined = []
+        for item in due:
+            matches = sorted([*kept.get(item.offset, ()), *fresh.pop(item.offset, ())], key=lambda match: match.offset)
+            observations = tuple([match.observation for match in matches if match.observation is not None])
+            activated = len(observations) < len(matches)
+            joined.append(JoinedEntry(item.offset, item.time_us, item.due_us, observations, activated))
+            self._count_joined(item.interaction, rewarded=bool(observations), activated=activated)
+        step = JoinStep(
+            state=self.state,
+            joined=joined,
+            matches=[match for matches in fresh.values() for match in matches],
+            early=list(self._early_new.values()),
+            settled=self._settled,
+        )
+        self._matches, self._early_new, self._settled = [], {}, []
+        return step
+
+    def _count_joined(self, interaction: Interaction, *, rewarded: bool, activated: bool) -> None:
+        self._counts["joined"] += 1
+        if interaction.deferred and not activated:
+            self._counts["never_activated"] += 1
+            return
+        self._counts["rewarded" if rewarded else "defaulted"] += 1
+        self._counts["baseline_chosen"] += interaction.chosen == interaction.baseline

@@ -1,0 +1,184 @@
+"""What is written down: the entries of the event log and of the joined log.
+
+These records outlive the code that wrote them. A new field has a default, an old field keeps its
+meaning, and the name of a retired field is not used again.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import NewType
+
+import msgspec
+
+EventId = str  # at most 256 characters, chosen by the caller or made by us
+ModelId = str
+Offset = int  # counts from 0 and grows by 1, in each log of its own
+TimeUs = int  # microseconds since 1970-01-01T00:00:00Z, as the log stamped them
+Features = NewType("Features", bytes)
+"""Checked features: compact JSON text of an array of objects, as `ranking.features` wrote it."""
+
+
+class LearningMode(enum.StrEnum):
+    """Who decides, and what is learned from it."""
+
+    ONLINE = "Online"  # the model decides, and learns from rewards
+    APPRENTICE = "Apprentice"  # the baseline is shown; the model learns to match it
+    LOGGING_ONLY = "LoggingOnly"  # the baseline is shown and logged as the decision
+
+
+class Arm(enum.StrEnum):
+    """Which part of the traffic a decision belongs to."""
+
+    POLICY = "policy"
+    CONTROL = "control"
+    UNIFORM = "uniform"
+
+
+class Action(msgspec.Struct, frozen=True, array_like=True):
+    """An option with its features."""
+
+    id: str
+    features: Features
+
+
+class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="interaction"):
+    """A decision, as the event log keeps it. Offset and time are the log's to give, on append."""
+
+    event_id: EventId
+    context: Features
+    actions: tuple[Action, ...]  # in the order the caller sent them: the first not excluded is the baseline
+    pmf: tuple[float, ...]  # as drawn from, one for each action, 0 for an excluded one; sums to 1
+    chosen: int  # index into `actions`: what was drawn, whatever was shown
+    learning_mode: LearningMode
+    reward_wait_us: int  # the wait it was decided with
+    excluded: tuple[int, ...] = ()  # indexes into `actions`, ascending
+    deferred: bool = False  # counts only once an activation has come
+    model_id: ModelId | None = None  # None: decided before any model was published
+    repeats: bool = False  # its event id was known when it came; set by the log
+    arm: Arm = Arm.POLICY
+    arm_probability: float = 1.0  # of this arm being the one that chose
+    subject: str | None = None  # opaque: whose event this is; None: nobody said
+
+    @property
+    def rankable(self) -> list[int]:
+        """Indexes of the actions that could have been drawn, in request order."""
+        return [index for index in range(len(self.actions)) if index not in self.excluded]
+
+    @property
+    def baseline(self) -> int:
+        """Index of the action that the application would show by itself: the first not excluded."""
+        return next(index for index in range(len(self.actions)) if index not in self.excluded)
+
+    @property
+    def shown(self) -> int:
+        """Index of the action that the caller was told to show."""
+        return self.chosen if self.learning_mode is LearningMode.ONLINE else self.baseline
+
+    def same_request(self, other: Interaction) -> bool:
+        """Whether both were asked the same question, whatever the answers were."""
+        return (
+            self.event_id == other.event_id
+            and self.context == other.context
+            and self.actions == other.actions
+            and self.excluded == other.excluded
+            and self.deferred == other.deferred
+        )
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="observation"):
+    """One reward reported for an event id."""
+
+    event_id: EventId
+    value: float
+    metrics: dict[str, float] = {}  # named figures beside the reward; never learned
+    subject: str | None = None
+
+
+class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="activation"):
+    """Word that a deferred decision was really shown."""
+
+    event_id: EventId
+
+
+class SettingsChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="settings"):
+    """The settings of a loop from here on."""
+
+    settings: msgspec.Raw  # JSON of the whole `settings.LoopSettings`
+
+
+class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
+    """Time has passed: appended when nothing else was, so that waiting events can be joined."""
+
+
+Record = Interaction | Observation | Activation | SettingsChange | Tick
+
+
+class Interactions(msgspec.Struct, frozen=True, array_like=True):
+    """Which namespaces a model pairs with which, by first letter."""
+
+    pairs: tuple[str, ...]
+    ignore_linear: tuple[str, ...]  # letters that get no weights of their own
+
+
+class LogEntry(msgspec.Struct, frozen=True):
+    """A record with its place in the event log."""
+
+    offset: Offset
+    time_us: TimeUs  # never less than that of the entry before
+    record: Record
+
+
+class JoinedObservation(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An observation that fell into an interaction's window."""
+
+    offset: Offset  # in the event log
+    time_us: TimeUs
+    value: float
+    metrics: dict[str, float] = {}
+
+
+class JoinedEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An interaction, by reference, with all that was observed of it before its wait was over."""
+
+    interaction: Offset  # in the event log
+    time_us: TimeUs  # of the interaction
+    due_us: TimeUs  # when its wait was over: entries stand in the order of (due_us, interaction)
+    observations: tuple[JoinedObservation, ...] = ()  # in log order
+    activated: bool = False  # whether an activation fell into the window
+
+
+class JoinedEvent(msgspec.Struct, frozen=True):
+    """An interaction with the observations that its reward is computed from."""
+
+    offset: Offset  # in the joined log
+    entry: JoinedEntry
+    interaction: Interaction
+
+    @property
+    def skip_learn(self) -> bool:
+        """Deferred and never activated: it was not shown, so nothing can be learned from it."""
+        return self.interaction.deferred and not self.entry.activated
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The record is in the log, at this place."""
+
+    offset: Offset
+    time_us: TimeUs
+    repeats: bool = False  # its event id was known, with another body
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The record was not stored: the log already holds the same interaction."""
+
+    entry: LogEntry
+
+
+AppendResult = Appended | Known
+
+
+def interactions(entries: Sequence[LogEntry]) -> list[tuple[LogEntry, Interaction]]:
+    """Pick the interactions out of a stretch of the log, in log order."""
+    return [(entry, entry.record) for entry in entries if isinstance(entry.record, Interaction)]

@@ -1,0 +1,354 @@
+"""The settings of a loop and of the service: each declared once, with its unit, bounds and help.
+
+The HTTP contract, the command line and the reference page are made from these declarations.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, get_args, get_type_hints
+
+import isodate
+import msgspec
+
+from rankward.errors import InvalidSettings
+from rankward.records import LearningMode
+
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+"""What the contract answers for a moment that has not been."""
+
+
+class Aggregation(enum.StrEnum):
+    """How the rewards of one interaction become one."""
+
+    EARLIEST = "earliest"
+    SUM = "sum"
+    AVERAGE = "average"
+    MEDIAN = "median"
+    MIN = "min"
+    MAX = "max"
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """What there is to know about one setting.
+
+    `low` and `high` are inclusive, in the setting's own type; None leaves that side open. `code` is the
+    contract's error code for a value out of bounds. `wire` is the contract's name; None: not part of it.
+    """
+
+    help: str
+    wire: str | None = None
+    low: Any = None
+    high: Any = None
+    above: Any = None  # an exclusive lower bound
+    unit: str = ""
+    code: str = "InvalidServiceConfiguration"
+    retrains: bool = False  # whether a change starts a new training epoch
+
+
+class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """All that can be set for one loop. The defaults are the original service's."""
+
+    reward_wait: Annotated[
+        timedelta,
+        Setting(
+            wire="rewardWaitTime",
+            above=timedelta(0),
+            high=timedelta(days=30),
+            code="InvalidRewardWaitTime",
+            help="How long after a Rank its rewards count. Nothing is learned earlier than that.",
+        ),
+    ] = timedelta(minutes=10)
+    default_reward: Annotated[
+        float,
+        Setting(
+            wire="defaultReward",
+            low=-1.0,
+            high=1.0,
+            retrains=True,
+            help="The reward of an event for which none came within the wait.",
+        ),
+    ] = 0.0
+    reward_aggregation: Annotated[
+        Aggregation,
+        Setting(
+            wire="rewardAggregation",
+            retrains=True,
+            help="How several rewards of one event become one.",
+        ),
+    ] = Aggregation.EARLIEST
+    exploration: Annotated[
+        float,
+        Setting(
+            wire="explorationPercentage",
+            low=0.0,
+            high=1.0,
+            unit="fraction",
+            help="The share of decisions spent on exploring; the policy's `--epsilon` is the same number. "
+            "No action's probability is below this share divided by the number of actions.",
+        ),
+    ] = 0.2
+    model_export_frequency: Annotated[
+        timedelta,
+        Setting(
+            wire="modelExportFrequency",
+            above=timedelta(0),
+            high=timedelta(days=7),
+            help="How often what was learned is published for Rank to use.",
+        ),
+    ] = timedelta(minutes=5)
+    log_retention_days: Annotated[
+        int,
+        Setting(
+            wire="logRetentionDays",
+            low=-1,
+            high=2_147_483_647,
+            unit="days",
+            code="InvalidLogRetentionDays",
+            help="How long events are kept; -1 keeps them for ever. At least the reward wait plus one day.",
+        ),
+    ] = 90
+    model_retrain_days: Annotated[
+        int,
+        Setting(
+            wire="modelRetrainDays",
+            low=0,
+            high=2_147_483_647,
+            unit="days",
+            code="InvalidModelRetrainDays",
+            help="How far back a new training epoch starts when a change asks for one.",
+        ),
+    ] = 2
+    learning_mode: Annotated[
+        LearningMode,
+        Setting(
+            wire="learningMode",
+            help="Online: the model decides. Apprentice: the first action is shown, the model learns to match "
+            "it. LoggingOnly: the first action is shown and logged.",
+        ),
+    ] = LearningMode.ONLINE
+    log_mirror_enabled: Annotated[
+        bool, Setting(wire="logMirrorEnabled", help="Kept for the contract; events are not mirrored yet.")
+    ] = False
+    log_mirror_sas_uri: Annotated[
+        str | None,
+        Setting(wire="logMirrorSasUri", help="Kept for the contract; events are not mirrored yet."),
+    ] = None
+    is_auto_optimization_enabled: Annotated[
+        bool,
+        Setting(wire="isAutoOptimizationEnabled", help="Kept for the contract; nothing runs by itself yet."),
+    ] = False
+    auto_optimization_frequency: Annotated[
+        timedelta,
+        Setting(
+            wire="autoOptimizationFrequency",
+            low=timedelta(days=1),
+            high=timedelta(days=3650),
+            help="Kept for the contract; nothing runs by itself yet.",
+        ),
+    ] = timedelta(days=28)
+    auto_optimization_start_date: Annotated[
+        str | None,
+        Setting(wire="autoOptimizationStartDate", help="Kept for the contract; nothing runs by itself yet."),
+    ] = None
+    is_inference_explainability_enabled: Annotated[
+        bool,
+        Setting(
+            wire="isInferenceExplainabilityEnabled",
+            help="Kept for the contract; decisions are not explained yet.",
+        ),
+    ] = False
+    reward_min: Annotated[
+        float,
+        Setting(low=-1.0, high=1.0, help="The least reward to expect; bounds the intervals of estimates."),
+    ] = 0.0
+    reward_max: Annotated[
+        float,
+        Setting(low=-1.0, high=1.0, help="The largest reward to expect; bounds the intervals of estimates."),
+    ] = 1.0
+    policy: Annotated[
+        str,
+        Setting(
+            retrains=True,
+            help="The learner's arguments, as the contract's policy. `policy set` changes them.",
+        ),
+    ] = "--cb_explore_adf --epsilon 0.2 --power_t 0 -l 0.001 --cb_type mtr -q ::"
+    preset: Annotated[
+        str | None,
+        Setting(retrains=True, help="The preset that `policy` came from. `policy set --preset` changes it."),
+    ] = "personalizer"
+    last_configuration_edit: Annotated[
+        datetime,
+        Setting(wire="lastConfigurationEditDate", help="When a setting that matters to training last changed."),
+    ] = NEVER
+
+
+def _declared(kind: type[msgspec.Struct]) -> dict[str, Setting]:
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: next(a for a in get_args(hint) if isinstance(a, Setting)) for name, hint in hints.items()}
+
+
+SETTINGS: dict[str, Setting] = _declared(LoopSettings)
+"""Every setting of a loop, by name, in the order of declaration."""
+
+_TYPES: dict[str, Any] = get_type_hints(LoopSettings)
+_EDITS = frozenset({"reward_wait", "exploration"})  # count as an edit, though they need no new epoch
+READ_ONLY = frozenset({"last_configuration_edit", "policy", "preset"})
+"""Settings that have commands and calls of their own."""
+
+
+def change(settings: LoopSettings, changes: Mapping[str, object], *, now: datetime) -> LoopSettings:
+    """Apply changes and check the outcome as a whole.
+
+    Args:
+        settings: what is in force.
+        changes: new values by setting name, of the settings' own types.
+        now: becomes the last edit, if one of the changes matters to training.
+
+    Raises:
+        InvalidSettings: a value is out of bounds, or two changes may not come together.
+    """
+    changed = {name: value for name, value in changes.items() if getattr(settings, name) != value}
+    reward_names = {"reward_wait", "default_reward", "reward_aggregation"}
+    if "learning_mode" in changed and reward_names & changed.keys():
+        raise InvalidSettings(
+            "learningMode cannot change together with defaultReward, rewardWaitTime or rewardAggregation: "
+            "change one of them first and the other in a second call",
+            code="InvalidLearningModeServiceConfiguration",
+            target="learningMode",
+        )
+    if any(SETTINGS[name].retrains or name in _EDITS for name in changed):
+        changed["last_configuration_edit"] = now.replace(microsecond=0)
+    outcome = msgspec.structs.replace(settings, **changed)
+    check(outcome)
+    return outcome
+
+
+def check(settings: LoopSettings) -> None:
+    """Refuse settings that are out of bounds, one by one and as a whole."""
+    for name, setting in SETTINGS.items():
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        too_low = (setting.low is not None and value < setting.low) or (
+            setting.above is not None and value <= setting.above
+        )
+        if too_low or (setting.high is not None and value > setting.high):
+            raise _out_of_bounds(name, value)
+    retention = settings.log_retention_days
+    whole_days = -(-settings.reward_wait // timedelta(days=1)) + 1
+    if retention != -1 and retention < whole_days:
+        raise InvalidSettings(
+            f"logRetentionDays {retention} is less than the reward wait plus one day ({whole_days}): keep events "
+            f"for at least {whole_days} days, or for ever with -1",
+            code="InvalidLogRetentionDays",
+            target="logRetentionDays",
+        )
+    if retention != -1 and settings.model_retrain_days > retention:
+        raise InvalidSettings(
+            f"modelRetrainDays {settings.model_retrain_days} is more than logRetentionDays {retention}: nothing "
+            "older than the log can be learned again",
+            code="InvalidModelRetrainDays",
+            target="modelRetrainDays",
+        )
+    if settings.reward_min >= settings.reward_max:
+        raise InvalidSettings(
+            f"reward_min {settings.reward_min} must be less than reward_max {settings.reward_max}",
+            target="reward_min",
+        )
+
+
+def _out_of_bounds(name: str, value: object) -> InvalidSettings:
+    setting = SETTINGS[name]
+    low = show(setting.low) if setting.low is not None else f"more than {show(setting.above)}"
+    high = "" if setting.high is None else f" and at most {show(setting.high)}"
+    label = setting.wire or name
+    return InvalidSettings(
+        f"{label} {show(value)} is out of bounds: it must be {low if setting.low is None else 'at least ' + low}{high}",
+        code=setting.code,
+        target=label,
+    )
+
+
+def parse(name: str, text: str) -> object:
+    """Read one setting from text, as the command line gives it.
+
+    Raises:
+        InvalidSettings: no such setting, or the text is not of its type.
+    """
+    if name not in SETTINGS:
+        raise InvalidSettings(f"there is no setting {name!r}: one of {', '.join(SETTINGS)}", target=name)
+    kind = _TYPES[name]
+    try:
+        if timedelta in (kind, *get_args(kind)):
+            return parse_duration(text)
+        if kind is bool:
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+        if text == "" and type(None) in get_args(kind):
+            return None
+        return msgspec.convert(text, kind, strict=False)
+    except (KeyError, ValueError, msgspec.ValidationError) as error:
+        raise InvalidSettings(f"{name}={text!r} cannot be read: {error}", target=name) from error
+
+
+_CLOCK = re.compile(r"(?:(?P<days>\d+)\.)?(?P<hours>\d+):(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:\.\d+)?)")
+_SHORT = re.compile(r"(?P<count>\d+(?:\.\d+)?)(?P<unit>ms|s|m|h|d)")
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+
+
+def parse_duration(text: str) -> timedelta:
+    """Read a duration: ISO 8601 (`PT10M`), the old `[d.]hh:mm:ss`, or short (`2s`, `10m`, `4h`, `1d`).
+
+    Raises:
+        ValueError: it is none of them, or has years or months, whose length nobody knows.
+    """
+    if match := _CLOCK.fullmatch(text):
+        return timedelta(**{unit: float(count) for unit, count in match.groupdict().items() if count})
+    if match := _SHORT.fullmatch(text):
+        return float(match["count"]) * _UNITS[match["unit"]]
+    try:
+        duration = isodate.parse_duration(text)
+    except (isodate.ISO8601Error, TypeError, OverflowError) as error:
+        raise ValueError(f"{text!r} is no duration: write it as PT10M, 00:10:00 or 10m") from error
+    if not isinstance(duration, timedelta):
+        raise ValueError(f"{text!r} has years or months: write days, as in P28D")
+    return duration
+
+
+def as_datetime(time_us: int) -> datetime:
+    """Turn microseconds since 1970 into a moment in UTC, exactly."""
+    return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time_us)
+
+
+def show(value: object) -> str:
+    """Write a setting's value as `parse` reads it."""
+    match value:
+        case None:
+            return ""
+        case timedelta():
+            return str(isodate.duration_isoformat(value))
+        case bool():
+            return str(value).lower()
+        case datetime():
+            return value.isoformat()
+        case enum.Enum():
+            return str(value.value)
+    return str(value)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request may ask of the service. Environment variables `RANKWARD_LIMIT_…` set them."""
+
+    body_bytes: int = 1_048_576
+    actions: int = 50
+    id_length: int = 256
+    pending_appends: int = 4_096  # records waiting for the disk in one process, before it answers 503

@@ -1,0 +1,1 @@
+"""Where things rest: the ports, and the backends that keep their promises."""

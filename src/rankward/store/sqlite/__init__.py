@@ -1,0 +1,1 @@
+"""The embedded home: one folder of SQLite databases and compressed files."""

@@ -1,0 +1,272 @@
+"""A live segment: the stretch of the event log that is being written, as a SQLite database."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from rankward.errors import StorageFull, StoreUnavailable, WorldError
+from rankward.records import Action, LogEntry, Offset, TimeUs
+from rankward.store.ports import Located
+from rankward.store.sqlite.codec import Row, to_record
+
+FORMAT = 1
+_PARTS_REMEMBERED = 65_536
+_CHECKPOINT_PAGES = 20_000  # the worker checkpoints every second; this is for a folder without one
+
+_SCHEMA = """
+CREATE TABLE segment (
+    first INTEGER NOT NULL,         -- offset that the first entry has
+    time_us INTEGER NOT NULL,       -- of the last entry before this segment
+    closed INTEGER NOT NULL         -- 1: nothing is appended here any more
+);
+CREATE TABLE entry (
+    offset INTEGER PRIMARY KEY,
+    time_us INTEGER NOT NULL,
+    event_key INTEGER,              -- of interactions: hash of the event id
+    reward_wait_us INTEGER,         -- of interactions
+    body BLOB NOT NULL,             -- MessagePack; of interactions without the actions
+    actions BLOB                    -- of interactions: MessagePack list of part numbers and whole actions
+);
+CREATE INDEX entry_event_key ON entry (event_key) WHERE event_key IS NOT NULL;
+CREATE TABLE part (                 -- actions that recur, stored once
+    number INTEGER PRIMARY KEY,
+    action BLOB NOT NULL UNIQUE
+);
+"""
+_INSERT_SEGMENT = "INSERT INTO segment (first, time_us, closed) VALUES (?, ?, 0)"
+_SELECT_SEGMENT = "SELECT first, time_us, closed FROM segment"
+_CLOSE_SEGMENT = "UPDATE segment SET closed = 1"
+_SELECT_LAST = "SELECT offset, time_us FROM entry ORDER BY offset DESC LIMIT 1"
+_INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+_SELECT_ENTRIES = "SELECT offset, time_us, body, actions FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
+_SELECT_ROWS = "SELECT time_us, event_key, reward_wait_us, body, actions FROM entry ORDER BY offset"
+_LOCATE = (
+    "SELECT offset, time_us, reward_wait_us FROM entry WHERE event_key = ? AND offset < ? "
+    "AND time_us + reward_wait_us >= ? ORDER BY offset DESC LIMIT ?"
+)
+_INSERT_PART = "INSERT OR IGNORE INTO part (action) VALUES (?)"
+_SELECT_PART = "SELECT number FROM part WHERE action = ?"
+_SELECT_PART_BY_NUMBER = "SELECT action FROM part WHERE number = ?"
+
+_offered = msgspec.msgpack.Decoder(list[int | Action])
+_action = msgspec.msgpack.Decoder(Action)
+_encode = msgspec.msgpack.Encoder().encode
+
+# To SQLite, a limit on the size of a file is just an I/O error of writing.
+_FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
+_NO_ROOM_BYTES = 65_536  # with less, SQLite cannot open a database: it makes two files beside it
+
+
+def connect(path: Path, *, must_exist: bool = True) -> sqlite3.Connection:
+    """Open a database in WAL mode, flushed to the disk at every commit."""
+    mode = "rw" if must_exist else "rwc"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=30,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def as_world_error(error: sqlite3.Error, path: Path) -> WorldError:
+    """Say what failed in our own terms."""
+    name = getattr(error, "sqlite_errorname", "")
+    if name in _FULL or (name == "SQLITE_CANTOPEN" and path.exists() and _no_room(path.parent)):
+        return StorageFull(
+            f"there is no room on the disk for {path.parent} ({error}): free some, or shorten log_retention_days"
+        )
+    return StoreUnavailable(f"{path} failed: {error}")
+
+
+def os_error_as_ours(error: OSError, folder: Path) -> WorldError:
+    """Say what failed in our own terms."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return StorageFull(f"there is no room on the disk for {folder}: free some, or shorten log_retention_days")
+    return StoreUnavailable(f"{folder} failed: {error}")
+
+
+def _no_room(folder: Path) -> bool:
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < _NO_ROOM_BYTES or room.f_favail == 0 < room.f_files
+
+
+def create_live(path: Path, *, first: Offset, time_us: TimeUs) -> None:
+    """Make an empty segment that begins at an offset. It is made aside: what bears its name is whole."""
+    aside = path.with_suffix(".tmp")
+    aside.unlink(missing_ok=True)
+    connection = sqlite3.connect(aside, isolation_level=None)
+    try:
+        connection.executescript("BEGIN;" + _SCHEMA)
+        connection.execute(_INSERT_SEGMENT, (first, time_us))
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        connection.execute("COMMIT")  # in rollback mode, so that all of it is in the one file that is renamed
+    finally:
+        connection.close()
+    aside.rename(path)
+
+
+class LiveSegment:
+    """One connection to a live segment. Not to be shared between threads without a lock."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the segment.
+
+        Raises:
+            StoreUnavailable: it cannot be read, or was written by a newer version.
+            FileNotFoundError: it has been sealed or dropped.
+        """
+        self.path = path
+        try:
+            self._connection = connect(path)
+        except sqlite3.Error as error:
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, "the segment is gone", str(path)) from error
+            raise as_world_error(error, path) from error
+        try:
+            self._open()
+        except BaseException:
+            self._connection.close()
+            raise
+        self._part_numbers: OrderedDict[Action, int] = OrderedDict()
+        self._seen_once: OrderedDict[Action, None] = OrderedDict()
+        self._parts: dict[int, Action] = {}
+
+    def _open(self) -> None:
+        try:
+            [version] = self._connection.execute("PRAGMA user_version").fetchone()
+            if version == FORMAT:
+                self.first, self._before_us, closed = self._connection.execute(_SELECT_SEGMENT).fetchone()
+                self.closed = bool(closed)
+        except sqlite3.Error as error:
+            if self.path.exists():
+                raise as_world_error(error, self.path) from error
+        # Its files are removed one by one: of one that vanishes while it is opened, a part may be all we saw.
+        if not self.path.exists():
+            raise FileNotFoundError(errno.ENOENT, "the segment is gone", str(self.path))
+        if version != FORMAT:
+            raise StoreUnavailable(f"{self.path} has format {version}, this rankward knows {FORMAT}: use the newer one")
+
+    def begin(self) -> None:
+        """Start writing. The append lock keeps other writers away."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        self.closed = self.is_closed()
+
+    def is_closed(self) -> bool:
+        """Whether the file says by now that nothing is appended here any more."""
+        return bool(self._connection.execute(_SELECT_SEGMENT).fetchone()[2])
+
+    def commit(self) -> None:
+        """Flush what was written to the disk."""
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo what was written since `begin`."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._part_numbers.clear()  # their rows may be gone
+        self._parts.clear()
+
+    def close_for_good(self) -> None:
+        """Mark the segment: from the commit on, nothing is appended here."""
+        self._connection.execute(_CLOSE_SEGMENT)
+
+    def tail(self) -> tuple[Offset, TimeUs]:
+        """Return the offset that the next entry will have, and the time of the last one."""
+        last = self._connection.execute(_SELECT_LAST).fetchone()
+        return (last[0] + 1, last[1]) if last else (self.first, self._before_us)
+
+    def insert(self, offset: Offset, time_us: TimeUs, row: Row) -> None:
+        """Add an entry."""
+        actions = None if row.actions is None else _encode([self._part(action) for action in row.actions])
+        self._connection.execute(_INSERT_ENTRY, (offset, time_us, row.event_key, row.reward_wait_us, row.body, actions))
+
+    def _part(self, action: Action) -> int | Action:
+        """Return the number of an action that recurs; an action seen for the first time is written out.
+
+        So an application whose actions never recur pays no index for them.
+        """
+        number = self._part_numbers.get(action)
+        if number is not None:
+            return number
+        if action not in self._seen_once:
+            self._seen_once[action] = None
+            if len(self._seen_once) > _PARTS_REMEMBERED:
+                self._seen_once.popitem(last=False)
+            return action
+        encoded = _encode(action)
+        self._connection.execute(_INSERT_PART, (encoded,))
+        [number] = self._connection.execute(_SELECT_PART, (encoded,)).fetchone()
+        self._part_numbers[action] = number
+        if len(self._part_numbers) > _PARTS_REMEMBERED:
+            self._part_numbers.popitem(last=False)
+        return int(number)
+
+    def _action(self, part: int | Action) -> Action:
+        if isinstance(part, Action):
+            return part
+        action = self._parts.get(part)
+        if action is None:
+            [encoded] = self._connection.execute(_SELECT_PART_BY_NUMBER, (part,)).fetchone()
+            action = _action.decode(encoded)
+            if len(self._parts) >= _PARTS_REMEMBERED:
+                self._parts.clear()
+            self._parts[part] = action
+        return action
+
+    def _actions(self, encoded: bytes | None) -> tuple[Action, ...] | None:
+        if encoded is None:
+            return None
+        return tuple([self._action(part) for part in _offered.decode(encoded)])
+
+    def read(self, start: Offset, limit: int) -> list[LogEntry]:
+        """Return at most `limit` entries from `start` on."""
+        return [
+            LogEntry(offset, time_us, to_record(body, self._actions(actions)))
+            for offset, time_us, body, actions in self._connection.execute(_SELECT_ENTRIES, (start, limit)).fetchall()
+        ]
+
+    def rows(self) -> Iterator[tuple[TimeUs, Row]]:
+        """Return every entry for sealing, in log order."""
+        for time_us, key, wait_us, body, actions in self._connection.execute(_SELECT_ROWS):
+            yield time_us, Row(body, self._actions(actions), key, wait_us)
+
+    def locate(self, key: int, *, before: Offset, ended_us: TimeUs, limit: int) -> list[Located]:
+        """Find interactions by the key of their event id, newest first.
+
+        Args:
+            key: of the event id.
+            before: they stand before this offset.
+            ended_us: their waits end at this time or later.
+            limit: find the newest, and at most so many.
+        """
+        query = self._connection.execute(_LOCATE, (key, before, ended_us, limit))
+        return [Located(*row) for row in query.fetchall()]
+
+    def checkpoint(self) -> None:
+        """Move what is in the write-ahead log to its place, as far as that holds up nobody."""
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+
+def live_files(path: Path) -> Sequence[Path]:
+    """The files of a live segment."""
+    return [path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")]

@@ -1,0 +1,53 @@
+"""Models as files: written aside, flushed, renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rankward.errors import NotFound, StorageFull, StoreUnavailable
+from rankward.records import ModelId
+from rankward.store.sqlite.sealed import sync_folder
+
+
+class FileModelStore:
+    """Implements `ports.ModelStore` on a folder of loops."""
+
+    def __init__(self, loops: Path) -> None:
+        self._loops = loops
+
+    def _path(self, loop_id: str, model_id: ModelId) -> Path:
+        return self._loops / loop_id / "models" / f"{model_id}.vw"
+
+    def put(self, loop_id: str, model_id: ModelId, model: bytes) -> None:
+        """See `ports.ModelStore`."""
+        path = self._path(loop_id, model_id)
+        if path.exists():
+            return
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with aside.open("wb") as file:
+                file.write(model)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+            sync_folder(path.parent)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            if error.errno in (28, 122):  # ENOSPC, EDQUOT
+                raise StorageFull(f"there is no room on the disk for {path}: free some") from error
+            raise StoreUnavailable(f"{path} cannot be written: {error}") from error
+
+    def get(self, loop_id: str, model_id: ModelId) -> bytes:
+        """See `ports.ModelStore`."""
+        try:
+            return self._path(loop_id, model_id).read_bytes()
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"model {model_id} is not kept any more: `rankward model list` names those that are"
+            ) from error
+
+    def forget(self, loop_id: str, model_id: ModelId) -> None:
+        """See `ports.ModelStore`."""
+        self._path(loop_id, model_id).unlink(missing_ok=True)

@@ -1,0 +1,301 @@
+"""A sealed segment: a stretch of the event log as one compressed, checksummed file that never changes.
+
+Layout: magic, blocks, index, footer, length of the footer, magic. A block is a zstd frame (with the
+frame's own checksum) of MessagePack; actions that recur within a block stand in it once. The index holds
+the interactions' event keys in ascending order, then what `locate` answers for each, uncompressed, to be
+mapped into memory. The footer says where everything is.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import zstandard
+
+from rankward.errors import StoreUnavailable
+from rankward.records import Action, LogEntry, Offset, TimeUs
+from rankward.store.ports import Located
+from rankward.store.sqlite.codec import Row, to_record
+
+MAGIC = b"rwseg\x00\x01\n"
+_FORMAT = slice(5, 7)  # of the magic: big-endian
+BLOCK_ENTRIES = 2_048
+COMPRESSION_LEVEL = 7
+_TAIL = struct.Struct("<II8s")  # length and CRC-32 of the footer, magic
+_KEY = np.dtype("<i8")
+_BLOCKS_HELD = 16
+_INDEXES_HELD = 128
+_PLACE = np.dtype([("offset", "<u4"), ("time_us", "<i8"), ("wait", "<u2")])
+
+
+Index = tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]
+"""Event keys, ascending, and the place of each."""
+
+
+class Block(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of entries, as one compressed frame holds it."""
+
+    actions: list[Action]
+    times_us: list[TimeUs]
+    bodies: list[bytes]
+    offered: list[list[int] | None]  # per entry: indexes into `actions`; None: not an interaction
+
+
+class BlockPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a block stands in its file."""
+
+    first: Offset
+    position: int
+    length: int
+
+
+class Footer(msgspec.Struct, frozen=True):
+    """What a sealed segment holds, and where."""
+
+    first: Offset
+    end: Offset
+    first_time_us: TimeUs
+    last_time_us: TimeUs
+    blocks: list[BlockPlace]
+    index_position: int
+    index_length: int  # in entries
+    index_crc: int
+    waits_us: list[int]  # the reward waits that the index refers to
+
+
+def write_sealed(path: Path, first: Offset, entries: Iterable[tuple[TimeUs, Row]]) -> Footer:
+    """Write a sealed segment aside, flush it to the disk, and rename it into place.
+
+    Args:
+        path: of the file to make.
+        first: offset of the first entry.
+        entries: every entry of the stretch, in log order; at least one.
+    """
+    compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+    aside = path.with_suffix(".tmp")
+    places: list[BlockPlace] = []
+    located: list[tuple[int, int, TimeUs, int]] = []
+    waits: dict[int, int] = {}
+    offset = first
+    first_time = last_time = -1
+    with aside.open("wb") as file:
+        file.write(MAGIC)
+        for chunk in _chunks(entries, BLOCK_ENTRIES):
+            for index, (time_us, row) in enumerate(chunk):
+                first_time = time_us if first_time < 0 else first_time
+                last_time = time_us
+                if row.event_key is not None and row.reward_wait_us is not None:
+                    wait = waits.setdefault(row.reward_wait_us, len(waits))
+                    located.append((row.event_key, offset + index - first, time_us, wait))
+            packed = compressor.compress(msgspec.msgpack.encode(_pack(chunk)))
+            places.append(BlockPlace(offset, file.tell(), len(packed)))
+            file.write(packed)
+            offset += len(chunk)
+        assert places, "a segment without entries is not worth a file"
+        located.sort()
+        raw = np.array([key for key, *_ in located], dtype=_KEY).tobytes()
+        raw += np.array([(place, time_us, wait) for _, place, time_us, wait in located], dtype=_PLACE).tobytes()
+        footer = Footer(
+            first=first,
+            end=offset,
+            first_time_us=first_time,
+            last_time_us=last_time,
+            blocks=places,
+            index_position=file.tell(),
+            index_length=len(located),
+            index_crc=zlib.crc32(raw),
+            waits_us=list(waits),
+        )
+        file.write(raw)
+        encoded = msgspec.msgpack.encode(footer)
+        file.write(encoded)
+        file.write(_TAIL.pack(len(encoded), zlib.crc32(encoded), MAGIC))
+        file.flush()
+        os.fsync(file.fileno())
+    SealedSegment(aside, Held()).verify()
+    aside.replace(path)
+    sync_folder(path.parent)
+    return footer
+
+
+def _chunks(entries: Iterable[tuple[TimeUs, Row]], size: int) -> Iterator[list[tuple[TimeUs, Row]]]:
+    chunk: list[tuple[TimeUs, Row]] = []
+    for entry in entries:
+        chunk.append(entry)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _pack(chunk: Sequence[tuple[TimeUs, Row]]) -> Block:
+    indexes: dict[Action, int] = {}
+    offered = [
+        None if row.actions is None else [indexes.setdefault(action, len(indexes)) for action in row.actions]
+        for _, row in chunk
+    ]
+    return Block(list(indexes), [time_us for time_us, _ in chunk], [row.body for _, row in chunk], offered)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries, so that a file made or renamed in it outlives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_block(path: Path, place: BlockPlace) -> Block:
+    """Read one block of a sealed file.
+
+    Raises:
+        StoreUnavailable: it is damaged.
+    """
+    with path.open("rb") as file:
+        packed = os.pread(file.fileno(), place.length, place.position)
+    try:
+        return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(packed), type=Block)
+    except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+        raise StoreUnavailable(
+            f"{path} is damaged at byte {place.position}: {error}. Restore it from a backup."
+        ) from error
+
+
+class Held:
+    """What is held of sealed segments: some blocks, decompressed, and some indexes, mapped.
+
+    There may be thousands of segments, and neither memory nor open files for all of them.
+    """
+
+    def __init__(self) -> None:
+        self.block = lru_cache(maxsize=_BLOCKS_HELD)(load_block)
+        self.indexes: OrderedDict[Path, Index] = OrderedDict()
+
+
+class SealedSegment:
+    """Reads one sealed file. Not to be shared between threads without a lock."""
+
+    def __init__(self, path: Path, held: Held) -> None:
+        """Read the footer.
+
+        Args:
+            path: of the file.
+            held: what is held of this and other segments.
+
+        Raises:
+            StoreUnavailable: it is damaged, or of a version that this code does not know.
+            FileNotFoundError: it has been dropped.
+        """
+        self.path = path
+        self._held = held
+        try:
+            self.footer = self._read_footer()
+        except (ValueError, struct.error, msgspec.MsgspecError) as error:
+            raise StoreUnavailable(f"{path} is damaged: {error}. Restore it from a backup.") from error
+        self.first, self.end = self.footer.first, self.footer.end
+        self.last_time_us = self.footer.last_time_us
+        self.longest_wait_us = max(self.footer.waits_us, default=0)
+        self._index_checked = False
+
+    def _read_footer(self) -> Footer:
+        with self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < len(MAGIC) + _TAIL.size:
+                raise ValueError("it is too short")
+            head = os.pread(file.fileno(), len(MAGIC), 0)
+            length, crc, magic = _TAIL.unpack(os.pread(file.fileno(), _TAIL.size, size - _TAIL.size))
+            encoded = os.pread(file.fileno(), length, max(0, size - _TAIL.size - length))
+        if head == magic != MAGIC and _without_format(head) == _without_format(MAGIC):
+            has, knows = (int.from_bytes(of[_FORMAT], "big") for of in (head, MAGIC))
+            raise StoreUnavailable(f"{self.path} has format {has}, this rankward knows {knows}: use the newer one")
+        if not head == magic == MAGIC:
+            raise ValueError("it does not begin and end as a sealed segment does")
+        if zlib.crc32(encoded) != crc:
+            raise ValueError("the checksum of its footer does not hold")
+        return msgspec.msgpack.decode(encoded, type=Footer)
+
+    def read(self, start: Offset, limit: int) -> list[LogEntry]:
+        """Return at most `limit` entries from `start` on."""
+        entries: list[LogEntry] = []
+        number = max(0, int(np.searchsorted([place.first for place in self.footer.blocks], start, side="right")) - 1)
+        while len(entries) < limit and number < len(self.footer.blocks):
+            first = self.footer.blocks[number].first
+            block = self._held.block(self.path, self.footer.blocks[number])
+            begin = max(0, start - first)
+            for index in range(begin, min(len(block.bodies), begin + limit - len(entries))):
+                offered = block.offered[index]
+                actions = None if offered is None else [block.actions[part] for part in offered]
+                entries.append(LogEntry(first + index, block.times_us[index], to_record(block.bodies[index], actions)))
+            number += 1
+        return entries
+
+    def locate(self, key: int, *, before: Offset, ended_us: TimeUs, limit: int) -> list[Located]:
+        """Find interactions by the key of their event id: see `LiveSegment.locate`.
+
+        Raises:
+            StoreUnavailable: the index is damaged.
+        """
+        keys, places = self._mapped()
+        index = int(np.searchsorted(keys, key, side="right")) - 1
+        found: list[Located] = []
+        while index >= 0 and keys[index] == key and len(found) < limit:
+            place = places[index]
+            located = Located(
+                self.first + int(place["offset"]),
+                int(place["time_us"]),
+                self.footer.waits_us[int(place["wait"])],
+            )
+            if located.offset < before and located.time_us + located.reward_wait_us >= ended_us:
+                found.append(located)
+            index -= 1
+        return found
+
+    def _mapped(self) -> Index:
+        index = self._held.indexes.get(self.path)
+        if index is None:
+            index = self._held.indexes[self.path] = self._map()
+            if len(self._held.indexes) > _INDEXES_HELD:
+                self._held.indexes.popitem(last=False)
+        self._held.indexes.move_to_end(self.path)
+        return index
+
+    def _map(self) -> Index:
+        count = self.footer.index_length
+        if not count:  # an empty stretch cannot be mapped
+            return np.empty(0, _KEY), np.empty(0, _PLACE)
+        size = count * (_KEY.itemsize + _PLACE.itemsize)
+        raw = np.memmap(self.path, np.uint8, "r", self.footer.index_position, size)
+        if not self._index_checked and zlib.crc32(raw.data) != self.footer.index_crc:
+            raise StoreUnavailable(f"{self.path} is damaged in its index: restore it from a backup")
+        self._index_checked = True
+        keys = count * _KEY.itemsize
+        return raw[:keys].view(_KEY), raw[keys:].view(_PLACE)
+
+    def verify(self) -> None:
+        """Read everything once.
+
+        Raises:
+            StoreUnavailable: a checksum does not hold.
+        """
+        for place in self.footer.blocks:
+            load_block(self.path, place)
+        self._mapped()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._held.indexes.pop(self.path, None)
+
+
+def _without_format(magic: bytes) -> bytes:
+    return magic[: _FORMAT.start] + magic[_FORMAT.stop :]

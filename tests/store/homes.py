@@ -1,0 +1,100 @@
+"""The homes that a store can have, as the suite opens them: one class for each backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from rankward.store.sqlite.catalog import SqliteCatalog
+from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
+from rankward.store.sqlite.joined_log import SqliteJoinedLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from rankward.records import TimeUs
+    from rankward.store.ports import Catalog, EventLog, JoinedLog
+
+T = TypeVar("T")
+
+
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now_us: TimeUs = 1_000_000_000_000
+
+    def __call__(self) -> TimeUs:
+        """Say what time it is."""
+        return self.now_us
+
+
+class Run(Protocol):
+    """Runs a coroutine to its end, always on the same event loop."""
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T:
+        """Return what the coroutine returns."""
+
+
+class Home(Protocol):
+    """One backend on storage of its own. What is opened twice is the same store, seen by two processes."""
+
+    clock: Clock
+
+    def event_log(
+        self, *, pending_appends: int = 4_096, seal_entries: int = 250_000, seal_age_us: int = 1 << 60
+    ) -> EventLog:
+        """Open the event log."""
+
+    def joined_log(self, *, file_entries: int = 65_536) -> JoinedLog:
+        """Open the joined log."""
+
+    def catalog(self) -> Catalog:
+        """Open the catalog."""
+
+    def close(self, run: Run) -> None:
+        """Close whatever was opened."""
+
+
+class SqliteHome:
+    """The embedded home: files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = Clock()
+        self._closers: list[Callable[[Run], None]] = []
+
+    @property
+    def log_folder(self) -> Path:
+        """Where the event log's files are."""
+        return self.folder / "log"
+
+    def event_log(
+        self, *, pending_appends: int = 4_096, seal_entries: int = 250_000, seal_age_us: int = 1 << 60
+    ) -> SqliteEventLog:
+        """Open the event log."""
+        log = SqliteEventLog(
+            self.log_folder,
+            clock=self.clock,
+            pending_appends=pending_appends,
+            seal=SealPolicy(entries=seal_entries, age_us=seal_age_us),
+        )
+        self._closers.append(lambda run: run(log.close()))
+        return log
+
+    def joined_log(self, *, file_entries: int = 65_536) -> SqliteJoinedLog:
+        """Open the joined log."""
+        joined = SqliteJoinedLog(self.folder / "joined", file_entries=file_entries)
+        self._closers.append(lambda run: run(joined.close()))
+        return joined
+
+    def catalog(self) -> SqliteCatalog:
+        """Open the catalog."""
+        catalog = SqliteCatalog(self.folder / "catalog.sqlite")
+        self._closers.append(lambda _: catalog.close())
+        return catalog
+
+    def close(self, run: Run) -> None:
+        """Close whatever was opened."""
+        for close in self._closers:
+            close(run)
