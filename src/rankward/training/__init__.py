@@ -1,0 +1,1 @@
+"""From the joined log to models: a fold that learns every event once."""

@@ -1,0 +1,149 @@
+"""The fold: a learner over joined events, in order, each learned once.
+
+Where it stands after an offset depends on nothing but the epoch, the events before the offset and which of
+them are set aside. So a run that is killed and goes on from a checkpoint ends with the weights of one that
+was never killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from rankward.errors import RankwardError
+from rankward.joining.reward import RewardDefinition, training_reward
+from rankward.records import JoinedEvent, Offset, TimeUs
+from rankward.settings import Aggregation
+from rankward.store.ports import Epoch
+from rankward.vw.arguments import parse_policy
+from rankward.vw.learner import Learner, LearnerRefusedError
+from rankward.vw.presets import learner_arguments
+
+RELOAD_EVERY = 1_000
+"""Joined offsets at which a learner that does not resume exactly is saved and loaded again.
+
+Some reductions keep state that a model file does not hold. To lose it at fixed places, always, is what
+makes their training repeatable too.
+"""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a fold stands."""
+
+    joined_offset: Offset  # the next joined event to learn
+    learned: int  # events learned in this epoch
+    learned_to_us: TimeUs  # of the newest interaction learned; 0: none
+    model: bytes | None  # None: the learner has not begun
+
+
+class EventRefusedError(RankwardError):
+    """The learner refused an event, and must be made again without it."""
+
+    def __init__(self, event: JoinedEvent, reason: str) -> None:
+        super().__init__(reason)
+        self.event = event
+        self.reason = reason
+
+
+class Fold:
+    """A learner on its way through the joined log."""
+
+    def __init__(
+        self, epoch: Epoch, checkpoint: Checkpoint, *, exploration: float, set_aside: Collection[Offset]
+    ) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            epoch: with its interactions settled.
+            checkpoint: where to go on, and the model there.
+            exploration: written into the models; it does not change what is learned.
+            set_aside: event log offsets of interactions to pass over.
+
+        Raises:
+            LearnerRefusedError: the policy or the model cannot be used.
+        """
+        self._epoch = epoch
+        self._set_aside = set_aside
+        self._reward = RewardDefinition(epoch.default_reward, Aggregation(epoch.reward_aggregation))
+        self._arguments = learner_arguments(epoch.policy, epoch.interactions, exploration)
+        self._learner = Learner(self._arguments, checkpoint.model)
+        self.exact = parse_policy(epoch.policy).resumes_exactly
+        self.offset = checkpoint.joined_offset
+        self.learned = checkpoint.learned
+        self.learned_to_us = checkpoint.learned_to_us
+        self.turned: Checkpoint | None = checkpoint if checkpoint.model is not None else None
+
+    def take(self, event: JoinedEvent, *, before: Callable[[Offset], None]) -> bool:
+        """Learn one event, or pass it over.
+
+        Args:
+            event: the next joined event; offsets of deleted interactions may be missing before it.
+            before: told the interaction's event log offset before the learner sees it.
+
+        Returns:
+            Whether it was learned.
+
+        Raises:
+            EventRefusedError: the learner refused it. The fold must not be used any more.
+        """
+        assert event.offset >= self.offset, "the joined log was read with a repeat"
+        if not self.exact and event.offset // RELOAD_EVERY > self.offset // RELOAD_EVERY and self.learned:
+            self._turn()
+        self.offset = event.offset + 1
+        if not self.wants(event):
+            return False
+        interaction = event.interaction
+        rankable = interaction.rankable
+        before(event.entry.interaction)
+        try:
+            self._learner.learn(
+                interaction.context,
+                [interaction.actions[index] for index in rankable],
+                chosen=rankable.index(interaction.chosen),
+                probability=interaction.pmf[interaction.chosen],
+                reward=training_reward(event, self._reward),
+            )
+        except LearnerRefusedError as error:
+            raise EventRefusedError(event, str(error)) from error
+        self.learned += 1
+        self.learned_to_us = max(self.learned_to_us, event.entry.time_us)
+        return True
+
+    def wants(self, event: JoinedEvent) -> bool:
+        """Whether an event belongs to what this epoch learns."""
+        return not (
+            event.skip_learn
+            or event.entry.time_us < self._epoch.since_us
+            or event.entry.interaction < self._epoch.first_interaction
+            or event.entry.interaction in self._set_aside
+        )
+
+    def _turn(self) -> None:
+        """Save the learner and go on from what was saved."""
+        self.turned = self.checkpoint()
+        self._learner.close()
+        self._learner = Learner(self._arguments, self.turned.model)
+
+    def explore(self, exploration: float) -> None:
+        """Write another exploration into the models from now on. What is learned stays the same."""
+        self._arguments = learner_arguments(self._epoch.policy, self._epoch.interactions, exploration)
+        if self.exact:
+            self._turn()
+
+    def checkpoint(self) -> Checkpoint:
+        """Save where the fold stands. Going on from it is exact if `exact`, or from `turned` otherwise."""
+        return Checkpoint(
+            joined_offset=self.offset,
+            learned=self.learned,
+            learned_to_us=self.learned_to_us,
+            model=self._learner.save(),
+        )
+
+    def weights(self) -> dict[int, float]:
+        """Return the learner's weights, to compare folds by."""
+        return self._learner.weights()
+
+    def close(self) -> None:
+        """Let go of the learner."""
+        self._learner.close()

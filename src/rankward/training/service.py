@@ -1,0 +1,336 @@
+"""Trains one epoch of one loop: reads joined events, folds them, publishes versions.
+
+It runs in a process of its own, so that a learner that dies takes nothing else along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from rankward.joining.reader import read_joined
+from rankward.records import Interactions, JoinedEvent, Offset, TimeUs
+from rankward.store.ports import (
+    Board,
+    Catalog,
+    Epoch,
+    EventLog,
+    JoinedLog,
+    Loop,
+    ModelStore,
+    ModelVersion,
+    SetAside,
+)
+from rankward.training.fold import Checkpoint, EventRefusedError, Fold
+from rankward.vw.presets import PRESETS, derive_interactions, namespace_letters
+
+VERSIONS_KEPT = 40
+_READ = 500
+_IDLE_S = 0.05
+_CHECKPOINT_US = 30_000_000  # while catching up
+_STATUS_US = 1_000_000
+_LETTER_SHARE = 0.01
+_LETTERS_SETTLE = 10_000  # events after which a new namespace waits until the epoch is a day old
+_DAY_US = 86_400_000_000
+
+
+class Mark(Protocol):
+    """Where another process can read which event the learner was given last, even if this one has died."""
+
+    def set(self, interaction: Offset) -> None:
+        """The learner is given this interaction now."""
+
+    def clear(self) -> None:
+        """The learner has come back."""
+
+
+class TrainingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far an epoch's training has come."""
+
+    epoch_id: int
+    joined_offset: Offset
+    joined_end: Offset
+    learned: int
+    rate_per_s: float  # over the last stretch
+    time_us: TimeUs  # of this status
+
+
+class TrainingService:
+    """Trains one epoch until it is retired or told to stop."""
+
+    def __init__(
+        self,
+        loop_name: str,
+        epoch_id: int,
+        *,
+        log: EventLog,
+        joined: JoinedLog,
+        catalog: Catalog,
+        models: ModelStore,
+        board: Board,
+        mark: Mark,
+        clock: Callable[[], TimeUs],
+    ) -> None:
+        self._name = loop_name
+        self._epoch_id = epoch_id
+        self._log = log
+        self._joined = joined
+        self._catalog = catalog
+        self._models = models
+        self._board = board
+        self._mark = mark
+        self._clock = clock
+        self._loop: Loop = catalog.loop(loop_name)
+        self._change_mark = -1
+        self._published_learned = 0
+        self._published_us: TimeUs = 0
+        self._status_us: TimeUs = 0
+        self._status_learned = 0
+        self._new_letters: Counter[str] = Counter()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Learn what there is, wait for more, publish in between; until the epoch is retired or `stop` is set."""
+        while not stop.is_set():
+            epoch = self._active()
+            if epoch is None:
+                break
+            try:
+                await self._train(epoch, stop)
+            except EventRefusedError as error:
+                self._mark.clear()
+                self._catalog.set_aside(
+                    SetAside(
+                        loop_id=self._loop.loop_id,
+                        interaction=error.event.entry.interaction,
+                        event_id=error.event.interaction.event_id,
+                        reason=error.reason,
+                        time_us=self._clock(),
+                    )
+                )
+        self._board.take_down(self._loop.loop_id, f"training-{self._epoch_id}")
+
+    def _active(self) -> Epoch | None:
+        """Read the loop and the epoch anew. None: the epoch is retired, or the loop deleted."""
+        self._change_mark = self._catalog.change_mark()
+        self._loop = self._catalog.loop(self._name)
+        return next((e for e in self._catalog.epochs(self._loop.loop_id) if e.epoch_id == self._epoch_id), None)
+
+    async def _train(self, epoch: Epoch, stop: asyncio.Event) -> None:
+        exploration = self._loop.settings.exploration
+        checkpoint = await self._latest_checkpoint(epoch)
+        offset = checkpoint.joined_offset
+        fold: Fold | None = None
+        try:
+            while not stop.is_set():
+                if self._catalog.change_mark() != self._change_mark:
+                    active = self._active()
+                    if active is None:
+                        return
+                    epoch = active
+                    if fold is not None and exploration != self._loop.settings.exploration:
+                        exploration = self._loop.settings.exploration
+                        fold.explore(exploration)
+                events, offset = await read_joined(self._log, self._joined, offset, limit=_READ)
+                if fold is None and events:
+                    epoch = self._settle(epoch, events, checkpoint.joined_offset)
+                    fold = self._open(epoch, checkpoint)
+                if fold is not None:
+                    self._learn(fold, events)
+                    fold.offset = max(fold.offset, offset)
+                    self._publish_if_due(epoch, fold, caught_up=not events)
+                    self._watch_letters(epoch, fold, events)
+                await self._post_status(fold, offset)
+                if not events:
+                    await _wait(stop, _IDLE_S)
+            if fold is not None and fold.learned > self._published_learned:
+                self._publish(epoch, fold, serve=epoch.state == "serving")
+        finally:
+            if fold is not None:
+                fold.close()
+
+    def _open(self, epoch: Epoch, checkpoint: Checkpoint) -> Fold:
+        set_aside = {event.interaction for event in self._catalog.set_asides(self._loop.loop_id)}
+        return Fold(epoch, checkpoint, exploration=self._loop.settings.exploration, set_aside=set_aside)
+
+    def _learn(self, fold: Fold, events: Sequence[JoinedEvent]) -> None:
+        for event in events:
+            fold.take(event, before=self._mark.set)
+        self._mark.clear()
+
+    async def _latest_checkpoint(self, epoch: Epoch) -> Checkpoint:
+        """Find where to go on: the newest version that training can go on from exactly, or the epoch's start."""
+        versions = self._catalog.versions(self._loop.loop_id)
+        of_epoch = [version for version in versions if version.epoch_id == epoch.epoch_id]
+        self._published_us = of_epoch[0].created_us if of_epoch else epoch.created_us
+        for version in sorted(of_epoch, key=lambda version: -version.joined_offset):
+            if version.resumable:
+                self._published_learned = max(self._published_learned, version.learned)
+                return Checkpoint(
+                    joined_offset=version.joined_offset,
+                    learned=version.learned,
+                    learned_to_us=version.learned_to_us,
+                    model=self._models.get(self._loop.loop_id, version.model_id),
+                )
+        start = epoch.start if epoch.start is not None else await self._start(epoch)
+        model = None if epoch.base is None else self._models.get(self._loop.loop_id, epoch.base)
+        return Checkpoint(joined_offset=start, learned=0, learned_to_us=0, model=model)
+
+    async def _start(self, epoch: Epoch) -> Offset:
+        """Find the first joined event that can be of this epoch. Entries stand in the order of their due times."""
+        low, high = await self._joined.extent()
+        while low < high:
+            middle = (low + high) // 2
+            entries = await self._joined.read(middle, limit=1)
+            if entries and entries[0][1].due_us < epoch.since_us:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _settle(self, epoch: Epoch, events: Sequence[JoinedEvent], start: Offset) -> Epoch:
+        """Fix what the epoch depends on, durably, before its first event is learned."""
+        settled = epoch
+        if settled.start is None:
+            settled = msgspec.structs.replace(settled, start=start)
+        if settled.derives_interactions and settled.interactions is None:
+            context, action = _letters(events)
+            settled = msgspec.structs.replace(settled, interactions=Interactions(*derive_interactions(context, action)))
+        if settled != epoch:
+            self._catalog.settle_epoch(settled)
+        return settled
+
+    def _publish_if_due(self, epoch: Epoch, fold: Fold, *, caught_up: bool) -> None:
+        if fold.learned <= self._published_learned:
+            return
+        since_us = self._clock() - self._published_us
+        frequency_us = self._loop.settings.model_export_frequency.total_seconds() * 1_000_000
+        if epoch.state == "serving":
+            if since_us >= frequency_us:
+                self._publish(epoch, fold, serve=True)
+        elif caught_up:
+            self._publish(epoch, fold, serve=True)
+        elif since_us >= _CHECKPOINT_US:
+            self._publish(epoch, fold, serve=False)
+
+    def _publish(self, epoch: Epoch, fold: Fold, *, serve: bool) -> None:
+        if not fold.exact and fold.turned is not None and fold.turned.learned:
+            self._record(epoch, fold.turned, resumable=True, serve=False)
+        self._record(epoch, fold.checkpoint(), resumable=fold.exact, serve=serve)
+        self._published_learned = fold.learned
+        self._published_us = self._clock()
+        self._prune()
+
+    def _record(self, epoch: Epoch, checkpoint: Checkpoint, *, resumable: bool, serve: bool) -> None:
+        assert checkpoint.model is not None, "only what has been learned is published"
+        kind = "" if resumable else "s"  # of an inexact learner, what serves and what it goes on from differ
+        version = ModelVersion(
+            model_id=f"{epoch.epoch_id}-{checkpoint.joined_offset}{kind}",
+            loop_id=self._loop.loop_id,
+            epoch_id=epoch.epoch_id,
+            created_us=self._clock(),
+            joined_offset=checkpoint.joined_offset,
+            learned=checkpoint.learned,
+            learned_to_us=checkpoint.learned_to_us,
+            policy=epoch.policy,
+            interactions=epoch.interactions,
+            resumable=resumable,
+            size_bytes=len(checkpoint.model),
+            digest=hashlib.sha256(checkpoint.model).hexdigest(),
+        )
+        self._models.put(self._loop.loop_id, version.model_id, checkpoint.model)
+        self._catalog.publish(version, serve=serve)
+
+    def _prune(self) -> None:
+        """Forget old versions, but never the serving one, nor the last that training can go on from."""
+        versions = self._catalog.versions(self._loop.loop_id)
+        keep = {self._catalog.loop(self._name).model_id}
+        for epoch in self._catalog.epochs(self._loop.loop_id):
+            keep.add(epoch.base)
+            resumable = [v for v in versions if v.epoch_id == epoch.epoch_id and v.resumable]
+            keep.update(v.model_id for v in sorted(resumable, key=lambda v: -v.joined_offset)[:1])
+        for version in versions[VERSIONS_KEPT:]:
+            if version.model_id not in keep:
+                self._catalog.forget_version(version.model_id, self._loop.loop_id)
+                self._models.forget(self._loop.loop_id, version.model_id)
+
+    def _watch_letters(self, epoch: Epoch, fold: Fold, events: Sequence[JoinedEvent]) -> None:
+        """Start a new epoch when a namespace turns up that this one does not pair."""
+        if epoch.interactions is None or epoch.state != "serving":
+            return
+        known = set("".join(epoch.interactions.pairs))
+        for event in events:
+            context, action = namespace_letters(event.interaction.context, event.interaction.actions)
+            self._new_letters.update((context | action) - known)
+        settled = fold.learned > _LETTERS_SETTLE and self._clock() - epoch.created_us < _DAY_US
+        enough = [letter for letter, count in self._new_letters.items() if count >= _LETTER_SHARE * fold.learned]
+        if not enough or settled:
+            return
+        self._new_letters.clear()
+        self._catalog.update_loop(
+            self._loop,
+            epoch=next_epoch(
+                self._loop,
+                now_us=self._clock(),
+                reason=f"features in a new namespace: {', '.join(sorted(enough))}",
+                days=max(1, self._loop.settings.model_retrain_days),
+            ),
+        )
+
+    async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
+        now_us = self._clock()
+        if now_us - self._status_us < _STATUS_US:
+            return
+        learned = fold.learned if fold else 0
+        elapsed_s = (now_us - self._status_us) / 1_000_000
+        status = TrainingStatus(
+            epoch_id=self._epoch_id,
+            joined_offset=offset,
+            joined_end=(await self._joined.extent())[1],
+            learned=learned,
+            rate_per_s=(learned - self._status_learned) / elapsed_s if self._status_us else 0.0,
+            time_us=now_us,
+        )
+        self._board.post(self._loop.loop_id, f"training-{self._epoch_id}", msgspec.json.encode(status))
+        self._status_us, self._status_learned = now_us, learned
+
+
+def _letters(events: Sequence[JoinedEvent]) -> tuple[frozenset[str], frozenset[str]]:
+    found = [namespace_letters(event.interaction.context, event.interaction.actions) for event in events]
+    return frozenset().union(*(context for context, _ in found)), frozenset().union(*(action for _, action in found))
+
+
+def next_epoch(loop: Loop, *, now_us: TimeUs, reason: str, days: int | None = None) -> Epoch:
+    """Describe the epoch that a loop's settings ask for.
+
+    Args:
+        loop: with the settings that it shall have.
+        now_us: when it starts.
+        reason: what for, for people.
+        days: how far back it learns; None: as far as the loop's `model_retrain_days` say.
+    """
+    settings = loop.settings
+    return Epoch(
+        epoch_id=0,
+        loop_id=loop.loop_id,
+        state="building",
+        reason=reason,
+        created_us=now_us,
+        policy=settings.policy,
+        derives_interactions=settings.preset is not None and PRESETS[settings.preset].derives_interactions,
+        default_reward=settings.default_reward,
+        reward_aggregation=settings.reward_aggregation,
+        since_us=now_us - (settings.model_retrain_days if days is None else days) * _DAY_US,
+        first_interaction=loop.forgotten_before,
+    )
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return

@@ -1,0 +1,1 @@
+"""The learner: Vowpal Wabbit, and the policies that configure it."""

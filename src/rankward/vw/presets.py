@@ -1,0 +1,135 @@
+"""Named presets: policies to choose by what they cost and gain, and the interactions derived for them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from rankward.vw.arguments import PolicyArguments, ProblemType, is_usable_letter, parse_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rankward.records import Action, Features, Interactions
+
+CONTEXT_LETTER: Final = "F"  # of `FromUrl`, where plain keys of the context are
+ACTION_LETTER: Final = "j"  # of `j`, where plain keys of an action are
+ID_LETTER: Final = "i"  # of `i`, the constant and the id that every action has
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy with a name."""
+
+    name: str
+    arguments: str  # for a single slot; the problem type comes first
+    derives_interactions: bool  # whether the loop's own namespaces give it `derive_interactions`
+    description: str  # what it costs and gains, for people
+
+    def policy(self, problem_type: ProblemType = ProblemType.SINGLE_SLOT) -> PolicyArguments:
+        """Return its arguments for a problem type, without derived interactions."""
+        return parse_policy(self.arguments.replace(f"--{ProblemType.SINGLE_SLOT}", f"--{problem_type}", 1))
+
+
+PERSONALIZER: Final = Preset(
+    name="personalizer",
+    arguments="--cb_explore_adf --epsilon 0.2 --power_t 0 -l 0.001 --cb_type mtr -q ::",
+    derives_interactions=False,
+    description=(
+        "What Azure AI Personalizer starts with, word for word. One decision in five is random, whatever is "
+        "known already, and the learning rate is low: it needs many events to gain what others gain early. "
+        "Choose it to go on from an exported model, or to compare."
+    ),
+)
+BALANCED: Final = Preset(
+    name="balanced",
+    arguments="--cb_explore_adf --squarecb --gamma_scale 10 --epsilon 0.02 --cb_type mtr",
+    derives_interactions=True,
+    description=(
+        "Explores most where actions look alike, and less as it learns, down to a floor of one decision in "
+        "fifty that lets every policy be evaluated from the log. Each group of context features is paired "
+        "with each group of action features, and a new group starts a new epoch. One model, so it costs no "
+        "more time than the preset personalizer."
+    ),
+)
+PRESETS: Final = {preset.name: preset for preset in (PERSONALIZER, BALANCED)}
+
+
+def learner_arguments(policy: str, interactions: Interactions | None, exploration: float) -> str:
+    """Write what the learner is given.
+
+    Args:
+        policy: arguments that passed the allow-list.
+        interactions: those derived for the epoch; None: the policy names its own.
+        exploration: the loop's, in place of the policy's `--epsilon`.
+    """
+    arguments = parse_policy(policy).with_epsilon(exploration)
+    if interactions is not None:
+        arguments = arguments.with_interactions(interactions.pairs, interactions.ignore_linear)
+    return arguments.learner_text
+
+
+def derive_interactions(
+    context_letters: frozenset[str], action_letters: frozenset[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Pair every context namespace with every action namespace.
+
+    Args:
+        context_letters: first letters, as `namespace_letters` gives them.
+        action_letters: the same for actions. A letter seen on both sides counts as both.
+
+    Returns:
+        The pairs for `-q`, sorted, none of them twice in either order; and the letters for `--ignore_linear`:
+        those of the context only, whose own weights cannot change a choice.
+
+    >>> derive_interactions(frozenset("Fv"), frozenset("ij"))
+    (('Fi', 'Fj', 'vi', 'vj'), ('F', 'v'))
+    """
+    pairs: dict[frozenset[str], str] = {}
+    for context_letter in sorted(context_letters):
+        for action_letter in sorted(action_letters):
+            pairs.setdefault(frozenset({context_letter, action_letter}), context_letter + action_letter)
+    return tuple(sorted(pairs.values())), tuple(sorted(context_letters - action_letters))
+
+
+def namespace_letters(context: Features, actions: Sequence[Action]) -> tuple[frozenset[str], frozenset[str]]:
+    """Tell which namespaces an event has, by first letter, once it is mapped for the learner.
+
+    Returns:
+        The letters of the context and those of the actions. Named are the groups the features have by their
+        shape, even one with nothing but zeros, so that a value does not turn up as a new namespace. Left
+        out are letters that no option can name, see `is_usable_letter`: such a namespace is
+        learned by itself, without interactions.
+
+    A nested object is a namespace of its own, and so is an array of numbers, both by the innermost key around
+    them; plain values belong to the nearest namespace outside.
+    """
+    found = {ID_LETTER}
+    for action in actions:
+        found |= _action_letters(action.features)
+    return _letters(context, CONTEXT_LETTER), frozenset(found)
+
+
+@lru_cache(maxsize=4096)
+def _action_letters(features: Features) -> frozenset[str]:
+    return _letters(features, ACTION_LETTER)
+
+
+def _letters(features: Features, outermost: str) -> frozenset[str]:
+    return frozenset(filter(is_usable_letter, _walk(msgspec.json.decode(features), outermost)))
+
+
+def _walk(value: object, letter: str) -> Iterator[str]:
+    """Yield the letter of the namespace of every feature within."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == "_text":  # its words become features, as the learner reads it
+                yield letter
+            elif not key.startswith("_"):  # other such keys are not for learning
+                yield from _walk(inner, key[:1] if isinstance(inner, dict | list) else letter)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _walk(inner, letter)
+    else:
+        yield letter
