@@ -1,0 +1,406 @@
+"""Traffic from a world to a service: ask, take what is answered, report what it was worth."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Protocol, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import numpy as np
+
+from rankward.errors import CallerError, InvalidRequest, NotFound, Overloaded, Unauthorized, WorldError
+from rankward.simulate.scoreboard import Progress, Scoreboard
+from rankward.simulate.world import FeatureObjects, Round, World
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Actions = list[tuple[str, FeatureObjects]]
+Answer = TypeVar("Answer")
+
+LONGEST_PAUSE_S = 2.0  # between two attempts, whatever the service asks for
+
+
+class Target(Protocol):
+    """Whatever decides, and is told the rewards."""
+
+    async def rank(self, context: FeatureObjects, actions: Actions) -> tuple[str, str]:
+        """Return (event id, id of the action chosen).
+
+        Raises:
+            WorldError: it may work later.
+            CallerError: it never will.
+        """
+
+    async def reward(self, event_id: str, value: float) -> None:
+        """Report a reward. Raises as `rank` does."""
+
+
+class HttpTarget:
+    """A service that speaks the Personalizer contract. Use it as an asynchronous context manager.
+
+    Args:
+        endpoint: as given to a Personalizer client: `http://HOST:PORT`, with `/loops/NAME` or without.
+        key: a key of the loop.
+        timeout_s: of one call.
+        connections: kept open at most.
+        transport: what carries the calls. None: the network.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: str,
+        *,
+        timeout_s: float = 10.0,
+        connections: int = 100,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self._client = httpx.AsyncClient(
+            base_url=f"{self.endpoint}/personalizer/v1.0/",
+            headers={"Ocp-Apim-Subscription-Key": key, "Content-Type": "application/json"},
+            timeout=timeout_s,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> HttpTarget:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def rank(self, context: FeatureObjects, actions: Actions) -> tuple[str, str]:
+        """Call Rank. The service makes the event id."""
+        answer = await self._post(
+            "rank",
+            {
+                "contextFeatures": context,
+                "actions": [{"id": action_id, "features": features} for action_id, features in actions],
+            },
+            expected=201,
+        )
+        try:
+            decision = msgspec.json.decode(answer, type=_RankAnswer)
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"{self.endpoint} does not answer Rank as Personalizer does: {error}") from error
+        return decision.event_id, decision.reward_action_id
+
+    async def reward(self, event_id: str, value: float) -> None:
+        """Call Reward."""
+        await self._post(f"events/{quote(event_id, safe='')}/reward", {"value": value}, expected=204)
+
+    async def _post(self, path: str, body: object, *, expected: int) -> bytes:
+        try:
+            response = await self._client.post(path, content=msgspec.json.encode(body))
+        except httpx.TransportError as error:
+            what = str(error) or type(error).__name__
+            raise WorldError(f"no answer from {self.endpoint}: {what}") from error
+        status = response.status_code
+        if status == expected:
+            return response.content
+        message = f"{self.endpoint} answered {path.rpartition('/')[2]} with {status}: {response.text[:300]}"
+        if status in (401, 403):
+            raise Unauthorized(f"{message} (is this a key of the loop?)")
+        if status == 404:
+            raise NotFound(message)
+        if status in (429, 503):
+            wait = response.headers.get("Retry-After", "")
+            raise Overloaded(message, retry_after_s=int(wait) if wait.isdecimal() else 0)
+        if status == 408 or status >= 500:
+            raise WorldError(message)
+        raise InvalidRequest(message)
+
+
+class _RankAnswer(msgspec.Struct, rename="camel"):
+    event_id: str
+    reward_action_id: str
+
+
+class LocalDecision(Protocol):
+    """What a loop in this process answers."""
+
+    @property
+    def event_id(self) -> str:
+        """To report rewards under."""
+
+    @property
+    def action_id(self) -> str:
+        """Of the action to show."""
+
+
+class LocalLoop(Protocol):
+    """A loop in this process, used without a network."""
+
+    def rank(self, context: FeatureObjects, actions: Actions) -> LocalDecision:
+        """Choose one action."""
+
+    def reward(self, event_id: str, value: float) -> object:
+        """Report a reward."""
+
+
+class LocalTarget:
+    """A loop in this process. Its calls block, so they are made in threads."""
+
+    def __init__(self, loop: LocalLoop) -> None:
+        self._loop = loop
+
+    async def rank(self, context: FeatureObjects, actions: Actions) -> tuple[str, str]:
+        """Ask the loop."""
+        decision = await asyncio.to_thread(self._loop.rank, context, actions)
+        return decision.event_id, decision.action_id
+
+    async def reward(self, event_id: str, value: float) -> None:
+        """Tell the loop."""
+        await asyncio.to_thread(self._loop.reward, event_id, value)
+
+
+class Clock(Protocol):
+    """Time as the driver knows it."""
+
+    def now(self) -> float:
+        """Seconds since any fixed moment; never less than before."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+
+
+class WallClock:
+    """Real time."""
+
+    def now(self) -> float:
+        """Return seconds of the monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How hard to press."""
+
+    rate_per_s: float | None = None  # events a second, at evenly spaced moments; None: as fast as it goes
+    concurrency: int = 8  # calls under way at once
+    rewards_waiting: int = 10_000  # slow rewards kept for later; at the bound, traffic waits for them
+    attempts: int = 7  # of one call, before it is given up
+    backoff_s: float = 0.1  # before the second attempt; doubles with each, up to LONGEST_PAUSE_S
+
+    def __post_init__(self) -> None:
+        if self.rate_per_s is not None and self.rate_per_s <= 0:
+            raise CallerError(f"call rate {self.rate_per_s:g} is not above 0: leave it out for full speed")
+        for name in ("concurrency", "rewards_waiting", "attempts"):
+            if getattr(self, name) < 1:
+                raise CallerError(f"{name} {getattr(self, name)} is below 1")
+
+    def pause_s(self, attempt: int) -> float:
+        """Return how long to wait after the given attempt, counted from 1, has failed."""
+        return min(LONGEST_PAUSE_S, self.backoff_s * 2.0 ** (attempt - 1))
+
+
+async def drive(
+    world: World,
+    target: Target,
+    *,
+    events: int,
+    seed: int,
+    pace: Pace,
+    on_progress: Callable[[Progress], None],
+    progress_every_s: float = 0.25,
+    stop: asyncio.Event | None = None,
+    clock: Clock | None = None,
+) -> Progress:
+    """Send `events` rounds of the world to the target, and every reward when its delay is over.
+
+    The seed settles the rounds, and what each action of each round is worth, however calls interleave.
+
+    Args:
+        world: where rounds and rewards come from.
+        target: what decides.
+        events: how many rounds, at most: a world of data may have fewer.
+        seed: at least 0.
+        pace: how hard to press.
+        on_progress: told the state now and then, and once more at the end.
+        progress_every_s: how often, in real time.
+        stop: once set, no new event begins; those under way are finished, rewards still waiting are lost.
+            None: it runs to its end.
+        clock: None: real time.
+
+    Returns:
+        The state after the last reward.
+
+    Raises:
+        CallerError: the target refuses the calls as such.
+        WorldError: the very first event did not get through, after all attempts.
+    """
+    if events < 1:
+        raise CallerError(f"{events} events is below 1")
+    if seed < 0:
+        raise CallerError(f"seed {seed} is below 0")
+    run = _Run(world, target, events=events, seed=seed, pace=pace, stop=stop, clock=clock or WallClock())
+    reporter = asyncio.create_task(_report(run, on_progress, progress_every_s))
+    try:
+        await run.run()
+    except ExceptionGroup as group:
+        expected = group.subgroup((CallerError, WorldError))
+        raise group if expected is None else _first(expected) from None
+    finally:
+        reporter.cancel()
+        await asyncio.gather(reporter, return_exceptions=True)
+    final = run.progress()
+    on_progress(final)
+    return final
+
+
+async def _report(run: _Run, on_progress: Callable[[Progress], None], every_s: float) -> None:
+    """Tell the watcher, in real time whatever the run's own clock is."""
+    while True:
+        await asyncio.sleep(every_s)
+        on_progress(run.progress())
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Run:
+    """One run of `drive`: the tasks, and the bounds that they share."""
+
+    def __init__(
+        self,
+        world: World,
+        target: Target,
+        *,
+        events: int,
+        seed: int,
+        pace: Pace,
+        stop: asyncio.Event | None,
+        clock: Clock,
+    ) -> None:
+        self._world = world
+        self._target = target
+        self._seed = seed
+        self._pace = pace
+        self._stop = stop or asyncio.Event()
+        self._clock = clock
+        self._board = Scoreboard(events if world.length is None else min(events, world.length))
+        self._calls = asyncio.Semaphore(pace.concurrency)
+        self._begun = asyncio.Semaphore(pace.concurrency)  # events that are not through yet
+        self._waiting = asyncio.Semaphore(pace.rewards_waiting)
+        self._events: set[asyncio.Task[None]] = set()
+        self._later: set[asyncio.Task[None]] = set()  # rewards waiting for their moment
+        self._start_s = clock.now()
+
+    def progress(self) -> Progress:
+        return self._board.progress(self._clock.now() - self._start_s)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            feeder = group.create_task(self._feed(group))
+            stopper = group.create_task(self._when_stopped(feeder))
+            await asyncio.wait({feeder})
+            while pending := self._events | self._later:
+                await asyncio.wait(pending)
+            self._board.stopped = self._stop.is_set() and self._board.events < self._board.planned
+            stopper.cancel()
+
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
+        """Begin one event after the other, each at its moment: evenly spaced, even if answers are slow."""
+        rounds = self._world.rounds(np.random.default_rng((self._seed, 0)))
+        for number, played in enumerate(itertools.islice(rounds, self._board.planned)):
+            if self._pace.rate_per_s is not None:
+                early_s = self._start_s + number / self._pace.rate_per_s - self._clock.now()
+                if early_s > 0:
+                    await self._clock.sleep(early_s)
+            await self._begun.acquire()
+            task = group.create_task(self._event(number, played, group))
+            self._events.add(task)
+            task.add_done_callback(self._events.discard)
+
+    async def _when_stopped(self, feeder: asyncio.Task[None]) -> None:
+        """Begin nothing more, and give up the rewards that are waiting for their moment."""
+        await self._stop.wait()
+        feeder.cancel()
+        for task in self._later:
+            task.cancel()
+
+    async def _event(self, number: int, played: Round, group: asyncio.TaskGroup) -> None:
+        """Rank, and send or plan the rewards."""
+        try:
+            try:
+                answer = await self._attempt(lambda: self._target.rank(played.context, played.actions))
+            except WorldError:
+                if self._board.events == 0:
+                    raise
+                self._board.ranks_lost += 1
+                return
+            event_id, action_id = answer
+            index = next((i for i, (known, _) in enumerate(played.actions) if known == action_id), None)
+            if index is None:
+                raise InvalidRequest(f"Rank answered action `{action_id}`, which was not among those offered")
+            rng = np.random.default_rng((self._seed, 1, number, index))
+            rewards = self._world.rewards(played, index, rng)
+            self._board.decided(played, index, reported=sum(value for _, value in rewards))
+            for delay_s, value in rewards:
+                if delay_s <= 0:
+                    await self._send(event_id, value)
+                elif self._stop.is_set():
+                    self._board.rewards_lost += 1
+                else:
+                    await self._plan(event_id, value, delay_s, group)
+        finally:
+            self._begun.release()
+
+    async def _plan(self, event_id: str, value: float, delay_s: float, group: asyncio.TaskGroup) -> None:
+        """Send a reward later. Waits when too many are waiting already."""
+        await self._waiting.acquire()
+        self._board.rewards_waiting += 1
+        task = group.create_task(self._send_later(event_id, value, delay_s))
+        self._later.add(task)
+        task.add_done_callback(self._settle)
+
+    async def _send_later(self, event_id: str, value: float, delay_s: float) -> None:
+        await self._clock.sleep(delay_s)
+        await self._send(event_id, value)
+
+    def _settle(self, task: asyncio.Task[None]) -> None:
+        """Free the place of a reward that was waiting: it was sent, or given up."""
+        self._later.discard(task)
+        self._waiting.release()
+        self._board.rewards_waiting -= 1
+        if task.cancelled():
+            self._board.rewards_lost += 1
+
+    async def _send(self, event_id: str, value: float) -> None:
+        try:
+            await self._attempt(lambda: self._target.reward(event_id, value))
+        except WorldError:
+            self._board.rewards_lost += 1
+        else:
+            self._board.rewards_sent += 1
+
+    async def _attempt(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Make a call, and make it again when the world fails. Raises what the last attempt met."""
+        attempt = 1
+        while True:
+            try:
+                async with self._calls:
+                    return await call()
+            except WorldError as error:
+                self._board.last_error = str(error)
+                if attempt == self._pace.attempts or self._stop.is_set():
+                    raise
+                pause_s = self._pace.pause_s(attempt)
+                if isinstance(error, Overloaded):
+                    pause_s = max(pause_s, min(error.retry_after_s, LONGEST_PAUSE_S))
+            self._board.retries += 1
+            await self._clock.sleep(pause_s)
+            attempt += 1
