@@ -1,0 +1,8 @@
+"""Contextual bandits as a service: rank, reward, learn."""
+
+from rankward.errors import CallerError, RankwardError, WorldError
+from rankward.library import Decision, LocalLoop, open
+
+__version__ = "0.1.0"
+
+__all__ = ["CallerError", "Decision", "LocalLoop", "RankwardError", "WorldError", "__version__", "open"]

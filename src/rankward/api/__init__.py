@@ -1,0 +1,1 @@
+"""The HTTP doors: the contract of Personalizer, and health, metrics and documentation."""

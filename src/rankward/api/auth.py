@@ -1,0 +1,56 @@
+"""Keys: which loop a key opens. Only digests are held, and compared in constant time."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Sequence
+
+from rankward.errors import NotFound, Unauthorized
+from rankward.store.ports import Key
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_REFUSED = "send the loop's key in the header Ocp-Apim-Subscription-Key (or as Authorization: Bearer)"
+
+
+class KeyRing:
+    """All keys of an installation, by digest."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._by_digest = {key.digest: key for key in keys}
+
+    def loop_for(self, headers: Headers, named: str | None) -> str:
+        """Find the loop that a request is about.
+
+        Args:
+            headers: names in lower case.
+            named: the loop in the path; None: the key alone selects it.
+
+        Raises:
+            Unauthorized: there is no key, or it does not open the loop.
+            NotFound: the admin key was sent, and no loop was named.
+        """
+        key = self._find(headers)
+        if key.loop is not None and named is not None and not hmac.compare_digest(key.loop.encode(), named.encode()):
+            raise Unauthorized(f"the key is not one of this loop: {_REFUSED}")
+        loop = named or key.loop
+        if loop is None:
+            raise NotFound("the admin key opens every loop but selects none: call /loops/NAME/personalizer/...")
+        return loop
+
+    def _find(self, headers: Headers) -> Key:
+        sent = b""
+        for name, value in headers:
+            if name == b"ocp-apim-subscription-key":
+                sent = value
+                break
+            if name == b"authorization" and value[:7].lower() == b"bearer ":
+                sent = value[7:].strip()
+        if not sent:
+            raise Unauthorized(f"there is no key: {_REFUSED}")
+        digest = hashlib.sha256(sent).digest()
+        key = self._by_digest.get(digest)
+        if key is None or not hmac.compare_digest(key.digest, digest):
+            raise Unauthorized(f"the key is wrong: {_REFUSED}")
+        return key

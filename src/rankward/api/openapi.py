@@ -1,0 +1,152 @@
+"""The OpenAPI description, made from the table of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from rankward import __version__
+from rankward.api.contract import OPERATIONS, Operation
+from rankward.settings import SETTINGS, LoopSettings
+
+_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": {
+                "code": {"type": "string"},
+                "message": {"type": "string"},
+                "target": {"type": "string"},
+                "details": {"type": "array", "items": {"type": "object"}},
+                "innerError": {"type": "object"},
+            },
+        }
+    },
+}
+
+
+def document() -> dict[str, Any]:
+    """Describe every operation in every version, and the service's own pages."""
+    types = [kind for op in OPERATIONS for kind in (op.request, op.response) if _is_struct(kind)]
+    _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas: dict[str, Any] = {
+        **components,
+        "ServiceConfiguration": _configuration(),
+        "ErrorResponse": _ERROR,
+    }
+    paths: dict[str, dict[str, Any]] = {}
+    for op in OPERATIONS:
+        for version in op.versions:
+            path = "/".join(["/personalizer", version, *op.path])
+            paths.setdefault(path, {})[op.method.lower()] = _operation(op, version)
+            if op.name == "getModel":
+                paths[path]["head"] = _operation(op, version, head=True)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "rankward",
+            "version": __version__,
+            "description": "The contract of Azure AI Personalizer. The key selects the loop; under `/loops/NAME` the "
+            "same operations are there with the loop in the path.",
+        },
+        "paths": paths | _own_pages(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "Ocp-Apim-Subscription-Key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+
+
+def _schema(kind: Any) -> Mapping[str, Any]:
+    if _is_struct(kind):
+        return {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"$ref": "#/components/schemas/ServiceConfiguration"}
+
+
+def _operation(op: Operation, version: str, *, head: bool = False) -> dict[str, Any]:
+    name = f"{op.name}{'Head' if head else ''}_{version.replace('.', '_').replace('-', '_')}"
+    described: dict[str, Any] = {
+        "operationId": name,
+        "summary": op.summary,
+        "tags": [version],
+        "security": [{"key": []}, {"bearer": []}],
+        "responses": {
+            str(op.success): {"description": "Done."},
+            "401": _refusal("The key is missing or wrong."),
+        },
+    }
+    if op.response is bytes and not head:
+        described["responses"]["200"]["content"] = {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}}
+        }
+    elif op.response is not None and not head:
+        described["responses"][str(op.success)]["content"] = {"application/json": {"schema": _schema(op.response)}}
+    if op.request is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(op.request)}},
+        }
+    if op.errors:
+        codes = ", ".join(code[:1].lower() + code[1:] for code in op.errors)
+        described["responses"]["default"] = _refusal(f"Refused: {codes}.")
+    if "{eventId}" in op.path:
+        described["parameters"] = [
+            {
+                "name": "eventId",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+            }
+        ]
+    return described
+
+
+def _refusal(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorResponse"}}},
+    }
+
+
+def _configuration() -> dict[str, Any]:
+    schema = msgspec.json.schema(LoopSettings)
+    properties = schema["$defs"]["LoopSettings"]["properties"]
+    described: dict[str, Any] = {}
+    for name, setting in SETTINGS.items():
+        if setting.wire is None:
+            continue
+        kind = {key: value for key, value in properties[name].items() if key != "default" and "$ref" not in str(value)}
+        described[setting.wire] = {**kind, "description": setting.help}
+    return {"type": "object", "properties": described}
+
+
+def _own_pages() -> dict[str, Any]:
+    own = {
+        "/healthz": ("The process is alive.", "text/plain"),
+        "/readyz": ("The service can rank; 503 while it starts.", "text/plain"),
+        "/metrics": ("Metrics in Prometheus' text format.", "text/plain"),
+        "/openapi.json": ("This description.", "application/json"),
+    }
+    return {
+        path: {
+            "get": {
+                "operationId": path.strip("/").replace(".", "_"),
+                "summary": summary,
+                "tags": ["service"],
+                "responses": {"200": {"description": "Done.", "content": {media: {}}}},
+            }
+        }
+        for path, (summary, media) in own.items()
+    }

@@ -1,0 +1,19 @@
+"""How HTTP is answered: the same for every process of an installation."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rankward.ranking.features import FeatureBounds
+from rankward.settings import Limits
+
+
+class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the service answers HTTP: the same for each of its processes."""
+
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    trusted_proxies: str | None = None  # addresses whose forwarding headers are believed; None: nobody's
+    request_log: str = "file"  # "file", "stdout" or "off"
+    limits: Limits = Limits()
+    bounds: FeatureBounds = FeatureBounds()

@@ -1,0 +1,82 @@
+"""What is not the contract: health, metrics, documentation, and the landing page."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from rankward import __version__
+from rankward.api import errors
+from rankward.api.openapi import document
+from rankward.api.service import Doors
+from rankward.telemetry import LoopCollector, exposition
+
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def pages(doors: Doors) -> Starlette:
+    """Make the application behind the contract."""
+    templates = Environment(
+        loader=PackageLoader("rankward.portal"), autoescape=select_autoescape(default=True), trim_blocks=True
+    )
+    collector = LoopCollector(doors.home.catalog, doors.home.board.read, doors.home.clock)
+    openapi = document()
+
+    def page(name: str, **values: Any) -> HTMLResponse:
+        return HTMLResponse(
+            templates.get_template(name).render(version=__version__, **values), headers=_SECURITY_HEADERS
+        )
+
+    async def landing(request: Request) -> Response:
+        loops = [service.loop for _, service in sorted(doors.ranking.items())]
+        endpoint = str(request.base_url).rstrip("/")
+        return page("landing.html", endpoint=endpoint, loops=loops, keys_file=doors.home.folder.keys)
+
+    async def docs(_: Request) -> Response:
+        return page("docs.html", openapi=openapi)
+
+    async def openapi_json(_: Request) -> Response:
+        return JSONResponse(openapi)
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def readyz(_: Request) -> Response:
+        return PlainTextResponse("ready\n") if doors.ready else PlainTextResponse("starting\n", status_code=503)
+
+    async def metrics(_: Request) -> Response:
+        text = await asyncio.to_thread(exposition, collector)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException), "only what was registered for arrives here"
+        answer = errors.gateway(error.status_code, f"there is nothing here: {error.detail}")
+        return Response(answer.body, answer.status, media_type="application/json")
+
+    static = StaticFiles(directory=str(resources.files("rankward.portal") / "static"))
+    return Starlette(
+        routes=[
+            Route("/", landing),
+            Route("/docs", docs),
+            Route("/openapi.json", openapi_json),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Mount("/static", static),
+        ],
+        exception_handlers={HTTPException: refused},
+    )

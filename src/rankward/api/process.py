@@ -1,0 +1,77 @@
+"""One HTTP process: uvicorn on a socket that the supervisor opened."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TextIO
+
+import uvicorn
+
+from rankward.api.app import App
+from rankward.api.options import ApiOptions
+from rankward.api.pages import pages
+from rankward.api.service import FOLLOW_S, Doors
+from rankward.telemetry import RequestLog
+from rankward.wiring import Home
+
+
+async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions) -> None:
+    """Serve until told to stop, or until the parent goes away."""
+    home = Home(root, pending_appends=options.limits.pending_appends)
+    doors = Doors(home, limits=options.limits, bounds=options.bounds)
+    await doors.follow()
+    request_log = RequestLog(_request_log_target(options, home, number))
+    config = uvicorn.Config(
+        App(doors, pages(doors), request_log),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        ssl_certfile=options.tls_cert,
+        ssl_keyfile=options.tls_key,
+        proxy_headers=options.trusted_proxies is not None,
+        forwarded_allow_ips=options.trusted_proxies,
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    following = asyncio.create_task(_follow(doors, request_log))
+    _watch_parent(server)
+    try:
+        await server.serve(sockets=[socket.socket(fileno=descriptor)])
+    finally:
+        following.cancel()
+        request_log.flush()
+        await doors.close()
+
+
+def _request_log_target(options: ApiOptions, home: Home, number: int) -> Path | TextIO | None:
+    match options.request_log:
+        case "stdout":
+            return sys.stdout
+        case "off":
+            return None
+    return home.folder.run / f"requests-{number}.jsonl"
+
+
+async def _follow(doors: Doors, request_log: RequestLog) -> None:
+    while True:
+        await asyncio.sleep(FOLLOW_S)
+        await doors.follow()
+        request_log.flush()
+
+
+def _watch_parent(server: uvicorn.Server) -> None:
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        server.should_exit = True
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -1,0 +1,130 @@
+"""What the HTTP doors of one process share: loops with their services, keys, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+from rankward.api.auth import KeyRing
+from rankward.configuration import Configuration
+from rankward.errors import NotFound, RankwardError
+from rankward.ranking.features import FeatureBounds
+from rankward.ranking.service import RankingService
+from rankward.settings import Limits
+from rankward.store.ports import EventLog, JoinedLog, Loop
+from rankward.store.sqlite.folder import FolderLock
+from rankward.telemetry import model_load_seconds
+from rankward.wiring import Home
+
+logger = logging.getLogger(__name__)
+
+FOLLOW_S = 0.1
+
+
+class Doors:
+    """Everything that answering a request needs."""
+
+    def __init__(self, home: Home, *, limits: Limits, bounds: FeatureBounds) -> None:
+        self.home = home
+        self.limits = limits
+        self.bounds = bounds
+        self.keys = KeyRing(())
+        self.ranking: dict[str, RankingService] = {}
+        self._joined: dict[str, JoinedLog] = {}
+        self._logs: dict[str, EventLog] = {}
+        self._change_mark = -1
+        self._load_lock = FolderLock(home.folder.run / "load.lock")
+        self.configuration = Configuration(
+            home.catalog, home.models, log=self.log, joined=self.joined, clock=home.clock
+        )
+        self.ready = False
+
+    def log(self, loop_id: str) -> EventLog:
+        """Return a loop's event log, opening it if need be."""
+        if loop_id not in self._logs:
+            self._logs[loop_id] = self.home.event_log(loop_id)
+        return self._logs[loop_id]
+
+    def joined(self, loop_id: str) -> JoinedLog:
+        """Return a loop's joined log, opening it if need be."""
+        if loop_id not in self._joined:
+            self._joined[loop_id] = self.home.joined_log(loop_id)
+        return self._joined[loop_id]
+
+    def loop(self, name: str) -> RankingService:
+        """Return what serves a loop.
+
+        Raises:
+            NotFound: there is no such loop.
+        """
+        service = self.ranking.get(name)
+        if service is None:
+            raise NotFound(f"there is no loop {name[:80]!r}", code="FrontEndNotFound")
+        return service
+
+    async def follow(self) -> None:
+        """Take over what has changed in the catalog: loops, keys, settings, models."""
+        mark = self.home.catalog.change_mark()
+        if mark == self._change_mark:
+            return
+        self.keys = KeyRing(self.home.catalog.keys())
+        loops = {loop.name: loop for loop in self.home.catalog.loops()}
+        for name, loop in loops.items():
+            await self._follow_loop(name, loop)
+        for name in self.ranking.keys() - loops.keys():
+            await self._drop(name)
+        self.ready = True
+        self._change_mark = mark
+
+    async def _follow_loop(self, name: str, loop: Loop) -> None:
+        service = self.ranking.get(name)
+        if service is not None and service.loop.loop_id != loop.loop_id:
+            await self._drop(name)  # deleted, and made again under its old name
+            service = None
+        if service is None:
+            catalog, loop_id = self.home.catalog, loop.loop_id
+            service = RankingService(loop, self.log(loop_id), self.home.models, lambda: catalog.versions(loop_id))
+            self.ranking[name] = service
+        try:
+            if service.needs_load(loop):
+                await self._load(service, loop)
+            else:
+                await service.follow(loop)
+        except RankwardError as error:
+            service.loop = loop  # settings count at once; the old model goes on serving
+            logger.error("loop %s: the new model does not load: %s", name, error)
+
+    async def _load(self, service: RankingService, loop: Loop) -> None:
+        """Load a model while no other process does: loading holds the interpreter, and one must stay free."""
+        while not self._load_lock.take():
+            await asyncio.sleep(0.002)
+        try:
+            started = time.perf_counter()
+            await service.follow(loop)
+            model_load_seconds.observe(time.perf_counter() - started)
+        finally:
+            self._load_lock.release()
+
+    async def _drop(self, name: str) -> None:
+        service = self.ranking.pop(name)
+        loop_id = service.loop.loop_id
+        service.close()
+        if loop_id in self._logs:
+            await self._logs.pop(loop_id).close()
+        if loop_id in self._joined:
+            await self._joined.pop(loop_id).close()
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of all files."""
+        for name in list(self.ranking):
+            await self._drop(name)
+        for log in self._logs.values():
+            await log.close()
+        self.home.close()
+
+
+def metrics_folder(home: Home) -> Path:
+    """Where the processes of an installation share their metrics."""
+    return home.folder.run / "metrics"

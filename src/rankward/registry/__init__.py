@@ -1,0 +1,1 @@
+"""Versions of models: kept, listed, served, rolled back to."""

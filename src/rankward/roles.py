@@ -1,0 +1,99 @@
+"""What runs in each process of an installation: `python -m rankward.roles ROLE FOLDER …`.
+
+Every role but the supervisor ends when its standard input does: so none outlives the process that started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from rankward.api.options import ApiOptions
+from rankward.errors import NotFound
+from rankward.store.sqlite.folder import FolderLock
+from rankward.wiring import Home
+from rankward.worker import Worker, spawn_trainer
+
+
+def stop_event(*, follow_stdin: bool) -> asyncio.Event:
+    """Make an event that is set by SIGTERM or SIGINT, and when the parent goes away."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        loop.call_soon_threadsafe(stop.set)
+
+    if follow_stdin:
+        threading.Thread(target=watch, name="parent", daemon=True).start()
+    return stop
+
+
+async def run_worker(root: Path) -> None:
+    """Work for a folder, once no other worker does."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    lock = FolderLock(home.folder.root / "worker.lock")
+    while not lock.take():
+        try:
+            await asyncio.wait_for(stop.wait(), 0.5)
+            return
+        except TimeoutError:
+            continue
+    await Worker(home, spawn_trainer(home)).run(stop)
+    home.close()
+
+
+async def run_trainer(root: Path, loop_name: str, epoch_id: int) -> None:
+    """Train one epoch."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    loop = home.catalog.loop(loop_name)
+    lock = FolderLock(home.folder.mark(loop.loop_id, epoch_id).with_suffix(".lock"))
+    while not lock.take():  # the one before may still be on its way out
+        await asyncio.sleep(0.05)
+    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
+    try:
+        await home.training(loop_name, epoch_id, log, joined).run(stop)
+    finally:
+        await log.close()
+        await joined.close()
+        home.close()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a role."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    match arguments:
+        case ["worker", root]:
+            asyncio.run(run_worker(Path(root)))
+        case ["trainer", root, loop_name, epoch_id]:
+            os.nice(5)
+            try:
+                asyncio.run(run_trainer(Path(root), loop_name, int(epoch_id)))
+            except NotFound:
+                logging.getLogger(__name__).info("loop %s is gone", loop_name)
+        case ["api", root, descriptor, number, options]:
+            # Imported here because the other roles need no HTTP, and because metrics are set up on import.
+            from rankward.api.process import run_api  # noqa: PLC0415
+
+            decoded = msgspec.json.decode(options, type=ApiOptions)
+            uvloop.run(run_api(Path(root), int(descriptor), int(number), decoded))
+        case _:
+            sys.exit(f"there is no role {' '.join(arguments)!r}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,143 @@
+"""What the service measures of itself, over all its processes, for Prometheus."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import TextIO
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from rankward.store.ports import Catalog, ModelVersion
+from rankward.training.service import TrainingStatus
+from rankward.worker import JoiningStatus
+
+BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+request_seconds = Histogram(
+    "rankward_request_seconds",
+    "Time from a request's first byte read to its answer, in seconds.",
+    ["operation"],
+    buckets=BUCKETS_S,
+)
+requests_total = Counter("rankward_requests_total", "Answers given.", ["loop", "operation", "status"])
+errors_total = Counter(
+    "rankward_errors_total", "Answers that were errors, by the contract's code.", ["operation", "code"]
+)
+model_load_seconds = Histogram(
+    "rankward_model_load_seconds", "Time to load a published model, in seconds.", buckets=BUCKETS_S
+)
+
+
+class LoopCollector:
+    """Figures of every loop, read from the notes of the worker when they are asked for."""
+
+    def __init__(
+        self, catalog: Catalog, read_notes: Callable[[str], Mapping[str, bytes]], clock: Callable[[], int]
+    ) -> None:
+        self._catalog = catalog
+        self._read_notes = read_notes
+        self._clock = clock
+
+    def collect(self) -> Iterable[Metric]:
+        """Collect the figures now."""
+        events = GaugeMetricFamily(
+            "rankward_events", "Events of a loop, by what became of them.", labels=["loop", "state"]
+        )
+        lag = GaugeMetricFamily(
+            "rankward_join_lag_seconds", "Age of the oldest entry not read by joining.", labels=["loop"]
+        )
+        unread = GaugeMetricFamily("rankward_join_queue", "Entries that joining has not read.", labels=["loop"])
+        unlearned = GaugeMetricFamily("rankward_train_queue", "Joined events not learned.", labels=["loop"])
+        rate = GaugeMetricFamily("rankward_train_rate", "Events learned per second.", labels=["loop"])
+        age = GaugeMetricFamily("rankward_model_age_seconds", "Time since the serving model was made.", labels=["loop"])
+        aside = GaugeMetricFamily("rankward_set_aside", "Events that learning passes over.", labels=["loop"])
+        now_us = self._clock()
+        for loop in self._catalog.loops():
+            notes = self._read_notes(loop.loop_id)
+            joining, training = read_statuses(notes)
+            if joining is not None:
+                for state, count in joining.counts.items():
+                    events.add_metric([loop.name, state], count)
+                behind = joining.end - joining.head
+                unread.add_metric([loop.name], behind)
+                lag.add_metric([loop.name], (now_us - joining.now_us) / 1e6 if behind else 0.0)
+            for status in training:
+                unlearned.add_metric([loop.name], status.joined_end - status.joined_offset)
+                rate.add_metric([loop.name], status.rate_per_s)
+            serving = find_version(self._catalog.versions(loop.loop_id), loop.model_id)
+            if serving is not None:
+                age.add_metric([loop.name], (now_us - serving.created_us) / 1e6)
+            aside.add_metric([loop.name], len(self._catalog.set_asides(loop.loop_id)))
+        return [events, lag, unread, unlearned, rate, age, aside]
+
+
+def read_statuses(notes: Mapping[str, bytes]) -> tuple[JoiningStatus | None, list[TrainingStatus]]:
+    """Read a loop's notes: how far joining is, and each epoch's training, newest epoch last."""
+    joining = notes.get("joining")
+    training = [
+        msgspec.json.decode(note, type=TrainingStatus) for name, note in notes.items() if name.startswith("training-")
+    ]
+    return (
+        msgspec.json.decode(joining, type=JoiningStatus) if joining else None,
+        sorted(training, key=lambda status: status.epoch_id),
+    )
+
+
+def find_version(versions: Iterable[ModelVersion], model_id: str | None) -> ModelVersion | None:
+    """Find a version by its id."""
+    return next((version for version in versions if version.model_id == model_id), None)
+
+
+def exposition(collector: LoopCollector) -> bytes:
+    """Write all metrics, of all processes, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(collector)
+    return generate_latest(registry)
+
+
+class RequestLog:
+    """One line of JSON for each request, without bodies, keys, ids or features."""
+
+    def __init__(self, target: Path | TextIO | None) -> None:
+        """Open the log.
+
+        Args:
+            target: a file, which is turned over at 16 MB; a stream; or None: nothing is written.
+        """
+        self._lines: list[bytes] = []
+        self._handler: logging.Handler | None = None
+        if isinstance(target, Path):
+            self._handler = RotatingFileHandler(target, maxBytes=16_000_000, backupCount=2, delay=True)
+        elif target is not None:
+            self._handler = logging.StreamHandler(target)
+
+    def write(self, *, loop: str, operation: str, status: int, seconds: float, request_id: str, code: str) -> None:
+        """Note one request. It is written with the next flush."""
+        if self._handler is None:
+            return
+        line = {
+            "time": round(time.time(), 3),
+            "loop": loop,
+            "operation": operation,
+            "status": status,
+            "ms": round(seconds * 1e3, 3),
+            "request": request_id,
+        }
+        if code:
+            line["code"] = code
+        self._lines.append(msgspec.json.encode(line))
+
+    def flush(self) -> None:
+        """Write what was noted."""
+        if self._handler is None or not self._lines:
+            return
+        text = b"\n".join(self._lines).decode()
+        self._lines.clear()
+        self._handler.emit(logging.LogRecord("requests", logging.INFO, "", 0, text, None, None))

@@ -1,0 +1,204 @@
+"""Puts the house together: the one place that names a backend."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import tomli_w
+
+from rankward.errors import InvalidRequest
+from rankward.records import TimeUs
+from rankward.settings import LoopSettings
+from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
+from rankward.store.sqlite.catalog import SqliteCatalog
+from rankward.store.sqlite.event_log import SqliteEventLog
+from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark
+from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.store.sqlite.models import FileModelStore
+from rankward.training.service import TrainingService, next_epoch
+from rankward.vw.presets import BALANCED
+
+_NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+def now_us() -> TimeUs:
+    """The time, in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def digest(key: str) -> bytes:
+    """What is stored of a key."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+class Home:
+    """An embedded installation: one data folder."""
+
+    def __init__(self, root: Path, *, clock: Callable[[], TimeUs] = now_us, pending_appends: int = 4_096) -> None:
+        """Open the folder, making it if there is none.
+
+        Raises:
+            StoreUnavailable: it cannot be used.
+        """
+        self.folder = DataFolder(root)
+        self.clock = clock
+        self._pending_appends = pending_appends
+        self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
+        self.models = FileModelStore(self.folder.loops)
+        self.board = FileBoard(self.folder.loops)
+
+    def event_log(self, loop_id: str) -> EventLog:
+        """Open a loop's event log."""
+        return SqliteEventLog(self.folder.events(loop_id), clock=self.clock, pending_appends=self._pending_appends)
+
+    def joined_log(self, loop_id: str) -> JoinedLog:
+        """Open a loop's joined log."""
+        return SqliteJoinedLog(self.folder.joined(loop_id))
+
+    def training(self, loop_name: str, epoch_id: int, log: EventLog, joined: JoinedLog) -> TrainingService:
+        """Make the trainer of an epoch."""
+        loop = self.catalog.loop(loop_name)
+        return TrainingService(
+            loop_name,
+            epoch_id,
+            log=log,
+            joined=joined,
+            catalog=self.catalog,
+            models=self.models,
+            board=self.board,
+            mark=FileMark(self.folder.mark(loop.loop_id, epoch_id)),
+            clock=self.clock,
+        )
+
+    def mark(self, loop_id: str, epoch_id: int) -> FileMark:
+        """Read an epoch's mark from outside its process."""
+        return FileMark(self.folder.mark(loop_id, epoch_id))
+
+    def create_loop(self, name: str, settings: LoopSettings, keys: Mapping[int, str] | None = None) -> Loop:
+        """Add a loop.
+
+        Args:
+            name: 1 to 64 of `a-z`, `0-9`, `-` and `_`.
+            settings: what it is set to.
+            keys: by slot, 1 and 2; those left out are made, and written to the key file.
+
+        Raises:
+            InvalidRequest: the name cannot be used.
+            Conflict: the name is taken.
+        """
+        if not 1 <= len(name) <= 64 or not set(name) <= _NAME_ALPHABET:
+            raise InvalidRequest(f"{name!r} cannot name a loop: use 1 to 64 of a-z, 0-9, - and _")
+        created_us = self.clock()
+        loop = Loop(name=name, loop_id=secrets.token_hex(16), created_us=created_us, settings=settings)
+        given = dict(keys or {})
+        made = {slot: secrets.token_hex(16) for slot in (1, 2) if slot not in given}
+        stored = [Key(name, slot, digest(key)) for slot, key in (given | made).items()]
+        first = msgspec.structs.replace(next_epoch(loop, now_us=created_us, reason="the loop was created"), since_us=0)
+        self.catalog.create_loop(loop, stored, first)
+        self._write_keys(f"loops.{name}", {f"key{slot}": key for slot, key in made.items()})
+        return loop
+
+    def delete_loop(self, name: str) -> None:
+        """Remove a loop and everything that it logged and learned."""
+        loop = self.catalog.loop(name)
+        self.catalog.delete_loop(name)
+        shutil.rmtree(self.folder.loops / loop.loop_id, ignore_errors=True)
+        self._write_keys(f"loops.{name}", None)
+
+    def set_key(self, loop: str | None, slot: int, key: str | None = None) -> str:
+        """Put a key into a slot.
+
+        Args:
+            loop: whose key; None: the admin key.
+            slot: 1 or 2; 1 for the admin key.
+            key: given by the operator, and then not written down; None: one is made.
+        """
+        made = key or secrets.token_hex(16)
+        self.catalog.set_key(Key(loop, slot, digest(made)))
+        place = "admin" if loop is None else f"loops.{loop}"
+        self._write_keys(place, {f"key{slot}" if loop else "key": None if key else made})
+        return made
+
+    def keys(self) -> dict[str, object]:
+        """Read the keys that the service made itself."""
+        if not self.folder.keys.exists():
+            return {}
+        return tomllib.loads(self.folder.keys.read_text())
+
+    def _write_keys(self, place: str, keys: Mapping[str, str | None] | None) -> None:
+        """Change one table of the key file. Values of None are removed; keys of None remove the table."""
+        document = self.keys()
+        table = document
+        *parents, last = place.split(".", 1)
+        for parent in parents:
+            table = table.setdefault(parent, {})  # type: ignore[assignment]
+        if keys is None:
+            table.pop(last, None)
+        else:
+            entry = dict(table.get(last, {}))  # type: ignore[call-overload]
+            entry.update(keys)
+            table[last] = {name: key for name, key in entry.items() if key is not None}
+        aside = self.folder.keys.with_suffix(".tmp")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write("# Keys that rankward made. Whoever can read this file can use the loops.\n\n")
+            file.write(tomli_w.dumps(document))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.folder.keys)
+
+    def furnish(self, environment: Mapping[str, str]) -> None:
+        """Make sure of what a first start makes: the admin key, and the loops `default` and `playground`.
+
+        Args:
+            environment: `RANKWARD_ADMIN_KEY`, `RANKWARD_API_KEY` and `RANKWARD_API_KEY2` set those keys, at every
+                start.
+        """
+        stored = self.catalog.keys()
+        known = {(key.loop, key.slot): key.digest for key in stored}
+        loops = {loop.name for loop in self.catalog.loops()}
+        given = {
+            slot: environment[name]
+            for slot, name in ((1, "RANKWARD_API_KEY"), (2, "RANKWARD_API_KEY2"))
+            if environment.get(name)
+        }
+        if (None, 1) not in known:  # the admin key comes last: until it is there, the first start is not over
+            if "default" not in loops:
+                self.create_loop("default", LoopSettings(), given)
+            if "playground" not in loops:
+                self.create_loop("playground", playground_settings())
+        elif "default" in loops:
+            for slot, key in given.items():
+                if known.get(("default", slot)) != digest(key):
+                    self.set_key("default", slot, key)
+        admin = environment.get("RANKWARD_ADMIN_KEY")
+        if admin and known.get((None, 1)) != digest(admin):
+            self.set_key(None, 1, admin)
+        elif (None, 1) not in known:
+            self.set_key(None, 1)
+
+    def close(self) -> None:
+        """Let go of the catalog."""
+        self.catalog.close()
+
+
+def new_loop_settings() -> LoopSettings:
+    """The settings of a loop that somebody creates: the original's, with our preset."""
+    policy = BALANCED.policy()
+    return LoopSettings(policy=policy.text, preset=BALANCED.name, exploration=policy.epsilon or 0.0)
+
+
+def playground_settings() -> LoopSettings:
+    """The settings of the loop for first tries: learning is seen within seconds."""
+    return msgspec.structs.replace(
+        new_loop_settings(), reward_wait=timedelta(seconds=2), model_export_frequency=timedelta(seconds=1)
+    )

@@ -1,0 +1,245 @@
+"""The worker: joins every loop's events, and keeps a trainer process for every epoch that has something to learn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import msgspec
+
+from rankward.errors import NotFound, RankwardError, StorageFull
+from rankward.joining.service import JoiningService
+from rankward.records import Offset, TimeUs
+from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, SetAside
+from rankward.wiring import Home
+
+logger = logging.getLogger(__name__)
+
+_IDLE_S = 0.05
+_MAINTAIN_US = 1_000_000
+_RESTART_US = 500_000
+_DAY_US = 86_400_000_000
+_DEADLY = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+_KILLED_BOUND = 3  # a learner killed from outside this often at the same event is taken to be killed by it
+
+Spawn = Callable[[str, int], subprocess.Popen[bytes]]
+
+
+class JoiningStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far joining has come."""
+
+    counts: dict[str, int]
+    head: Offset
+    end: Offset  # of the event log
+    joined_end: Offset
+    now_us: TimeUs  # of the last entry read
+    next_due_us: TimeUs | None  # when the oldest waiting interaction will be joined; None: none waits
+    time_us: TimeUs  # of this status
+
+
+class _Trainer:
+    """A child process that trains one epoch."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_us: TimeUs = 0
+        self.last_mark: Offset | None = None
+        self.killed_count = 0
+
+
+class _LoopWork:
+    """What the worker does for one loop."""
+
+    def __init__(self, home: Home, loop: Loop) -> None:
+        self.loop = loop
+        self.log: EventLog = home.event_log(loop.loop_id)
+        self.joined: JoinedLog = home.joined_log(loop.loop_id)
+        self.joining = JoiningService(self.log, self.joined, clock=home.clock)
+        self.maintained_us: TimeUs = 0
+        self.trainers: dict[int, _Trainer] = {}
+
+    async def close(self) -> None:
+        await self.log.close()
+        await self.joined.close()
+
+
+class Worker:
+    """Does all background work of an installation. One at a time, guarded by the folder's lock."""
+
+    def __init__(self, home: Home, spawn: Spawn) -> None:
+        """Prepare the worker.
+
+        Args:
+            home: the installation.
+            spawn: starts a trainer process for a loop, by name, and an epoch. Its standard input is a pipe whose end
+                tells it to stop.
+        """
+        self._home = home
+        self._spawn = spawn
+        self._work: dict[str, _LoopWork] = {}
+        self._change_mark = -1
+        self._loops: list[Loop] = []
+        self._epochs: dict[str, list[Epoch]] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until told to stop."""
+        try:
+            while not stop.is_set():
+                busy = await self._round()
+                if not busy:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), _IDLE_S)
+        finally:
+            await self._close()
+
+    async def _round(self) -> bool:
+        mark = self._home.catalog.change_mark()
+        if mark != self._change_mark:
+            await self._follow()
+            self._change_mark = mark
+        busy = False
+        for work in list(self._work.values()):
+            try:
+                busy |= await work.joining.step()
+                await self._maintain(work)
+            except StorageFull as error:
+                self._home.folder.give_reserve()
+                logger.error("loop %s: %s", work.loop.name, error)
+            except RankwardError:
+                logger.exception("loop %s: joining failed, and is tried again", work.loop.name)
+            self._tend(work)
+        return busy
+
+    async def _follow(self) -> None:
+        self._loops = list(self._home.catalog.loops())
+        present = {loop.loop_id: loop for loop in self._loops}
+        for loop_id in self._work.keys() - present.keys():
+            work = self._work.pop(loop_id)
+            for trainer in work.trainers.values():
+                _end(trainer)
+            await work.close()
+        for loop_id, loop in present.items():
+            if loop_id not in self._work:
+                self._work[loop_id] = _LoopWork(self._home, loop)
+            self._work[loop_id].loop = loop
+            self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
+
+    async def _maintain(self, work: _LoopWork) -> None:
+        now_us = self._home.clock()
+        if now_us - work.maintained_us < _MAINTAIN_US:
+            return
+        work.maintained_us = now_us
+        days = work.loop.settings.log_retention_days
+        keep_after_us = 0 if days == -1 else max(0, now_us - days * _DAY_US)
+        await work.log.maintain(joined_before=await work.joining.joined_before(), keep_after_us=keep_after_us)
+        extent = await work.log.extent()
+        await work.joined.drop(before=extent.first)
+        state = await work.joining.state()
+        status = JoiningStatus(
+            counts=state.counts,
+            head=state.head,
+            end=extent.end,
+            joined_end=(await work.joined.extent())[1],
+            now_us=state.now_us,
+            next_due_us=work.joining.next_due_us,
+            time_us=now_us,
+        )
+        self._home.board.post(work.loop.loop_id, "joining", msgspec.json.encode(status))
+        self._home.folder.keep_reserve()
+
+    def _tend(self, work: _LoopWork) -> None:
+        """Start the trainers that are wanted, and see to those that have ended."""
+        wanted = {epoch.epoch_id: epoch for epoch in self._epochs.get(work.loop.loop_id, [])}
+        for epoch_id in work.trainers.keys() - wanted.keys():
+            trainer = work.trainers[epoch_id]
+            if trainer.process is None or trainer.process.poll() is not None:
+                _end(trainer)
+                del work.trainers[epoch_id]
+        if not work.joining.has_joined:
+            return
+        for epoch_id in wanted:
+            trainer = work.trainers.setdefault(epoch_id, _Trainer())
+            if trainer.process is not None and trainer.process.poll() is not None:
+                self._bury(work, epoch_id, trainer)
+            if trainer.process is None and self._home.clock() - trainer.started_us >= _RESTART_US:
+                trainer.started_us = self._home.clock()
+                trainer.process = self._spawn(work.loop.name, epoch_id)
+
+    def _bury(self, work: _LoopWork, epoch_id: int, trainer: _Trainer) -> None:
+        """Set aside the event that a learner died on, before the next one starts."""
+        assert trainer.process is not None, "only what has lived can be buried"
+        code = trainer.process.returncode
+        _end(trainer)
+        if code >= 0:
+            if code:
+                logger.error("loop %s: the trainer of epoch %d ended with %d", work.loop.name, epoch_id, code)
+            return
+        mark = self._home.mark(work.loop.loop_id, epoch_id)
+        interaction = mark.get()
+        deadly = -code in _DEADLY
+        if interaction is not None and not deadly:
+            trainer.killed_count = trainer.killed_count + 1 if trainer.last_mark == interaction else 1
+            trainer.last_mark = interaction
+            deadly = trainer.killed_count >= _KILLED_BOUND
+        name = signal.Signals(-code).name
+        logger.error("loop %s: the learner of epoch %d died of %s", work.loop.name, epoch_id, name)
+        if interaction is not None and deadly:
+            self._home.catalog.set_aside(
+                SetAside(
+                    loop_id=work.loop.loop_id,
+                    interaction=interaction,
+                    event_id="",
+                    reason=f"the learner died of {name}",
+                    time_us=self._home.clock(),
+                )
+            )
+        mark.clear()
+
+    async def _close(self) -> None:
+        trainers = [trainer for work in self._work.values() for trainer in work.trainers.values()]
+        for trainer in trainers:
+            if trainer.process is not None and trainer.process.stdin is not None:
+                trainer.process.stdin.close()
+        for trainer in trainers:
+            if trainer.process is not None:
+                await asyncio.to_thread(_wait_or_kill, trainer.process)
+        for work in self._work.values():
+            with contextlib.suppress(NotFound):
+                await work.close()
+
+
+def _end(trainer: _Trainer) -> None:
+    if trainer.process is not None and trainer.process.stdin is not None:
+        trainer.process.stdin.close()
+        trainer.process = None
+
+
+def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def spawn_trainer(home: Home) -> Spawn:
+    """Make what starts trainers: this Python, in processes of their own."""
+
+    def spawn(loop_name: str, epoch_id: int) -> subprocess.Popen[bytes]:
+        command = [
+            sys.executable,
+            "-m",
+            "rankward.roles",
+            "trainer",
+            str(home.folder.root),
+            loop_name,
+            str(epoch_id),
+        ]
+        return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
+
+    return spawn
