@@ -64,7 +64,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     @property
     def rankable(self) -> list[int]:
         """Indexes of the actions that could have been drawn, in request order."""
-        return [index for index in range(len(self.actions)) if index not in self.excluded]
+        return without(self.excluded, len(self.actions))
 
     @property
     def baseline(self) -> int:
@@ -177,6 +177,13 @@ class Known(msgspec.Struct, frozen=True):
 
 
 AppendResult = Appended | Known
+
+
+def without(excluded: Sequence[int], count: int) -> list[int]:
+    """List the indexes below `count` that are not excluded, ascending."""
+    if not excluded:
+        return list(range(count))
+    return [index for index in range(count) if index not in excluded]
 
 
 def interactions(entries: Sequence[LogEntry]) -> list[tuple[LogEntry, Interaction]]:

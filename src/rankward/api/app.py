@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
-from uuid import uuid4
 
 from rankward.api import errors
 from rankward.api.contract import OPERATIONS, Answer, Call, Operation
@@ -187,7 +186,7 @@ class App:
         loop: str,
         code: str = "",
     ) -> None:
-        request_id = str(uuid4())
+        request_id = str(self._doors.new_uuid())
         headers = [*_NO_CACHE, (b"apim-request-id", request_id.encode()), *answer.headers]
         if answer.content_type is not None:
             headers.append((b"content-type", answer.content_type))

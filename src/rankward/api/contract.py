@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
-from uuid import uuid4
 
 import msgspec
 
@@ -63,7 +62,7 @@ async def _rank(call: Call) -> Answer:
     doors = call.doors
     request, named = schema.read_rank(call.body, limits=doors.limits, bounds=doors.bounds)
     if not named:
-        request = msgspec.structs.replace(request, event_id=new_event_id(uuid4(), datetime.now(UTC)))
+        request = msgspec.structs.replace(request, event_id=new_event_id(doors.new_uuid(), datetime.now(UTC)))
     outcome = await call.service.rank(request, named=named)
     return Answer(201, schema.write_rank(outcome.interaction), JSON)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Annotated, Any, get_args, get_type_hints
@@ -17,7 +17,7 @@ from rankward.ranking.features import FeatureBounds, check_action, check_context
 from rankward.records import Action, EventId, Interaction, TimeUs
 from rankward.settings import SETTINGS, Limits, LoopSettings, as_datetime, parse, show
 
-_CACHED_BYTES = 4_096  # features longer than this are not remembered
+_REMEMBERED_BYTES = 4_096  # features longer than this are not remembered
 _Id = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
@@ -117,11 +117,6 @@ def check_id(value: str, what: str, *, limits: Limits, code: str) -> str:
     return value
 
 
-@lru_cache(maxsize=16_384)
-def _remembered_action(action_id: str, raw: bytes, bounds: FeatureBounds) -> Action:
-    return Action(action_id, check_action(raw, bounds))
-
-
 def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[RankRequest, bool]:
     """Read the body of Rank.
 
@@ -141,12 +136,7 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Ra
             target="actions",
             reason="ActionCountOutOfBounds",
         )
-    actions: list[Action] = []
-    for index, action in enumerate(wire.actions):
-        if action is None:
-            raise InvalidRequest(f"actions[{index}] is null: leave it out", code=code, target=f"actions[{index}]")
-        check_id(action.id, f"actions[{index}].id", limits=limits, code=code)
-        actions.append(_read_action(index, action, bounds))
+    actions = _read_actions(wire.actions, limits, bounds)
     if len({action.id for action in actions}) < count:
         raise InvalidRequest(
             "two actions have the same id: an id must name one action",
@@ -171,28 +161,45 @@ def _raw(text: msgspec.Raw | msgspec.UnsetType) -> bytes:
     return b"" if text is msgspec.UNSET else bytes(text)
 
 
-def _read_action(index: int, action: RankableAction, bounds: FeatureBounds) -> Action:
-    raw = bytes(action.features)
+def _read_actions(wire: Sequence[RankableAction | None], limits: Limits, bounds: FeatureBounds) -> list[Action]:
+    """Check all actions; what is wrong with one is said with its index."""
+    index = 0
+    actions: list[Action] = []
     try:
-        if len(raw) <= _CACHED_BYTES:
-            return _remembered_action(action.id, raw, bounds)
-        return Action(action.id, check_action(raw, bounds))
+        for index, action in enumerate(wire):  # noqa: B007  (the index is for the error)
+            if action is None:
+                raise InvalidRequest("it is null: leave it out", code="InvalidRankRequest")
+            raw = bytes(action.features)
+            read = _remembered_action if len(raw) <= _REMEMBERED_BYTES else _read_action
+            actions.append(read(action.id, raw, limits, bounds))
     except InvalidRequest as error:
         place = f"actions[{index}]"
         raise InvalidRequest(
             f"{place}: {error.message}",
             code=error.code,
-            target=f"{place}.{error.target or 'features'}",
+            target=f"{place}.{error.target}" if error.target else place,
             reason=error.reason,
         ) from error
+    return actions
+
+
+def _read_action(action_id: str, raw: bytes, limits: Limits, bounds: FeatureBounds) -> Action:
+    return Action(check_id(action_id, "id", limits=limits, code="InvalidRankRequest"), check_action(raw, bounds))
+
+
+# An application offers the same actions again and again: most need not be checked twice.
+_remembered_action = lru_cache(maxsize=16_384)(_read_action)
 
 
 def write_rank(interaction: Interaction) -> bytes:
     """Write the answer of Rank. Probabilities have single precision, as the original's had."""
-    actions, pmf = interaction.actions, interaction.pmf
+    actions = interaction.actions
+    # Most probabilities of a decision are the same number: rounding each once is what counts at 50 actions.
+    rounded = {probability: round(probability, 7) for probability in set(interaction.pmf)}
+    pmf = [rounded[probability] for probability in interaction.pmf]
     return _encode(
         RankAnswer(
-            ranking=[RankedAction(actions[index].id, round(pmf[index], 7)) for index in ranking(interaction)],
+            ranking=[RankedAction(actions[index].id, pmf[index]) for index in ranking(interaction)],
             event_id=interaction.event_id,
             reward_action_id=actions[interaction.shown].id,
         )

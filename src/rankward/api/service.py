@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import random
 import time
 from pathlib import Path
+from uuid import UUID
 
 from rankward.api.auth import KeyRing
 from rankward.configuration import Configuration
@@ -40,6 +43,14 @@ class Doors:
             home.catalog, home.models, log=self.log, joined=self.joined, clock=home.clock
         )
         self.ready = False
+        self._random = random.Random(os.urandom(32))  # noqa: S311
+
+    def new_uuid(self) -> UUID:
+        """Make an id that no other process makes.
+
+        Random, but not secret: the system's own generator takes 40 µs a call on some machines.
+        """
+        return UUID(int=self._random.getrandbits(128), version=4)
 
     def log(self, loop_id: str) -> EventLog:
         """Return a loop's event log, opening it if need be."""

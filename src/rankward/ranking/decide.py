@@ -11,7 +11,7 @@ import msgspec
 
 from rankward.errors import InvalidRequest
 from rankward.ranking.explore import check_pmf, event_uniform, floored, sample_index
-from rankward.records import Action, EventId, Features, Interaction, LearningMode, ModelId
+from rankward.records import Action, EventId, Features, Interaction, LearningMode, ModelId, without
 
 
 class RankRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ def decide(
         InvalidPmfError: the policy gave something that is no distribution.
         LearnerRefusedError: the policy cannot score the features.
     """
-    rankable = [index for index in range(len(request.actions)) if index not in request.excluded]
+    rankable = without(request.excluded, len(request.actions))
     actions = [request.actions[index] for index in rankable]
     if mode is LearningMode.LOGGING_ONLY:
         drawn_pmf, drawn = [1.0] + [0.0] * (len(actions) - 1), 0
@@ -68,9 +68,11 @@ def decide(
         else:
             drawn_pmf = floored(check_pmf(policy.pmf(request.context, actions), len(actions)), exploration)
         drawn = sample_index(drawn_pmf, event_uniform(loop_id, request.event_id))
-    pmf = [0.0] * len(request.actions)
-    for index, probability in zip(rankable, drawn_pmf, strict=True):
-        pmf[index] = probability
+    pmf = drawn_pmf
+    if request.excluded:
+        pmf = [0.0] * len(request.actions)
+        for index, probability in zip(rankable, drawn_pmf, strict=True):
+            pmf[index] = probability
     return Interaction(
         event_id=request.event_id,
         context=request.context,
@@ -93,9 +95,12 @@ def ranking(interaction: Interaction) -> list[int]:
     """
     if interaction.learning_mode is not LearningMode.ONLINE:
         return list(range(len(interaction.actions)))
-    pmf, chosen = interaction.pmf, interaction.chosen
-    ranked = iter(sorted(interaction.rankable, key=lambda index: (index != chosen, -pmf[index])))
-    return [index if index in interaction.excluded else next(ranked) for index in range(len(interaction.actions))]
+    ranked = sorted(interaction.rankable, key=interaction.pmf.__getitem__, reverse=True)  # ties keep their order
+    ranked.remove(interaction.chosen)
+    ranked.insert(0, interaction.chosen)
+    for index in interaction.excluded:  # ascending, so that each finds its own place
+        ranked.insert(index, index)
+    return ranked
 
 
 def excluded_indexes(actions: Sequence[Action], excluded_ids: Sequence[str]) -> tuple[int, ...]:

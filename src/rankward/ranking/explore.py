@@ -37,11 +37,10 @@ def check_pmf(pmf: Sequence[float], count: int) -> list[float]:
     total = math.fsum(pmf)
     if not math.isfinite(total) or total < 1 - _SUM_SLACK or min(pmf) < -_NEGATIVE_SLACK:
         raise InvalidPmfError(f"the learner gave probabilities that are none: {list(pmf)}")
-    if total == 1.0 and min(pmf) >= 0.0:
-        return list(pmf)
-    positive = [max(0.0, probability) for probability in pmf]
-    total = math.fsum(positive)
-    return [probability / total for probability in positive]
+    if min(pmf) < 0.0:
+        pmf = [max(0.0, probability) for probability in pmf]
+        total = math.fsum(pmf)
+    return [probability / total for probability in pmf]
 
 
 def floored(pmf: Sequence[float], epsilon: float) -> list[float]:
@@ -55,9 +54,9 @@ def floored(pmf: Sequence[float], epsilon: float) -> list[float]:
     [0.9, 0.1]
     """
     floor = epsilon / len(pmf)
-    raised = {index for index, probability in enumerate(pmf) if probability < floor}
-    if not raised:
+    if min(pmf) >= floor:
         return list(pmf)
+    raised = {index for index, probability in enumerate(pmf) if probability < floor}
     while True:
         kept = math.fsum(probability for index, probability in enumerate(pmf) if index not in raised)
         if kept <= 0.0:
