@@ -1,0 +1,1 @@
+"""All tests. They mirror the rooms of `src/rankward`."""

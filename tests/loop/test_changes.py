@@ -1,0 +1,246 @@
+"""What each change does to what was learned, with Rank served throughout."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rankward.errors import NotFound
+from rankward.records import Action, Features, Interaction, LearningMode, Observation
+from rankward.wiring import new_loop_settings
+from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
+
+BALANCED = new_loop_settings()
+
+
+async def _taught(folder: Path) -> Circle:
+    circle = Circle(folder, BALANCED)
+    await circle.play(200)
+    await circle.circle()
+    return circle
+
+
+def test_a_new_exploration_is_served_at_once_by_the_same_model(tmp_path: Path) -> None:
+    """Nothing needs to be learned again to explore more."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        model = circle.loop.model_id
+        await circle.configuration.change("circle", {"exploration": 0.6})
+        await circle.follow()
+        outcome = await circle.rank("asked", "v1")
+        assert outcome.interaction.model_id == model
+        assert min(outcome.interaction.pmf) >= 0.2 - 1e-9
+        assert "--epsilon 0.6" in circle.loop.settings.policy
+        assert len(circle.home.catalog.epochs(circle.loop.loop_id)) == 1
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_new_exploration_leaves_what_is_learned_as_it_was(tmp_path: Path) -> None:
+    """The fold does not depend on it."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        await circle.configuration.change("circle", {"exploration": 0.6})
+        await circle.follow()
+        await circle.play(100, prefix="more")
+        await circle.circle()
+        version = newest_version(circle)
+        assert version.learned == 300
+        assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"reward_wait": timedelta(seconds=30)}, {"learning_mode": LearningMode.APPRENTICE}],
+    ids=["wait", "mode"],
+)
+def test_a_new_wait_or_mode_goes_on_with_the_model(tmp_path: Path, changes: dict[str, object]) -> None:
+    """Later events follow the setting, earlier ones count as they were decided."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        await circle.play(20, prefix="before")
+        await circle.configuration.change("circle", changes)
+        await circle.follow()
+        await circle.play(20, prefix="after")
+        circle.pass_time(601)
+        await circle.join()
+        await circle.train()
+        version = newest_version(circle)
+        assert (version.epoch_id, version.learned) == (1, 240)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("change", ["default_reward", "policy", "preset"])
+def test_a_new_reward_or_policy_is_learned_beside_the_old_model(tmp_path: Path, change: str) -> None:
+    """The old model serves until the new epoch has caught up; then the new one does."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        old = circle.loop.model_id
+        match change:
+            case "default_reward":
+                await circle.configuration.change("circle", {"default_reward": 0.5})
+            case "policy":
+                await circle.configuration.set_policy("circle", "--cb_explore_adf --epsilon 0.1 -q vd")
+            case _:
+                await circle.configuration.set_preset("circle", "personalizer")
+        await circle.follow()
+        assert [epoch.state for epoch in circle.home.catalog.epochs(circle.loop.loop_id)] == ["serving", "building"]
+        assert (await circle.rank("meanwhile", "v1")).interaction.model_id == old
+        await circle.train()
+        await circle.follow()
+        epochs = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert [(epoch.epoch_id, epoch.state) for epoch in epochs] == [(2, "serving")]
+        assert (await circle.rank("after", "v1")).interaction.model_id == newest_version(circle).model_id
+        assert newest_version(circle).learned == 200
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_only_the_newest_part_of_the_log_is_learned_again(tmp_path: Path) -> None:
+    """A new epoch starts `model_retrain_days` back, not at the beginning of time."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        circle.pass_time(3 * 86_400)
+        await circle.play(50, prefix="late")
+        circle.pass_time(601)
+        await circle.join()
+        await circle.configuration.change("circle", {"default_reward": 0.5})
+        await circle.train()
+        assert newest_version(circle).learned == 50
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_after_a_roll_back_learning_goes_on_from_that_version(tmp_path: Path) -> None:
+    """The events learned since stay unlearned, those to come are learned on top."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        wanted = newest_version(circle)
+        await circle.play(60, prefix="regretted")
+        await circle.circle()
+        assert circle.loop.model_id != wanted.model_id
+        await circle.configuration.roll_back("circle", wanted.model_id)
+        await circle.follow()
+        assert (await circle.rank("asked", "v1")).interaction.model_id == wanted.model_id
+        await circle.play(30, prefix="later")
+        await circle.circle()
+        version = newest_version(circle)
+        assert version.learned == 31
+        assert circle.loop.model_id == version.model_id
+        assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
+        with pytest.raises(NotFound, match="keeps no model"):
+            await circle.configuration.roll_back("circle", "nobody")
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_deleted_model_is_forgotten_with_the_events_before(tmp_path: Path) -> None:
+    """Delete means delete: not even events still waiting for their rewards come back."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        await circle.play(40, prefix="waiting")
+        await circle.configuration.delete_model("circle")
+        await circle.follow()
+        outcome = await circle.rank("uniform", "v1")
+        assert outcome.interaction.model_id is None
+        assert set(outcome.interaction.pmf) == {1 / 3}
+        await circle.play(25, prefix="new")
+        await circle.circle()
+        assert newest_version(circle).learned == 26
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_cleared_log_leaves_the_model(tmp_path: Path) -> None:
+    """The contract's DELETE of logs removes events, not what was learned from them."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        model = circle.loop.model_id
+        await circle.play(40, prefix="gone")
+        await circle.configuration.clear_log("circle")
+        await circle.follow()
+        outcome = await circle.rank("asked", "v1")
+        assert outcome.interaction.model_id == model
+        await circle.circle()
+        assert newest_version(circle).learned == 201
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_new_namespace_starts_a_new_epoch_that_pairs_it(tmp_path: Path) -> None:
+    """The preset pairs the namespaces a loop sends; when it sends another, that one must count as well."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        for number in range(60):
+            await circle.log.append([_strange(f"s{number}", b'[{"weather":{"sky":"grey"}}]')])
+        circle.pass_time(601)
+        await circle.join()
+        await circle.train(1)
+        await circle.train()
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert epoch.epoch_id == 2
+        assert epoch.interactions is not None
+        assert "wd" in epoch.interactions.pairs
+        assert newest_version(circle).learned == 260
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_an_event_that_the_learner_refuses_is_set_aside_and_the_loop_goes_on(tmp_path: Path) -> None:
+    """One bad event must not stop a loop, and must stay out of every replay."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        await circle.play(30, prefix="before")
+        # The service would never log these: a list of strings is refused at the door.
+        await circle.log.append([_strange("bad", b'[{"tags":["a","b"]}]')])
+        await circle.log.append([Observation(event_id="bad", value=1.0)])
+        await circle.play(30, prefix="after")
+        await circle.circle()
+        [aside] = circle.home.catalog.set_asides(circle.loop.loop_id)
+        assert aside.event_id == "bad"
+        assert "parse" in aside.reason
+        version = newest_version(circle)
+        assert version.learned == 60
+        assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def _strange(event_id: str, context: bytes) -> Interaction:
+    actions = tuple([Action(f"a{k}", Features(msgspec.json.encode([{"dish": {"kind": f"k{k}"}}]))) for k in range(3)])
+    return Interaction(
+        event_id=event_id,
+        context=Features(context),
+        actions=actions,
+        pmf=(1 / 3, 1 / 3, 1 / 3),
+        chosen=0,
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=600_000_000,
+    )

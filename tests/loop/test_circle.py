@@ -1,0 +1,208 @@
+"""The whole way: rank, reward, join, learn, serve."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rankward.joining.reader import read_joined
+from rankward.joining.service import JoiningService
+from rankward.records import Interaction, JoinedEntry, LearningMode
+from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.wiring import new_loop_settings
+from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
+
+BALANCED = new_loop_settings()
+
+
+def test_what_is_rewarded_is_chosen_more_often(tmp_path: Path) -> None:
+    """The one thing that everything else is for."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        before = await circle.play(300, prefix="before")
+        await circle.circle()
+        after = await circle.play(300, prefix="after")
+        await circle.close()
+        assert before < 0.5
+        assert after > 0.9
+
+    asyncio.run(story())
+
+
+def test_nothing_is_learned_before_the_reward_wait_is_over(tmp_path: Path) -> None:
+    """Rewarded events learned earlier than others would bias the model."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        await circle.play(50, seconds_between=0.01)
+        circle.pass_time(598)
+        await circle.join()
+        assert (await circle.joined.extent())[1] == 0
+        circle.pass_time(10)
+        await circle.join()
+        assert (await circle.joined.extent())[1] == 50
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_the_probability_logged_is_the_one_drawn_from_and_answered(tmp_path: Path) -> None:
+    """Every estimate made from the log rests on it."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, exploration=0.3))
+        await circle.play(200)
+        await circle.circle()
+        outcome = await circle.rank("asked", "v1", actions=5)
+        extent = await circle.log.extent()
+        [entry] = await circle.log.read(extent.end - 1, limit=1)
+        assert entry.record == outcome.interaction
+        assert isinstance(entry.record, Interaction)
+        assert abs(sum(entry.record.pmf) - 1) < 1e-9
+        assert min(entry.record.pmf) >= 0.3 / 5 - 1e-12
+        assert entry.record.model_id == circle.loop.model_id
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_repeated_rank_is_answered_the_same_and_logged_once(tmp_path: Path) -> None:
+    """A client that retries must not be told two things, nor count twice: whichever model is current by then."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        first = await circle.rank("same", "v0", named=True)
+        await circle.play(300)
+        await circle.circle()
+        again = await circle.rank("same", "v0", named=True)
+        assert again.repeated
+        assert again.interaction == first.interaction
+        assert again.interaction.model_id is None
+        assert circle.loop.model_id is not None
+        await circle.close()
+
+        reopened = Circle(tmp_path, BALANCED)
+        reopened.now_us = circle.now_us
+        await reopened.follow()
+        once_more = await reopened.rank("same", "v0", named=True)
+        assert once_more.interaction == first.interaction
+        await reopened.join()
+        counts = [
+            entry.record.event_id
+            for entry in await reopened.log.read(0, limit=10_000)
+            if isinstance(entry.record, Interaction) and entry.record.event_id == "same"
+        ]
+        assert counts == ["same"]
+        await reopened.close()
+
+    asyncio.run(story())
+
+
+def test_a_rejoin_gives_the_joined_log_byte_for_byte(tmp_path: Path) -> None:
+    """The joined log is derived: it can be thrown away and made again, whatever settings changed meanwhile."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        for number, wait_s in enumerate((600, 30, 1200)):
+            await circle.configuration.change("circle", {"reward_wait": timedelta(seconds=wait_s)})
+            await circle.follow()
+            await circle.play(120, prefix=f"w{number}-", seconds_between=1)
+            await circle.join()
+        circle.pass_time(1300)
+        await circle.join()
+        live = await _all(circle.joined)
+        again = SqliteJoinedLog(tmp_path / "again")
+        joining = JoiningService(circle.log, again, clock=lambda: circle.now_us)
+        while await joining.step():
+            pass
+        rejoined = await _all(again)
+        await again.close()
+        await circle.close()
+        assert len(live) == 360
+        assert msgspec.msgpack.encode(rejoined) == msgspec.msgpack.encode(live)
+
+    asyncio.run(story())
+
+
+async def _all(joined: object) -> list[tuple[int, JoinedEntry]]:
+    assert isinstance(joined, SqliteJoinedLog)
+    return list(await joined.read(0, limit=1_000_000))
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        BALANCED.policy,
+        "--cb_explore_adf --epsilon 0.2 --power_t 0 -l 0.001 --cb_type mtr -q ::",
+        "--cb_explore_adf --bag 3 --epsilon 0.1 -q ::",
+        "--cb_explore_adf --softmax --lambda 5 --cb_type dr -q ::",
+    ],
+)
+def test_a_trainer_that_is_stopped_anywhere_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """A checkpoint is exact: stopping and going on leaves no trace, not even with learners that hide state."""
+    monkeypatch.setattr("rankward.training.fold.RELOAD_EVERY", 50)
+
+    async def story() -> None:
+        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, policy=policy, preset=None))
+        for number in range(260):
+            outcome = await circle.rank(f"e{number}", f"v{number % 3}")
+            await circle.ranking.reward(f"e{number}", float(number % 3 == outcome.interaction.chosen))
+            circle.pass_time(1)
+            if number % 57 == 56:
+                circle.pass_time(601)
+                await circle.join()
+                await circle.train()
+        await circle.circle()
+        version = newest_version(circle)
+        assert version.learned == 260
+        assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_deferred_decision_is_learned_only_once_activated(tmp_path: Path) -> None:
+    """What was not shown cannot have been disliked."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        await circle.rank("shown", "v0", deferred=True)
+        await circle.rank("hidden", "v0", deferred=True)
+        await circle.ranking.activate("shown")
+        await circle.ranking.reward("hidden", 1.0)
+        await circle.circle()
+        events, _ = await read_joined(circle.log, circle.joined, 0, limit=10)
+        assert {event.interaction.event_id: event.skip_learn for event in events} == {"shown": False, "hidden": True}
+        [version, *_] = circle.home.catalog.versions(circle.loop.loop_id)
+        assert version.learned == 1
+        await circle.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("mode", "rewards"), [(LearningMode.APPRENTICE, False), (LearningMode.LOGGING_ONLY, True)])
+def test_the_baseline_is_learned_without_being_risked(tmp_path: Path, mode: LearningMode, rewards: bool) -> None:
+    """Apprentice and logging only show what the application would show, and still learn."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, learning_mode=mode))
+        for number in range(300):
+            outcome = await circle.rank(f"e{number}", f"v{number % 3}")
+            assert outcome.interaction.shown == 0
+            await circle.ranking.reward(f"e{number}", 1.0 if rewards else 0.0)
+        await circle.circle()
+        await circle.configuration.change("circle", {"learning_mode": LearningMode.ONLINE})
+        await circle.follow()
+        outcome = await circle.rank("asked", "v1")
+        assert outcome.interaction.pmf[0] == max(outcome.interaction.pmf)
+        assert outcome.interaction.pmf[0] > 0.5
+        await circle.close()
+
+    asyncio.run(story())
