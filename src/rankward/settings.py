@@ -6,6 +6,7 @@ The HTTP contract, the command line and the reference page are made from these d
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -233,10 +234,12 @@ def check(settings: LoopSettings) -> None:
         value = getattr(settings, name)
         if value is None:
             continue
-        too_low = (setting.low is not None and value < setting.low) or (
-            setting.above is not None and value <= setting.above
+        within = (  # said so that a NaN is not
+            (setting.low is None or value >= setting.low)
+            and (setting.above is None or value > setting.above)
+            and (setting.high is None or value <= setting.high)
         )
-        if too_low or (setting.high is not None and value > setting.high):
+        if not within:
             raise _out_of_bounds(name, value)
     retention = settings.log_retention_days
     whole_days = -(-settings.reward_wait // timedelta(days=1)) + 1
@@ -289,7 +292,10 @@ def parse(name: str, text: str) -> object:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         if text == "" and type(None) in get_args(kind):
             return None
-        return msgspec.convert(text, kind, strict=False)
+        value = msgspec.convert(text, kind, strict=False)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError("it is no number to count with")
+        return value
     except (KeyError, ValueError, msgspec.ValidationError) as error:
         raise InvalidSettings(f"{name}={text!r} cannot be read: {error}", target=name) from error
 
@@ -311,14 +317,14 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: it is none of them, or has years or months, whose length nobody knows.
     """
-    if match := _CLOCK.fullmatch(text):
-        return timedelta(**{unit: float(count) for unit, count in match.groupdict().items() if count})
-    if match := _SHORT.fullmatch(text):
-        return float(match["count"]) * _UNITS[match["unit"]]
     try:
+        if match := _CLOCK.fullmatch(text):
+            return timedelta(**{unit: float(count) for unit, count in match.groupdict().items() if count})
+        if match := _SHORT.fullmatch(text):
+            return float(match["count"]) * _UNITS[match["unit"]]
         duration = isodate.parse_duration(text)
     except (isodate.ISO8601Error, TypeError, OverflowError) as error:
-        raise ValueError(f"{text!r} is no duration: write it as PT10M, 00:10:00 or 10m") from error
+        raise ValueError(f"{text[:80]!r} is no duration: write it as PT10M, 00:10:00 or 10m") from error
     if not isinstance(duration, timedelta):
         raise ValueError(f"{text!r} has years or months: write days, as in P28D")
     return duration

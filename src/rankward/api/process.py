@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -16,8 +17,11 @@ from rankward.api.app import App
 from rankward.api.options import ApiOptions
 from rankward.api.pages import pages
 from rankward.api.service import FOLLOW_S, Doors
+from rankward.errors import WorldError
 from rankward.telemetry import RequestLog
 from rankward.wiring import Home
+
+logger = logging.getLogger(__name__)
 
 
 async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions) -> None:
@@ -43,6 +47,7 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
     )
     server = uvicorn.Server(config)
     following = asyncio.create_task(_follow(doors, request_log))
+    following.add_done_callback(lambda _: setattr(server, "should_exit", True))  # our own mistake: start afresh
     _watch_parent(server)
     try:
         await server.serve(sockets=[socket.socket(fileno=descriptor)])
@@ -64,8 +69,11 @@ def _request_log_target(options: ApiOptions, home: Home, number: int) -> Path | 
 async def _follow(doors: Doors, request_log: RequestLog) -> None:
     while True:
         await asyncio.sleep(FOLLOW_S)
-        await doors.follow()
         request_log.flush()
+        try:
+            await doors.follow()
+        except WorldError as error:
+            logger.error("the catalog cannot be read, and is tried again: %s", error)
 
 
 def _watch_parent(server: uvicorn.Server) -> None:

@@ -37,6 +37,7 @@ class Doors:
         self.ranking: dict[str, RankingService] = {}
         self._joined: dict[str, JoinedLog] = {}
         self._logs: dict[str, EventLog] = {}
+        self._gone: list[RankingService] = []  # loops that were deleted, to be let go of
         self._change_mark = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
         self.configuration = Configuration(
@@ -75,51 +76,56 @@ class Doors:
             raise NotFound(f"there is no loop {name[:80]!r}", code="FrontEndNotFound")
         return service
 
-    async def follow(self) -> None:
-        """Take over what has changed in the catalog: loops, keys, settings, models."""
+    def take_over(self) -> None:
+        """Take over what has changed in the catalog: loops, keys and settings.
+
+        Called for every request, so that what one process was told holds in all of them from its answer on.
+        Models follow in the background.
+        """
         mark = self.home.catalog.change_mark()
         if mark == self._change_mark:
             return
         self.keys = KeyRing(self.home.catalog.keys())
         loops = {loop.name: loop for loop in self.home.catalog.loops()}
+        for name, service in list(self.ranking.items()):
+            if name not in loops or loops[name].loop_id != service.loop.loop_id:
+                self._gone.append(self.ranking.pop(name))
         for name, loop in loops.items():
-            await self._follow_loop(name, loop)
-        for name in self.ranking.keys() - loops.keys():
-            await self._drop(name)
-        self.ready = True
+            if name in self.ranking:
+                self.ranking[name].loop = loop
+            else:
+                self.ranking[name] = self._serve(loop)
         self._change_mark = mark
 
-    async def _follow_loop(self, name: str, loop: Loop) -> None:
-        service = self.ranking.get(name)
-        if service is not None and service.loop.loop_id != loop.loop_id:
-            await self._drop(name)  # deleted, and made again under its old name
-            service = None
-        if service is None:
-            catalog, loop_id = self.home.catalog, loop.loop_id
-            service = RankingService(loop, self.log(loop_id), self.home.models, lambda: catalog.versions(loop_id))
-            self.ranking[name] = service
-        try:
-            if service.needs_load(loop):
-                await self._load(service, loop)
-            else:
-                await service.follow(loop)
-        except RankwardError as error:
-            service.loop = loop  # settings count at once; the old model goes on serving
-            logger.error("loop %s: the new model does not load: %s", name, error)
+    def _serve(self, loop: Loop) -> RankingService:
+        catalog, loop_id = self.home.catalog, loop.loop_id
+        return RankingService(loop, self.log(loop_id), self.home.models, lambda: catalog.versions(loop_id))
 
-    async def _load(self, service: RankingService, loop: Loop) -> None:
+    async def follow(self) -> None:
+        """Take over what has changed, load the models that serve now, and let go of loops that are gone."""
+        self.take_over()
+        for name, service in list(self.ranking.items()):
+            try:
+                if service.needs_load():
+                    await self._load(service)
+            except RankwardError as error:  # the old model goes on serving
+                logger.error("loop %s: the new model does not load: %s", name, error)
+        while self._gone:
+            await self._drop(self._gone.pop())
+        self.ready = True
+
+    async def _load(self, service: RankingService) -> None:
         """Load a model while no other process does: loading holds the interpreter, and one must stay free."""
         while not self._load_lock.take():
             await asyncio.sleep(0.002)
         try:
             started = time.perf_counter()
-            await service.follow(loop)
+            await service.load()
             model_load_seconds.observe(time.perf_counter() - started)
         finally:
             self._load_lock.release()
 
-    async def _drop(self, name: str) -> None:
-        service = self.ranking.pop(name)
+    async def _drop(self, service: RankingService) -> None:
         loop_id = service.loop.loop_id
         service.close()
         if loop_id in self._logs:
@@ -129,8 +135,8 @@ class Doors:
 
     async def close(self) -> None:
         """Finish what is under way and let go of all files."""
-        for name in list(self.ranking):
-            await self._drop(name)
+        for service in [*self.ranking.values(), *self._gone]:
+            await self._drop(service)
         for log in self._logs.values():
             await log.close()
         self.home.close()

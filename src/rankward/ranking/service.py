@@ -85,7 +85,7 @@ class RankingService:
         settings = self.loop.settings
         interaction = decide(
             request,
-            self.scorer,
+            self.scorer if self.loop.model_id is not None else None,  # a deleted model serves no more
             loop_id=self.loop.loop_id,
             mode=settings.learning_mode,
             exploration=settings.exploration,
@@ -110,23 +110,29 @@ class RankingService:
     async def follow(self, loop: Loop) -> None:
         """Take over a loop's new settings, and its new model if it has one.
 
-        The model is read and loaded beside the running one. If that fails the old one goes on serving.
+        Raises:
+            RankwardError: the new model cannot be loaded. The old one goes on serving.
+        """
+        self.loop = loop
+        if self.needs_load():
+            await self.load()
+
+    def needs_load(self) -> bool:
+        """Whether another model is to be loaded, or the same one with another exploration."""
+        if self.scorer is None:
+            return self.loop.model_id is not None
+        return (self.scorer.model_id, self.scorer.exploration) != (self.loop.model_id, self.loop.settings.exploration)
+
+    async def load(self) -> None:
+        """Read and load the loop's model beside the running one, then let it serve.
 
         Raises:
-            RankwardError: the new model cannot be loaded.
+            RankwardError: it cannot be loaded. The old one goes on serving.
         """
-        if self.needs_load(loop):
-            scorer = await asyncio.to_thread(self._load, loop)
-            old, self.scorer = self.scorer, scorer
-            if old is not None:
-                old.close()
-        self.loop = loop
-
-    def needs_load(self, loop: Loop) -> bool:
-        """Whether following this loop means to load a model."""
-        if self.scorer is None:
-            return loop.model_id is not None
-        return (self.scorer.model_id, self.scorer.exploration) != (loop.model_id, loop.settings.exploration)
+        scorer = await asyncio.to_thread(self._load, self.loop)
+        old, self.scorer = self.scorer, scorer
+        if old is not None:
+            old.close()
 
     def close(self) -> None:
         """Let go of the model."""

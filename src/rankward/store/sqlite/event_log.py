@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -37,6 +38,8 @@ from rankward.store.ports import LOOKUP_BACK_US, LOOKUP_NEWEST, Located, LogExte
 from rankward.store.sqlite.codec import Row, event_key, to_row
 from rankward.store.sqlite.live import LiveSegment, as_world_error, create_live, live_files, os_error_as_ours
 from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder, write_sealed
+
+logger = logging.getLogger(__name__)
 
 REPEAT_GRACE_US = 3_600_000_000  # a Rank may be repeated for its reward wait and this long
 _COMMIT_RECORDS = 256  # at most this many records share a transaction
@@ -173,7 +176,12 @@ class SqliteEventLog:
                 while self._queue and count < _COMMIT_RECORDS:
                     batch.append(self._queue.popleft())
                     count += len(batch[-1].records)
-            outcomes = self._commit(batch)
+            outcomes: Sequence[Sequence[AppendResult] | RankwardError]
+            try:
+                outcomes = self._commit(batch)
+            except Exception as error:  # a mistake of ours: callers are told, and the thread must live
+                logger.exception("appending to %s failed", self.folder)
+                outcomes = [StoreUnavailable(f"appending to {self.folder} failed: {error!r}")] * len(batch)
             with self._wake:
                 self._pending -= count
             for request, outcome in zip(batch, outcomes, strict=True):
