@@ -388,7 +388,7 @@ def test_two_processes_that_change_a_loop_at_once_lose_nothing(sqlite_home: Sqli
     catalog = sqlite_home.catalog()
     create(catalog, a_loop())
     command = [sys.executable, "-c", textwrap.dedent(_COUNTER), str(sqlite_home.folder / "catalog.sqlite")]
-    processes = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(2)]  # noqa: S603
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE) for _ in range(2)]
     for process in processes:
         assert process.stdin is not None
         process.stdin.write(b"\n")

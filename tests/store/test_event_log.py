@@ -254,7 +254,7 @@ def writer(
 ) -> subprocess.Popen[str]:
     """Start a process that appends interactions, and writes a line for each that was acknowledged."""
     arguments = [str(folder), name, str(count), str(together), str(int(once))]
-    process = subprocess.Popen(  # noqa: S603
+    process = subprocess.Popen(
         [*under, sys.executable, "-c", textwrap.dedent(_WRITER), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -229,6 +229,17 @@ def test_dropping_follows_the_event_log(home: Home, run: Run) -> None:
     assert run(joined.extent()) == (first, 24)
 
 
+def test_matches_of_dropped_interactions_are_let_go(home: Home, run: Run) -> None:
+    """Of a log that was cleared, nothing may stay: their interactions will never be joined."""
+    joined = home.joined_log()
+    kept, gone = Match(7, JoinedObservation(8, 1, 1.0), 8), Match(3, JoinedObservation(4, 1, 1.0), 4)
+    run(joined.commit(JoinStep(state=JoinState(), matches=[gone, kept])))
+
+    run(joined.drop(before=7))
+
+    assert run(joined.matches([3, 7])) == {7: [kept]}
+
+
 def test_a_reader_goes_on_when_another_instance_drops(home: Home, run: Run) -> None:
     """The answer then starts with what is there."""
     joined, reader = home.joined_log(file_entries=FILE_ENTRIES), home.joined_log(file_entries=FILE_ENTRIES)

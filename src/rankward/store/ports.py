@@ -158,7 +158,7 @@ class JoinedLog(Protocol):
         """Return the first offset that is kept and the one that the next entry will have."""
 
     async def drop(self, *, before: Offset) -> None:
-        """Forget entries of interactions that stand before an offset of the event log, as far as whole files go."""
+        """Forget what is of interactions before an offset of the event log: entries, as far as whole files go."""
 
     async def close(self) -> None:
         """Let go of all files."""
@@ -320,10 +320,10 @@ class Catalog(Protocol):
 
 
 class ModelStore(Protocol):
-    """The bytes of models, by loop and version. What is put is never changed."""
+    """The bytes of models, by loop and version. A version is put before it is recorded, and not after."""
 
     def put(self, loop_id: str, model_id: ModelId, model: bytes) -> None:
-        """Store a model, durably and as a whole. Storing it again changes nothing."""
+        """Store a model, durably and as a whole, in place of one that was put but never recorded."""
 
     def get(self, loop_id: str, model_id: ModelId) -> bytes:
         """Return a model's bytes.

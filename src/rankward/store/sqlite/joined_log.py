@@ -44,6 +44,8 @@ _DELETE_ENTRIES = "DELETE FROM entry WHERE offset < ?"
 _INSERT_MATCH = "INSERT OR REPLACE INTO match VALUES (?, ?, ?)"
 _SELECT_MATCHES = "SELECT interaction, offset, body FROM match WHERE interaction IN ({}) ORDER BY interaction, offset"
 _DELETE_MATCH = "DELETE FROM match WHERE interaction = ?"
+_SELECT_MATCH_BEFORE = "SELECT 1 FROM match WHERE interaction < ? LIMIT 1"
+_DELETE_MATCHES_BEFORE = "DELETE FROM match WHERE interaction < ?"
 _INSERT_EARLY = "INSERT OR REPLACE INTO early VALUES (?, ?)"
 _SELECT_EARLY = "SELECT body FROM early ORDER BY offset"
 _DELETE_EARLY = "DELETE FROM early WHERE offset = ?"
@@ -239,6 +241,10 @@ class SqliteJoinedLog:
                 if newest >= before:
                     break
                 path.unlink(missing_ok=True)
+            if self._connection.execute(_SELECT_MATCH_BEFORE, (before,)).fetchone():
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    self._connection.execute(_DELETE_MATCHES_BEFORE, (before,))
 
     async def close(self) -> None:
         """See `ports.JoinedLog`."""

@@ -22,8 +22,6 @@ class FileModelStore:
     def put(self, loop_id: str, model_id: ModelId, model: bytes) -> None:
         """See `ports.ModelStore`."""
         path = self._path(loop_id, model_id)
-        if path.exists():
-            return
         aside = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
