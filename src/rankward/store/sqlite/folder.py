@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import mmap
 import os
+import shutil
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from rankward.records import Offset
 
 FORMAT = "1"
 RESERVE_BYTES = 8 * 1024 * 1024
+_SPARE_FACTOR = 4  # the reserve is taken again only when so many times its size is free
 
 
 class DataFolder:
@@ -72,8 +74,8 @@ class DataFolder:
         return self.loops / loop_id / "notes" / f"learning-{epoch_id}.mark"
 
     def keep_reserve(self) -> None:
-        """Set room aside, unless it is there already or the disk has none to spare."""
-        if self.reserve.exists():
+        """Set room aside, unless it is there already or the disk has little left."""
+        if self.reserve.exists() or shutil.disk_usage(self.root).free < _SPARE_FACTOR * RESERVE_BYTES:
             return
         with self.reserve.open("wb") as file:
             try:
