@@ -51,7 +51,7 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "rankward",
             "version": __version__,
-            "description": "The contract of Azure AI Personalizer. The key selects the loop; under `/loops/NAME` the "
+            "description": "The contract of Azure AI Personalizer. The key selects the loop; under /loops/NAME the "
             "same operations are there with the loop in the path.",
         },
         "paths": paths | _own_pages(),

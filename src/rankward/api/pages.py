@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
 from rankward.api import errors
+from rankward.api.contract import ALL
 from rankward.api.openapi import document
 from rankward.api.service import Doors
 from rankward.telemetry import LoopCollector, exposition
@@ -42,12 +43,10 @@ def pages(doors: Doors) -> Starlette:
         )
 
     async def landing(request: Request) -> Response:
-        loops = [service.loop for _, service in sorted(doors.ranking.items())]
-        endpoint = str(request.base_url).rstrip("/")
-        return page("landing.html", endpoint=endpoint, loops=loops, keys_file=doors.home.folder.keys)
+        return page("landing.html", endpoint=str(request.base_url).rstrip("/"))
 
     async def docs(_: Request) -> Response:
-        return page("docs.html", openapi=openapi)
+        return page("docs.html", openapi=openapi, versions=ALL, shown=f"/personalizer/{ALL[0]}/")
 
     async def openapi_json(_: Request) -> Response:
         return JSONResponse(openapi)

@@ -257,3 +257,8 @@ def _read_file(path: Path) -> list[JoinedEntry]:
         return _entries.decode(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise StoreUnavailable(f"{path} is damaged: {error}. Restore it from a backup, or rejoin the log.") from error
+
+
+def decode_entry(body: bytes) -> JoinedEntry:
+    """Read an entry as the table keeps it."""
+    return _entry.decode(body)

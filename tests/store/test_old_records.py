@@ -1,0 +1,100 @@
+"""What earlier versions wrote is still read: the log is for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from rankward.records import (
+    Action,
+    Activation,
+    Features,
+    Interaction,
+    JoinedEntry,
+    JoinedObservation,
+    LearningMode,
+    Observation,
+    Record,
+    SettingsChange,
+    Tick,
+)
+from rankward.store.sqlite.codec import to_record
+from rankward.store.sqlite.joined_log import decode_entry
+from rankward.store.sqlite.sealed import Held, SealedSegment
+
+LOG = Path(__file__).parent.parent / "data" / "log"
+"""`VERSION-records.txt` has a line for each record: kind, body, and actions of interactions, in hex. A file once
+written is not changed; a new kind of record, or a new field, comes with a new file."""
+
+ACTIONS = (
+    Action("pasta", Features(b'[{"dish":{"veg":true,"kcal":640}}]')),
+    Action("ramen", Features(b'[{"dish":{"veg":false}}]')),
+    Action("salad", Features(b'[{"dish":{"veg":true,"kcal":310}}]')),
+)
+EXPECTED: dict[str, Record | JoinedEntry] = {
+    "interaction": Interaction(
+        event_id="order-page-0001",
+        context=Features(b'[{"visitor":{"device":"phone"}}]'),
+        actions=ACTIONS,
+        pmf=(0.9, 0.0, 0.1),
+        chosen=2,
+        learning_mode=LearningMode.APPRENTICE,
+        reward_wait_us=600_000_000,
+        excluded=(1,),
+        deferred=True,
+        model_id="3-1200",
+        repeats=True,
+        subject="s-17",
+    ),
+    "plain-interaction": Interaction(
+        event_id="e",
+        context=Features(b"[]"),
+        actions=ACTIONS[:1],
+        pmf=(1.0,),
+        chosen=0,
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=1,
+    ),
+    "observation": Observation(event_id="order-page-0001", value=0.75, metrics={"seconds": 12.5}, subject="s-17"),
+    "activation": Activation(event_id="order-page-0001"),
+    "settings": SettingsChange(settings=msgspec.Raw(b'{"exploration":0.2}')),
+    "tick": Tick(),
+    "joined": JoinedEntry(7, 1_000, 601_000, (JoinedObservation(9, 2_000, 1.0, {"seconds": 1.0}),), activated=True),
+}
+
+
+def test_records_of_every_version_are_read() -> None:
+    """A record outlives the code that wrote it."""
+    files = sorted(LOG.glob("*-records.txt"))
+    assert files
+    for file in files:
+        kinds = set()
+        for line in file.read_text().splitlines():
+            kind, body, *actions = line.split()
+            kinds.add(kind)
+            found = _read(kind, bytes.fromhex(body), bytes.fromhex(actions[0]) if actions else None)
+            assert found == EXPECTED[kind] or _settings(found) == _settings(EXPECTED[kind]), (file.name, kind)
+        assert kinds == set(EXPECTED)
+
+
+def _read(kind: str, body: bytes, actions: bytes | None) -> Record | JoinedEntry:
+    if kind == "joined":
+        return decode_entry(body)
+    return to_record(body, None if actions is None else msgspec.msgpack.decode(actions, type=list[Action]))
+
+
+def _settings(record: object) -> bytes | None:
+    return bytes(record.settings) if isinstance(record, SettingsChange) else None
+
+
+def test_sealed_segments_of_every_version_are_read() -> None:
+    """So that a folder can be taken over by every later version."""
+    files = sorted(LOG.glob("*.seg"))
+    assert files
+    for file in files:
+        segment = SealedSegment(file, Held())
+        segment.verify()
+        entries = segment.read(40, 10)
+        assert [(entry.offset, entry.time_us) for entry in entries] == [(40, 1_000), (41, 1_001)]
+        assert [entry.record for entry in entries] == [EXPECTED["interaction"], EXPECTED["observation"]]
