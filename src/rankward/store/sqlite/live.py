@@ -18,6 +18,7 @@ from rankward.store.sqlite.codec import Row, to_record
 
 FORMAT = 1
 _PARTS_REMEMBERED = 65_536
+_OFFERS_REMEMBERED = 4_096
 _CHECKPOINT_PAGES = 20_000  # the worker checkpoints every second; this is for a folder without one
 
 _SCHEMA = """
@@ -146,6 +147,7 @@ class LiveSegment:
         self._part_numbers: OrderedDict[Action, int] = OrderedDict()
         self._seen_once: OrderedDict[Action, None] = OrderedDict()
         self._parts: dict[int, Action] = {}
+        self._offers: dict[bytes, tuple[Action, ...]] = {}
 
     def _open(self) -> None:
         try:
@@ -181,6 +183,7 @@ class LiveSegment:
             self._connection.execute("ROLLBACK")
         self._part_numbers.clear()  # their rows may be gone
         self._parts.clear()
+        self._offers.clear()
 
     def close_for_good(self) -> None:
         """Mark the segment: from the commit on, nothing is appended here."""
@@ -232,7 +235,15 @@ class LiveSegment:
     def _actions(self, encoded: bytes | None) -> tuple[Action, ...] | None:
         if encoded is None:
             return None
-        return tuple([self._action(part) for part in _offered.decode(encoded)])
+        actions = self._offers.get(encoded)
+        if actions is None:
+            parts = _offered.decode(encoded)
+            actions = tuple([self._action(part) for part in parts])
+            if all(isinstance(part, int) for part in parts):  # all recur, so the whole offer may
+                if len(self._offers) >= _OFFERS_REMEMBERED:
+                    self._offers.clear()
+                self._offers[encoded] = actions
+        return actions
 
     def read(self, start: Offset, limit: int) -> list[LogEntry]:
         """Return at most `limit` entries from `start` on."""

@@ -47,7 +47,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     actions: list[Action]
     times_us: list[TimeUs]
     bodies: list[bytes]
-    offered: list[list[int] | None]  # per entry: indexes into `actions`; None: not an interaction
+    offered: list[tuple[int, ...] | None]  # per entry: indexes into `actions`; None: not an interaction
 
 
 class BlockPlace(msgspec.Struct, frozen=True, array_like=True):
@@ -141,7 +141,7 @@ def _chunks(entries: Iterable[tuple[TimeUs, Row]], size: int) -> Iterator[list[t
 def _pack(chunk: Sequence[tuple[TimeUs, Row]]) -> Block:
     indexes: dict[Action, int] = {}
     offered = [
-        None if row.actions is None else [indexes.setdefault(action, len(indexes)) for action in row.actions]
+        None if row.actions is None else tuple([indexes.setdefault(action, len(indexes)) for action in row.actions])
         for _, row in chunk
     ]
     return Block(list(indexes), [time_us for time_us, _ in chunk], [row.body for _, row in chunk], offered)
@@ -228,6 +228,7 @@ class SealedSegment:
     def read(self, start: Offset, limit: int) -> list[LogEntry]:
         """Return at most `limit` entries from `start` on."""
         entries: list[LogEntry] = []
+        offers: dict[tuple[int, ...], tuple[Action, ...]] = {}  # most are made again and again
         number = max(0, int(np.searchsorted([place.first for place in self.footer.blocks], start, side="right")) - 1)
         while len(entries) < limit and number < len(self.footer.blocks):
             first = self.footer.blocks[number].first
@@ -235,8 +236,11 @@ class SealedSegment:
             begin = max(0, start - first)
             for index in range(begin, min(len(block.bodies), begin + limit - len(entries))):
                 offered = block.offered[index]
-                actions = None if offered is None else [block.actions[part] for part in offered]
+                actions = None
+                if offered is not None and (actions := offers.get(offered)) is None:
+                    actions = offers[offered] = tuple([block.actions[part] for part in offered])
                 entries.append(LogEntry(first + index, block.times_us[index], to_record(block.bodies[index], actions)))
+            offers.clear()  # the next block numbers its actions anew
             number += 1
         return entries
 
