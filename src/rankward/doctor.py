@@ -175,7 +175,8 @@ async def _unlearned(facts: Facts, joined: JoinedLog) -> dict[int, TimeUs]:
     since = {}
     for epoch in facts.epochs:
         entries = await joined.read(facts.learned_of(epoch)[1] or 0, limit=1)
-        since.update({epoch.epoch_id: entry.due_us for _, entry in entries})
+        if entries:
+            since[epoch.epoch_id] = entries[0][1].due_us
     return since
 
 
@@ -260,8 +261,8 @@ def _machinery(facts: Facts) -> list[Finding]:
                     severity=Severity.PROBLEM,
                     name="no-trainer",
                     what=f"The trainer of epoch {epoch.epoch_id} gives no sign of life.",
-                    why=f"{facts.joined_end - (following or 0):,} joined events are not learned, and no trainer has left "
-                    f"word for {ALIVE_US // 1_000_000} s.",
+                    why=f"{facts.joined_end - (following or 0):,} joined events are not learned, and no trainer has "
+                    f"left word for {ALIVE_US // 1_000_000} s.",
                     do="Look for `trainer` in what the service says on standard error.",
                 )
             )
@@ -336,6 +337,7 @@ def _progress(facts: Facts) -> list[Finding]:
     if unread > 1_000:
         found.append(_reading(unread))
     serving = facts.serving
+    starts_afresh = loop.forgotten_before > 0 and not any(facts.learned_of(epoch)[0] for epoch in facts.epochs)
     if facts.counts.get("joined", 0) == 0 and facts.next_due_us is not None:
         wait = _span(loop.settings.reward_wait.total_seconds())
         left = (
@@ -354,7 +356,7 @@ def _progress(facts: Facts) -> list[Finding]:
                 "decisions from then on.",
             )
         )
-    elif serving is None and facts.learnable:
+    elif serving is None and facts.learnable and not starts_afresh:
         building = next(iter(facts.epochs), None)
         due_us = _export_due_us(facts, None)
         if building is not None and due_us > facts.now_us:
@@ -378,13 +380,13 @@ def _progress(facts: Facts) -> list[Finding]:
                     do="Look for `trainer` in what the service says on standard error.",
                 )
             )
-    if loop.forgotten_before and serving is None:
+    if starts_afresh and serving is None:
         found.append(
             Finding(
-                severity=Severity.NOTE,
+                severity=Severity.WAITING,
                 name="forgotten",
-                what="The model was deleted.",
-                why="What was decided before that is never learned again; later decisions are.",
+                what="The model was deleted, and decisions are uniform.",
+                why="What was decided before that is never learned again; what is decided from now on is.",
             )
         )
     return found

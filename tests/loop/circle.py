@@ -13,6 +13,7 @@ from rankward.joining.service import JoiningService
 from rankward.ranking.decide import RankRequest
 from rankward.ranking.service import Outcome, RankingService
 from rankward.records import Action, Features
+from rankward.registry.service import Registry
 from rankward.settings import LoopSettings
 from rankward.store.ports import EventLog, JoinedLog, Loop, ModelVersion
 from rankward.training.fold import Checkpoint, Fold
@@ -36,7 +37,8 @@ class Circle:
         self.joining = JoiningService(self.log, self.joined, clock=lambda: self.now_us)
         catalog, loop_id = self.home.catalog, self.loop.loop_id
         self.ranking = RankingService(self.loop, self.log, self.home.models, lambda: catalog.versions(loop_id))
-        self.configuration = Configuration(
+        self.configuration = Configuration(catalog, log=lambda _: self.log, clock=lambda: self.now_us)
+        self.registry = Registry(
             catalog, self.home.models, log=lambda _: self.log, joined=lambda _: self.joined, clock=lambda: self.now_us
         )
 

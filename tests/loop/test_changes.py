@@ -137,7 +137,7 @@ def test_after_a_roll_back_learning_goes_on_from_that_version(tmp_path: Path) ->
         await circle.play(60, prefix="regretted")
         await circle.circle()
         assert circle.loop.model_id != wanted.model_id
-        await circle.configuration.roll_back("circle", wanted.model_id)
+        await circle.registry.roll_back("circle", wanted.model_id)
         await circle.follow()
         assert (await circle.rank("asked", "v1")).interaction.model_id == wanted.model_id
         await circle.play(30, prefix="later")
@@ -147,7 +147,7 @@ def test_after_a_roll_back_learning_goes_on_from_that_version(tmp_path: Path) ->
         assert circle.loop.model_id == version.model_id
         assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
         with pytest.raises(NotFound, match="keeps no model"):
-            await circle.configuration.roll_back("circle", "nobody")
+            await circle.registry.roll_back("circle", "nobody")
         await circle.close()
 
     asyncio.run(story())
@@ -159,7 +159,7 @@ def test_a_deleted_model_is_forgotten_with_the_events_before(tmp_path: Path) -> 
     async def story() -> None:
         circle = await _taught(tmp_path)
         await circle.play(40, prefix="waiting")
-        await circle.configuration.delete_model("circle")
+        await circle.registry.delete("circle")
         await circle.follow()
         outcome = await circle.rank("uniform", "v1")
         assert outcome.interaction.model_id is None

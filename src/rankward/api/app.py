@@ -138,7 +138,7 @@ class App:
             await self._answer_error(scope, send, refused, started, "unknown", "", error.headers)
             return
         if target is None:
-            await self._pages(scope, receive, send)
+            await self._answer_page(scope, receive, send, started)
             return
         name = target.operation.name
         loop = ""
@@ -160,6 +160,22 @@ class App:
             await self._answer_error(scope, send, errors.unexpected(), started, name, loop)
             return
         await self._answer(scope, send, answer, started, name, loop)
+
+    async def _answer_page(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
+        request_id = str(self._doors.new_uuid())
+        status = 500
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"apim-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._pages(scope, receive, send_noting)
+        finally:
+            self._note(started, "page", "", status, request_id)
 
     async def _answer_error(
         self,
@@ -196,13 +212,16 @@ class App:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         body = b"" if scope["method"] == "HEAD" else answer.body
         await send({"type": "http.response.body", "body": body})
+        self._note(started, operation, loop, answer.status, request_id, code)
+
+    def _note(self, started: float, operation: str, loop: str, status: int, request_id: str, code: str = "") -> None:
         seconds = time.perf_counter() - started
         request_seconds.labels(operation).observe(seconds)
-        requests_total.labels(loop, operation, answer.status).inc()
+        requests_total.labels(loop, operation, status).inc()
         self._request_log.write(
             loop=loop,
             operation=operation,
-            status=answer.status,
+            status=status,
             seconds=seconds,
             request_id=request_id,
             code=code,

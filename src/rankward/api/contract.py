@@ -138,7 +138,7 @@ async def _get_model(call: Call) -> Answer:
 
 
 async def _delete_model(call: Call) -> Answer:
-    await call.doors.configuration.delete_model(call.service.loop.name)
+    await call.doors.registry.delete(call.service.loop.name)
     await call.doors.follow()
     return Answer(204)
 

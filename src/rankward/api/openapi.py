@@ -121,13 +121,15 @@ def _refusal(description: str) -> dict[str, Any]:
 
 
 def _configuration() -> dict[str, Any]:
-    schema = msgspec.json.schema(LoopSettings)
-    properties = schema["$defs"]["LoopSettings"]["properties"]
+    definitions = msgspec.json.schema(LoopSettings)["$defs"]
+    properties = definitions["LoopSettings"]["properties"]
     described: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
         if setting.wire is None:
             continue
-        kind = {key: value for key, value in properties[name].items() if key != "default" and "$ref" not in str(value)}
+        kind = {key: value for key, value in properties[name].items() if key not in {"$ref", "default"}}
+        if "$ref" in properties[name]:  # an enumeration, which is written out
+            kind |= {"type": "string", "enum": definitions[properties[name]["$ref"].rsplit("/", 1)[-1]]["enum"]}
         described[setting.wire] = {**kind, "description": setting.help}
     return {"type": "object", "properties": described}
 

@@ -64,7 +64,8 @@ def pages(doors: Doors) -> Starlette:
     async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "only what was registered for arrives here"
         answer = errors.gateway(error.status_code, f"there is nothing here: {error.detail}")
-        return Response(answer.body, answer.status, media_type="application/json")
+        headers = {"Content-Type": "application/json; charset=utf-8", **(error.headers or {})}
+        return Response(answer.body, answer.status, headers=headers)
 
     static = StaticFiles(directory=str(resources.files("rankward.portal") / "static"))
     return Starlette(

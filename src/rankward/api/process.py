@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rankward.api.app import App
 from rankward.api.options import ApiOptions
@@ -22,6 +23,33 @@ from rankward.telemetry import RequestLog
 from rankward.wiring import Home
 
 logger = logging.getLogger(__name__)
+
+
+_FAREWELL_S = 0.5
+
+
+class _Server(uvicorn.Server):
+    """A server that answers what it was asked before it stops, and then hangs up.
+
+    Over TLS it would wait for every client to say goodbye, which few do.
+    """
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop."""
+        hanging_up = asyncio.create_task(self._hang_up())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            hanging_up.cancel()
+
+    async def _hang_up(self) -> None:
+        while True:
+            await asyncio.sleep(_FAREWELL_S)
+            for connection in list(self.server_state.connections):
+                assert isinstance(connection, HttpToolsProtocol), "no other is configured"
+                answered = connection.cycle is None or connection.cycle.response_complete
+                if answered and not connection.transport.get_write_buffer_size():
+                    connection.transport.abort()
 
 
 async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions) -> None:
@@ -45,7 +73,7 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
         forwarded_allow_ips=options.trusted_proxies,
         timeout_graceful_shutdown=10,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     following = asyncio.create_task(_follow(doors, request_log))
     following.add_done_callback(lambda _: setattr(server, "should_exit", True))  # our own mistake: start afresh
     _watch_parent(server)

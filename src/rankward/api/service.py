@@ -15,6 +15,7 @@ from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError
 from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import RankingService
+from rankward.registry.service import Registry
 from rankward.settings import Limits
 from rankward.store.ports import EventLog, JoinedLog, Loop
 from rankward.store.sqlite.folder import FolderLock
@@ -40,9 +41,8 @@ class Doors:
         self._gone: list[RankingService] = []  # loops that were deleted, to be let go of
         self._change_mark = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
-        self.configuration = Configuration(
-            home.catalog, home.models, log=self.log, joined=self.joined, clock=home.clock
-        )
+        self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock)
+        self.registry = Registry(home.catalog, home.models, log=self.log, joined=self.joined, clock=home.clock)
         self.ready = False
         self._random = random.Random(os.urandom(32))  # noqa: S311
 

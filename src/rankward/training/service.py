@@ -37,6 +37,7 @@ _STATUS_US = 1_000_000
 _LETTER_SHARE = 0.01
 _LETTERS_SETTLE = 10_000  # events after which a new namespace waits until the epoch is a day old
 _DAY_US = 86_400_000_000
+_SIDES = (0, 1)  # of what `namespace_letters` returns: the context, the actions
 
 
 class Mark(Protocol):
@@ -91,7 +92,7 @@ class TrainingService:
         self._published_us: TimeUs = 0
         self._status_us: TimeUs = 0
         self._status_learned = 0
-        self._new_letters: Counter[str] = Counter()
+        self._new_letters: Counter[tuple[int, str]] = Counter()  # by side and letter
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn what there is, wait for more, publish in between; until the epoch is retired or `stop` is set."""
@@ -262,24 +263,28 @@ class TrainingService:
         """Start a new epoch when a namespace turns up that this one does not pair."""
         if epoch.interactions is None or epoch.state != "serving":
             return
-        known = set("".join(epoch.interactions.pairs))
+        # Each pair has a letter of the context first, and one of an action second.
+        known = {(side, pair[side]) for pair in epoch.interactions.pairs for side in _SIDES}
         for event in events:
-            context, action = namespace_letters(event.interaction.context, event.interaction.actions)
-            self._new_letters.update((context | action) - known)
+            sides = namespace_letters(event.interaction.context, event.interaction.actions)
+            self._new_letters.update({(side, letter) for side in _SIDES for letter in sides[side]} - known)
         settled = fold.learned > _LETTERS_SETTLE and self._clock() - epoch.created_us < _DAY_US
-        enough = [letter for letter, count in self._new_letters.items() if count >= _LETTER_SHARE * fold.learned]
+        enough = {letter for letter, count in self._new_letters.items() if count >= _LETTER_SHARE * fold.learned}
         if not enough or settled:
             return
         self._new_letters.clear()
-        self._catalog.update_loop(
+        if any(each.state == "building" for each in self._catalog.epochs(self._loop.loop_id)):
+            return  # to start another would end it before it has caught up, again and again
+        context, action = (frozenset(letter for at, letter in known | enough if at == side) for side in _SIDES)
+        started = next_epoch(
             self._loop,
-            epoch=next_epoch(
-                self._loop,
-                now_us=self._clock(),
-                reason=f"features in a new namespace: {', '.join(sorted(enough))}",
-                days=max(1, self._loop.settings.model_retrain_days),
-            ),
+            now_us=self._clock(),
+            reason=f"features in a new namespace: {', '.join(sorted({letter for _, letter in enough}))}",
+            days=max(1, self._loop.settings.model_retrain_days),
         )
+        # Not left to its first events: they are older than what started it, and may not have it.
+        interactions = Interactions(*derive_interactions(context, action))
+        self._catalog.update_loop(self._loop, epoch=msgspec.structs.replace(started, interactions=interactions))
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()

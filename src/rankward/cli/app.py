@@ -1,0 +1,54 @@
+"""`rankward`: every command, put together."""
+
+from typing import Annotated
+
+import typer
+
+from rankward import __version__
+from rankward.cli import care, events, loops, models, serving, simulation, tuning
+from rankward.cli.terminal import OneLineErrors
+
+app = typer.Typer(
+    name="rankward",
+    cls=OneLineErrors,
+    help="Contextual bandits as a service: rank, reward, learn.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rankward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _rankward(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Contextual bandits as a service: rank, reward, learn."""
+
+
+_SERVICE, _LOOPS, _TRAFFIC, _CARE = "Service", "Loops", "Traffic", "Care"
+
+app.command("serve", rich_help_panel=_SERVICE)(serving.serve)
+app.add_typer(loops.app, name="loop", rich_help_panel=_LOOPS)
+app.add_typer(tuning.settings_app, name="settings", rich_help_panel=_LOOPS)
+app.add_typer(tuning.policy_app, name="policy", rich_help_panel=_LOOPS)
+app.add_typer(models.app, name="model", rich_help_panel=_LOOPS)
+app.command("rank", rich_help_panel=_TRAFFIC)(events.rank)
+app.command("reward", rich_help_panel=_TRAFFIC)(events.reward)
+app.command("tail", rich_help_panel=_TRAFFIC)(events.tail)
+app.command("simulate", rich_help_panel=_TRAFFIC)(simulation.simulate)
+app.command("doctor", rich_help_panel=_CARE)(care.doctor)
+app.command("backup", rich_help_panel=_CARE)(care.backup)
+app.command("restore", rich_help_panel=_CARE)(care.restore)
+
+
+def main() -> None:
+    """Run `rankward`."""
+    app()

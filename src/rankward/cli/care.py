@@ -1,0 +1,80 @@
+"""`rankward doctor`, `backup` and `restore`: what is wrong, and how to be safe."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.text import Text
+
+from rankward.backup import Backup, back_up
+from rankward.backup import restore as restore_backup
+from rankward.cli.terminal import DATA, DataOption, JsonOption, MaybeLoopArgument, err, home_at, out, table
+from rankward.doctor import Facts, findings, gather, report, screen
+from rankward.wiring import Home
+
+_SCREEN = 100  # characters, where it is no terminal
+NoVerifyOption = Annotated[bool, typer.Option("--no-verify", help="Do not read the copy to check it.")]
+
+
+def doctor(loop: MaybeLoopArgument = None, data: DataOption = DATA, as_json: JsonOption = False) -> None:
+    """Say what a loop waits for, and why it is not learning.
+
+    It reads what is on record, so the service may run or not.
+    """
+    with home_at(data) as home:
+        facts = asyncio.run(_gather_all(home, loop))
+    if as_json:
+        reports = [report(each, findings(each)) for each in facts]
+        typer.echo(msgspec.json.encode(reports[0] if loop else reports))
+        return
+    for each in facts:
+        out(_SCREEN).print(screen(each, findings(each)))
+
+
+async def _gather_all(home: Home, loop: str | None) -> list[Facts]:
+    loops = [home.catalog.loop(loop)] if loop else home.catalog.loops()
+    return [await gather(home, each) for each in loops]
+
+
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to make, or a file that ends in .tar.")],
+    data: DataOption = DATA,
+    copy: Annotated[
+        bool, typer.Option("--copy", help="Copy every file, even those that the backup could share with the original.")
+    ] = False,
+    no_verify: NoVerifyOption = False,
+) -> None:
+    """Make a consistent copy of a data folder. The service may run.
+
+    On the disk of the data folder itself, files that never change are shared with it (hard links).
+    """
+    with err().status(f"Copying {data}"):
+        made = back_up(data, target, link=not copy, verify=not no_verify)
+    _say(made, f"{target}: whatever was acknowledged before it began is in it.")
+
+
+def restore(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="What `rankward backup` made.")],
+    data: DataOption = DATA,
+    no_verify: NoVerifyOption = False,
+) -> None:
+    """Make a data folder from a backup. It must be empty, if it exists."""
+    with err().status(f"Restoring {data}"):
+        made = restore_backup(source, data, verify=not no_verify)
+    _say(made, f"{data} is ready: rankward serve --data {data}")
+
+
+def _say(made: Backup, done: str) -> None:
+    console = out()
+    listed = table("loop", "events", "joined", "models", right=("events", "joined", "models"))
+    for loop in made.loops:
+        listed.add_row(
+            loop.name, f"{loop.events_end - loop.events_first:,}", f"{loop.joined_end:,}", f"{loop.models:,}"
+        )
+    console.print(listed)
+    console.print(f"{made.files:,} files, {made.size_bytes / 1e6:,.1f} MB", markup=False)
+    for missing in made.missing:
+        console.print(Text(f"The model {missing} was listed and not to be found: it is left out.", style="yellow"))
+    console.print(done, markup=False, soft_wrap=True)

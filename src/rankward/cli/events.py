@@ -1,0 +1,294 @@
+"""`rankward rank`, `reward` and `tail`: one decision, one reward, and the events as they come."""
+
+import asyncio
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import httpx
+import msgspec
+import typer
+from rich.text import Text
+
+from rankward.cli.access import ENDPOINT, Access, CalledLoopOption, EndpointOption, KeyOption, access
+from rankward.cli.terminal import DATA, DataOption, JsonOption, LoopArgument, home_at, out, table
+from rankward.errors import CallerError, InvalidRequest, Unauthorized, WorldError
+from rankward.records import Activation, Interaction, LogEntry, Observation, SettingsChange, Tick
+from rankward.settings import as_datetime
+from rankward.store.ports import EventLog
+
+_TIMEOUT_S = 10.0
+_FOLLOW_S = 0.2
+_READ = 500
+_BAR = 20  # characters of a probability of 1
+
+
+class _Ranked(msgspec.Struct, frozen=True):
+    id: str
+    probability: float | None = None
+
+
+class _Decision(msgspec.Struct, frozen=True, rename="camel"):
+    event_id: str
+    reward_action_id: str
+    ranking: list[_Ranked]
+
+
+def rank(
+    body: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[BODY]", help="A whole request as JSON in a file, or - for standard input.", show_default=False
+        ),
+    ] = None,
+    context: Annotated[str, typer.Option(help="Features of the situation: a JSON object, or an array of them.")] = "[]",
+    action: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID[=JSON]", help="An action, with its features. Give it once for each.", show_default=False
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="An action that must not be chosen.", show_default=False)
+    ] = None,
+    event_id: Annotated[str | None, typer.Option(help="Made by the service if left out.", show_default=False)] = None,
+    defer: Annotated[bool, typer.Option("--defer", help="Count it only once it is activated.")] = False,
+    loop: CalledLoopOption = None,
+    key: KeyOption = None,
+    endpoint: EndpointOption = ENDPOINT,
+    data: DataOption = DATA,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a running service for one decision.
+
+    rankward rank --context '{"hour": 9}' --action tea='{"hot": true}' --action juice='{"hot": false}'
+    """
+    if body is not None:
+        if action:
+            raise InvalidRequest("give a whole request, or --context and --action: one of the two")
+        request = sys.stdin.buffer.read() if body == "-" else _read(Path(body))
+    else:
+        request = msgspec.json.encode(
+            rank_request(context, action or [], excluded=exclude or [], event_id=event_id, deferred=defer)
+        )
+    answer = _post(access(endpoint, key, loop, data), "rank", request, expected=201)
+    if as_json:
+        typer.echo(answer)
+        return
+    try:
+        decision = msgspec.json.decode(answer, type=_Decision)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{endpoint} does not answer Rank as Personalizer does: {error}") from error
+    console = out()
+    console.print(Text.assemble(("Show ", "dim"), (decision.reward_action_id, "bold green")))
+    made = table("action", "probability", "", right=("probability",))
+    for ranked in decision.ranking:
+        probability = ranked.probability or 0.0
+        style = "bold" if ranked.id == decision.reward_action_id else ""
+        made.add_row(Text(ranked.id, style=style), f"{probability:.4f}", Text("━" * round(probability * _BAR), "cyan"))
+    console.print(made)
+    console.print(Text(f"Then: rankward reward {decision.event_id} 1", style="dim"), soft_wrap=True)
+
+
+def rank_request(
+    context: str, actions: Sequence[str], *, excluded: Sequence[str], event_id: str | None, deferred: bool
+) -> dict[str, Any]:
+    """Write a request from what the command line gives.
+
+    Args:
+        context: JSON of an object or of an array of objects.
+        actions: `ID=JSON` each, or just `ID`, whose only feature is its id.
+        excluded: ids.
+        event_id: None: the service makes one.
+        deferred: whether it counts only once activated.
+
+    Raises:
+        InvalidRequest: something is no JSON, or there is no action.
+    """
+    if not actions:
+        raise InvalidRequest("there is nothing to choose from: give --action ID=JSON at least once")
+    request: dict[str, Any] = {"contextFeatures": _features("--context", context), "actions": []}
+    for text in actions:
+        action_id, equals, features = text.partition("=")
+        given = _features(f"--action {action_id}", features) if equals else [{"id": action_id}]
+        request["actions"].append({"id": action_id, "features": given})
+    if excluded:
+        request["excludedActions"] = list(excluded)
+    if event_id is not None:
+        request["eventId"] = event_id
+    if deferred:
+        request["deferActivation"] = True
+    return request
+
+
+def _features(where: str, text: str) -> list[Any]:
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{where} is no JSON: {error}. Quote it: '{{\"hour\": 9}}'") from error
+    return value if isinstance(value, list) else [value]
+
+
+def reward(
+    event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="As Rank answered it.")],
+    value: Annotated[float, typer.Argument(metavar="VALUE", help="What the choice was worth, within -1 and 1.")],
+    loop: CalledLoopOption = None,
+    key: KeyOption = None,
+    endpoint: EndpointOption = ENDPOINT,
+    data: DataOption = DATA,
+) -> None:
+    """Report to a running service what one decision was worth."""
+    path = f"events/{quote(event_id, safe='')}/reward"
+    _post(access(endpoint, key, loop, data), path, msgspec.json.encode({"value": value}), expected=204)
+    out().print(f"Reward {value:g} is kept for {event_id}.", markup=False)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _post(to: Access, path: str, body: bytes, *, expected: int) -> bytes:
+    try:
+        response = httpx.post(
+            f"{to.endpoint}/personalizer/v1.0/{path}",
+            content=body,
+            headers={"Ocp-Apim-Subscription-Key": to.key, "Content-Type": "application/json"},
+            timeout=_TIMEOUT_S,
+        )
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise WorldError(
+            f"no answer from {to.endpoint}: {error or type(error).__name__}. Is `rankward serve` running there?"
+        ) from error
+    if response.status_code == expected:
+        return response.content
+    message = f"{to.endpoint} answered {response.status_code}: {_message(response)}"
+    if response.status_code in {401, 403}:
+        raise Unauthorized(message)
+    if response.is_server_error:
+        raise WorldError(message)
+    raise CallerError(message)
+
+
+def _message(response: httpx.Response) -> str:
+    """Take the message out of the contract's error body."""
+    try:
+        error = response.json().get("error", {})
+        text = error.get("message") or response.text
+        inner = (error.get("innerError") or {}).get("message")
+    except (ValueError, AttributeError):
+        return response.text[:300]
+    return f"{text} {inner}" if inner and inner != text else str(text)
+
+
+def tail(
+    loop: LoopArgument,
+    count: Annotated[
+        int, typer.Option("-n", "--lines", min=0, help="How many of the newest events to begin with.")
+    ] = 20,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what comes, until Ctrl-C.")] = False,
+    data: DataOption = DATA,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the events of a loop as they come, straight from its log."""
+    with home_at(data) as home:
+        log = home.event_log(home.catalog.loop(loop).loop_id)
+
+        async def run() -> None:
+            try:
+                begin, following = await newest(log, count)
+                _print(begin, as_json=as_json)
+                while follow:
+                    entries = await log.read(following, limit=_READ)
+                    if not entries:
+                        await asyncio.sleep(_FOLLOW_S)
+                        continue
+                    _print([entry for entry in entries if not isinstance(entry.record, Tick)], as_json=as_json)
+                    following = entries[-1].offset + 1
+            finally:
+                await log.close()
+
+        try:
+            asyncio.run(run())
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+
+async def newest(log: EventLog, count: int) -> tuple[list[LogEntry], int]:
+    """Return the newest `count` entries that say something, in log order, and the offset after the last."""
+    extent = await log.extent()
+    found: list[LogEntry] = []
+    end = extent.end
+    while len(found) < count and end > extent.first:
+        start = max(extent.first, end - max(_READ, count))
+        stretch = await log.read(start, limit=end - start)
+        found = [e for e in stretch if e.offset < end and not isinstance(e.record, Tick)] + found
+        end = start
+    return found[len(found) - min(count, len(found)) :], extent.end
+
+
+def _print(entries: Sequence[LogEntry], *, as_json: bool) -> None:
+    console = out()
+    for entry in entries:
+        if as_json:
+            typer.echo(msgspec.json.encode(plain(entry)))
+        else:
+            console.print(line(entry), soft_wrap=True)
+
+
+def plain(entry: LogEntry) -> dict[str, Any]:
+    """Put an entry into plain terms, for scripts."""
+    said: dict[str, Any] = {"offset": entry.offset, "time": as_datetime(entry.time_us).isoformat()}
+    match entry.record:
+        case Interaction() as decided:
+            said |= {
+                "kind": "decision",
+                "event_id": decided.event_id,
+                "action": decided.actions[decided.chosen].id,
+                "shown": decided.actions[decided.shown].id,
+                "probability": decided.pmf[decided.chosen],
+                "model": decided.model_id,
+                "deferred": decided.deferred,
+                "repeats": decided.repeats,
+            }
+        case Observation() as observed:
+            said |= {"kind": "reward", "event_id": observed.event_id, "reward": observed.value}
+        case Activation() as activated:
+            said |= {"kind": "activation", "event_id": activated.event_id}
+        case SettingsChange():
+            said |= {"kind": "settings"}
+        case Tick():
+            said |= {"kind": "tick"}
+    return said
+
+
+_STYLES = {"decision": "cyan", "reward": "green", "activation": "magenta", "settings": "yellow"}
+
+
+def line(entry: LogEntry) -> Text:
+    """Put an entry on one line."""
+    said = plain(entry)
+    moment = as_datetime(entry.time_us).astimezone()
+    text = Text(f"{entry.offset:>9}  ", style="dim")
+    text.append(f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}  ", style="not dim")
+    text.append(f"{said['kind']:<10}  ", style=f"not dim {_STYLES.get(said['kind'], '')}")
+    text.append(" ".join(_details(said)), style="not dim")
+    return text
+
+
+def _details(said: dict[str, Any]) -> Iterator[str]:
+    if "event_id" in said:
+        yield said["event_id"]
+    if said["kind"] == "decision":
+        yield f" → {said['action']}  p={said['probability']:.4f}  model {said['model'] or 'none'}"
+        if said["shown"] != said["action"]:
+            yield f" shown {said['shown']}"
+        for flag in ("deferred", "repeats"):
+            if said[flag]:
+                yield f" {flag}"
+    if said["kind"] == "reward":
+        yield f" → {said['reward']:g}"

@@ -1,0 +1,164 @@
+"""`rankward serve`: everything on one machine."""
+
+import logging
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from rankward import __version__, supervisor
+from rankward.api.options import ApiOptions
+from rankward.cli.terminal import DATA, DataOption, out, table
+from rankward.ranking.features import FeatureBounds
+from rankward.settings import Limits, show
+from rankward.wiring import Home
+
+_LIMITS = Limits()
+_BOUNDS = FeatureBounds()
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+
+
+def _limit(name: str, help_text: str) -> Any:
+    return typer.Option(
+        f"--limit-{name.replace('_', '-')}",
+        envvar=f"RANKWARD_LIMIT_{name.upper()}",
+        help=help_text,
+        min=1,
+        rich_help_panel="Limits of one request",
+    )
+
+
+def serve(
+    data: DataOption = DATA,
+    host: Annotated[str, typer.Option(envvar="RANKWARD_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="RANKWARD_PORT", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            envvar="RANKWARD_WORKERS", min=1, show_default=False, help="HTTP processes: one for each core, at most 4."
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        str | None, typer.Option(envvar="RANKWARD_TLS_CERT", metavar="FILE", help="Certificate (chain), PEM.")
+    ] = None,
+    tls_key: Annotated[
+        str | None, typer.Option(envvar="RANKWARD_TLS_KEY", metavar="FILE", help="Its private key, PEM.")
+    ] = None,
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_TRUSTED_PROXIES",
+            metavar="ADDRESSES",
+            help="Whose forwarding headers are believed: addresses or networks, with commas.",
+        ),
+    ] = None,
+    request_log: Annotated[
+        str,
+        typer.Option(
+            envvar="RANKWARD_REQUEST_LOG",
+            metavar="file|stdout|off",
+            help="Where a line for each request goes; `file` is DATA/run/requests-N.jsonl.",
+        ),
+    ] = "file",
+    limit_body_bytes: Annotated[int, _limit("body_bytes", "Bytes of a body.")] = _LIMITS.body_bytes,
+    limit_actions: Annotated[int, _limit("actions", "Actions of a Rank.")] = _LIMITS.actions,
+    limit_id_length: Annotated[int, _limit("id_length", "Characters of an id.")] = _LIMITS.id_length,
+    limit_pending_appends: Annotated[
+        int, _limit("pending_appends", "Records waiting for the disk in one process, before it answers 503.")
+    ] = _LIMITS.pending_appends,
+    limit_depth: Annotated[int, _limit("depth", "Levels of features.")] = _BOUNDS.depth,
+    limit_features: Annotated[int, _limit("features", "Features of one array.")] = _BOUNDS.features,
+    limit_name_length: Annotated[int, _limit("name_length", "Characters of a name.")] = _BOUNDS.name_length,
+    limit_string_length: Annotated[int, _limit("string_length", "Characters of a value.")] = _BOUNDS.string_length,
+) -> None:
+    """Run the service: HTTP, joining and learning, until Ctrl-C.
+
+    The first start makes the loops `default` and `playground`, with their keys in DATA/keys.toml.
+    """
+    if request_log not in {"file", "stdout", "off"}:
+        raise typer.BadParameter("one of file, stdout, off", param_hint="--request-log")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options = ApiOptions(
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        trusted_proxies=trusted_proxies,
+        request_log=request_log,
+        limits=Limits(
+            body_bytes=limit_body_bytes,
+            actions=limit_actions,
+            id_length=limit_id_length,
+            pending_appends=limit_pending_appends,
+        ),
+        bounds=FeatureBounds(
+            depth=limit_depth,
+            features=limit_features,
+            name_length=limit_name_length,
+            string_length=limit_string_length,
+        ),
+    )
+    supervisor.serve(
+        data,
+        host=host,
+        port=port,
+        workers=workers or supervisor.default_workers(),
+        options=options,
+        announce=_announcer(data, host, tls=tls_cert is not None),
+    )
+
+
+def _announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None]:
+    def announce(home: Home, port: int) -> None:
+        name = _ANYWHERE.get(host, f"[{host}]" if ":" in host else host)
+        endpoint = f"{'https' if tls else 'http'}://{name}:{port}"
+        console = out()
+        console.print(
+            Text.assemble((f"rankward {__version__}", "bold"), " listens on ", (endpoint, "bold cyan")), soft_wrap=True
+        )
+        if host in _ANYWHERE:
+            console.print("It listens on every address of this machine.")
+        if not tls and host not in _LOOPBACK:
+            console.print(
+                Text("Keys travel in the clear: use --tls-cert and --tls-key, or a proxy that does.", style="yellow"),
+                soft_wrap=True,
+            )
+        console.print()
+        console.print(_loops(home, with_keys=sys.stdout.isatty()))
+        console.print(Text(f"\nKeys lie in {home.folder.keys}", style="dim"), soft_wrap=True)
+        for line in _next_steps(data, endpoint):
+            console.print(line, soft_wrap=True)
+        sys.stdout.flush()
+
+    return announce
+
+
+def _loops(home: Home, *, with_keys: bool) -> Any:
+    kept = home.keys()
+    keys: dict[str, Any] = kept.get("loops", {})  # type: ignore[assignment]
+    made = table("loop", "learns after", "publishes every", *(["key"] if with_keys else []))
+    for loop in home.catalog.loops():
+        settings = loop.settings
+        row = [loop.name, show(settings.reward_wait), show(settings.model_export_frequency)]
+        if with_keys:
+            row.append(keys.get(loop.name, {}).get("key1", "as you set it"))
+        made.add_row(*row)
+    return made
+
+
+def _next_steps(data: Path, endpoint: str) -> list[Text]:
+    given_data = "" if data == DATA else f" --data {shlex.quote(str(data))}"
+    given_endpoint = "" if endpoint == "http://127.0.0.1:8080" else f" --endpoint {endpoint}"
+    environment = "" if data == DATA else f"RANKWARD_DATA={shlex.quote(str(data))} "
+    steps = {
+        "Look around": f"{endpoint}/",
+        "See it learn": f"rankward simulate grocery{given_endpoint}{given_data}",
+        "From code": f"{environment}python examples/quickstart.py{given_endpoint}",
+        "Why is it not learning?": f"rankward doctor{given_data}",
+    }
+    return [Text.assemble((f"{name:<25}", "dim"), step) for name, step in steps.items()]

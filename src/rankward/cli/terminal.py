@@ -1,0 +1,103 @@
+"""What the commands share: how they print, how they fail, and how they find the data folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+from rankward.configuration import Configuration
+from rankward.errors import NotFound, RankwardError
+from rankward.registry.service import Registry
+from rankward.settings import as_datetime
+from rankward.wiring import Home
+
+_PIPE_WIDTH = 200  # where nobody watches, nothing is wrapped or cut
+
+
+def out(pipe_width: int = _PIPE_WIDTH) -> Console:
+    """Return the console for results, of the given width where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=pipe_width)
+
+
+def err() -> Console:
+    """Return the console for everything else."""
+    return Console(highlight=False, stderr=True)
+
+
+class OneLineErrors(TyperGroup):
+    """Commands whose foreseen errors are one line on standard error, and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except RankwardError as error:
+            err().print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+            raise typer.Exit(1) from None
+
+
+@contextmanager
+def home_at(data: Path) -> Iterator[Home]:
+    """Open a data folder that there is.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if not (data / "format").exists():
+        raise NotFound(f"there is no data folder {data}: start `rankward serve`, or name another with --data")
+    home = Home(data)
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+def configuration_of(home: Home) -> Configuration:
+    """Return what changes the settings of an installation."""
+    return Configuration(home.catalog, log=home.event_log, clock=home.clock)
+
+
+def registry_of(home: Home) -> Registry:
+    """Return what changes which models serve in an installation."""
+    return Registry(home.catalog, home.models, log=home.event_log, joined=home.joined_log, clock=home.clock)
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Make a plain table. Columns named in `right` stand to the right; without any name there is no heading."""
+    made = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, show_header=any(columns))
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def when(time_us: int) -> str:
+    """Write a moment as local time."""
+    return f"{as_datetime(time_us).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _complete_loop(ctx: typer.Context, incomplete: str) -> list[str]:
+    try:
+        with home_at(Path(ctx.params.get("data") or "data")) as home:
+            return [loop.name for loop in home.catalog.loops() if loop.name.startswith(incomplete)]
+    except RankwardError:
+        return []
+
+
+DataOption = Annotated[
+    Path, typer.Option("--data", envvar="RANKWARD_DATA", help="The data folder.", file_okay=False, show_default=True)
+]
+LoopArgument = Annotated[str, typer.Argument(metavar="LOOP", help="Name of the loop.", autocompletion=_complete_loop)]
+MaybeLoopArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[LOOP]", help="Name of the loop; all of them if left out.", autocompletion=_complete_loop),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DATA = Path("data")

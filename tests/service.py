@@ -1,0 +1,358 @@
+"""A real service for tests: `rankward serve` on a free port and a folder of its own, in processes of its own.
+
+Run as a program, this file is that service's first process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.parse
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import psutil
+
+from rankward.api.options import ApiOptions
+from rankward.joining.reader import read_joined
+from rankward.settings import LoopSettings
+from rankward.supervisor import serve
+from rankward.wiring import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rankward.records import Activation, Interaction, JoinedEvent, LogEntry, Observation
+    from rankward.store.ports import Loop
+
+PATIENCE_S = 30.0
+"""How long anything may take on a busy machine before a test gives up."""
+KEY_HEADER = "Ocp-Apim-Subscription-Key"
+ADMIN_KEY = "the-admin-key-of-these-tests"
+
+Json = Any
+
+
+def eventually(condition: Callable[[], bool], what: str, *, within_s: float = PATIENCE_S) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        AssertionError: it does not within the time.
+    """
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within_s} s"
+        time.sleep(0.01)
+
+
+class RunningService:
+    """One installation: `start`, `stop`, `kill`, and `start` again on the same folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        options: ApiOptions | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare a service; nothing runs yet.
+
+        Args:
+            folder: of this service alone; the data folder lies inside.
+            workers: HTTP processes. With one, what one call changed holds for the next at once.
+            options: of HTTP.
+            environment: variables beside the test's own.
+        """
+        self.root = folder / "data"
+        self.workers = workers
+        self.options = options or ApiOptions()
+        self.output = folder / "output.txt"
+        self._port_file = folder / "port"
+        self._environment = {"RANKWARD_ADMIN_KEY": ADMIN_KEY, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._home: Home | None = None
+        self._numbers = count()
+        self.port = 0
+
+    def start(self) -> RunningService:
+        """Start it, and wait until it can rank."""
+        if self._process is not None:
+            self._process.wait(PATIENCE_S)
+        self._port_file.unlink(missing_ok=True)
+        encoded = msgspec.json.encode(self.options).decode()
+        with self.output.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(self.root), str(self.workers), encoded, str(self._port_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **self._environment},
+                start_new_session=True,
+            )
+        try:
+            eventually(self._announced, "the service says its port")
+            self.port = int(self._port_file.read_text())
+            eventually(self._ready, "the service is ready")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _announced(self) -> bool:
+        assert self._process is not None, "it has been started"
+        assert self._process.poll() is None, f"the service ended:\n{self.output.read_text()}"
+        return self._port_file.exists()
+
+    def _ready(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.send("GET", "/readyz").status_code == 200
+        return False
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks HTTPS."""
+        return self.options.tls_cert is not None
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a slash at the end."""
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process that keeps the others running."""
+        assert self._process is not None, "it has been started"
+        return self._process.pid
+
+    def children(self) -> dict[str, int]:
+        """Its processes: the worker and each HTTP process, with their ids."""
+        found = {}
+        for process in psutil.Process(self.pid).children():
+            role, number = _role(process)
+            if role:
+                found[f"{role}{number}"] = process.pid
+        return found
+
+    @property
+    def home(self) -> Home:
+        """The same installation, as another process sees it."""
+        if self._home is None:
+            self._home = Home(self.root)
+        return self._home
+
+    def stop(self) -> int:
+        """Stop it as Ctrl-C or a service manager would. Returns how its first process ended."""
+        assert self._process is not None, "it has been started"
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(PATIENCE_S)
+
+    def kill(self) -> None:
+        """Kill all of its processes at once, as a power failure would."""
+        if self._process is None:
+            return
+        for process in self._session():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+
+    def _session(self) -> list[psutil.Process]:
+        """Every process of the session that this service was started in, the first one first."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                if os.getsid(process.pid) == self.pid:
+                    found.append(process)
+        return sorted(found, key=lambda process: process.pid != self.pid)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        if self._home is not None:
+            self._home.close()
+            self._home = None
+        if self._process is not None:
+            try:
+                if self._process.poll() is None:
+                    self.stop()
+            finally:
+                self.kill()
+                self._process = None
+
+    # Loops and keys
+
+    def key(self, loop: str, slot: int = 1) -> str:
+        """One of the keys that the service made for a loop."""
+        loops: Json = self.home.keys()["loops"]
+        found: str = loops[loop][f"key{slot}"]
+        return found
+
+    def client(self, loop: str, *, version: str = "v1.0") -> LoopClient:
+        """Talk to a loop."""
+        return LoopClient(self, loop, self.key(loop), version)
+
+    def new_loop(self, settings: LoopSettings | None = None) -> LoopClient:
+        """Make a loop that no other test uses, and wait until it is served."""
+        name = f"test-{next(self._numbers)}"
+        self.home.create_loop(name, settings or LoopSettings())
+        client = self.client(name)
+        eventually(lambda: client.get("/configurations/service").status_code == 200, f"{name} is served")
+        return client
+
+    # What it has on disk
+
+    def loop(self, name: str) -> Loop:
+        """A loop as the catalog has it now."""
+        return self.home.catalog.loop(name)
+
+    def entries(self, name: str) -> list[LogEntry]:
+        """Read a loop's event log, ticks left out."""
+
+        async def read() -> Sequence[LogEntry]:
+            log = self.home.event_log(self.loop(name).loop_id)
+            try:
+                return await log.read(0, limit=100_000)
+            finally:
+                await log.close()
+
+        return [entry for entry in asyncio.run(read()) if type(entry.record).__name__ != "Tick"]
+
+    def records(self, name: str) -> list[Interaction | Observation | Activation | Any]:
+        """Read a loop's event log: the records alone."""
+        return [entry.record for entry in self.entries(name)]
+
+    def joined(self, name: str) -> list[JoinedEvent]:
+        """Read a loop's joined log."""
+
+        async def read() -> list[JoinedEvent]:
+            loop_id = self.loop(name).loop_id
+            log, joined = self.home.event_log(loop_id), self.home.joined_log(loop_id)
+            try:
+                return (await read_joined(log, joined, 0, limit=100_000))[0]
+            finally:
+                await log.close()
+                await joined.close()
+
+        return asyncio.run(read())
+
+    # Requests
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> httpx.Response:
+        """Send a request exactly as it is given: nothing is encoded, joined or followed.
+
+        Args:
+            method: of the request.
+            target: path and query, percent-encoded.
+            headers: beside those that HTTP asks for.
+            body: bytes, or pieces that are sent as chunks.
+        """
+        connection = self.connect()
+        try:
+            chunked = body is not None and not isinstance(body, bytes)
+            connection.request(method, target, body=body, headers=dict(headers or {}), encode_chunked=chunked)
+            answer = connection.getresponse()
+            return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+        finally:
+            connection.close()
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Open a connection; the caller closes it."""
+        if not self.tls:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        context = ssl.create_default_context(cafile=self.options.tls_cert)
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=context)
+
+
+class LoopClient:
+    """Calls of the contract for one loop, by key."""
+
+    def __init__(self, service: RunningService, loop: str, key: str, version: str) -> None:
+        self.service = service
+        self.loop = loop
+        self.key = key
+        self.version = version
+
+    def at(self, version: str) -> LoopClient:
+        """The same loop through another version of the API."""
+        return LoopClient(self.service, self.loop, self.key, version)
+
+    def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> httpx.Response:
+        """Call an operation with a body as it is."""
+        sent = {KEY_HEADER: self.key, "Content-Type": "application/json; charset=UTF-8", **headers}
+        return self.service.send(method, f"/personalizer/{self.version}{path}", headers=sent, body=body)
+
+    def get(self, path: str) -> httpx.Response:
+        """GET."""
+        return self.call("GET", path)
+
+    def put(self, path: str, body: Json) -> httpx.Response:
+        """PUT a JSON body."""
+        return self.call("PUT", path, msgspec.json.encode(body))
+
+    def delete(self, path: str) -> httpx.Response:
+        """DELETE."""
+        return self.call("DELETE", path)
+
+    def rank(self, body: Json) -> httpx.Response:
+        """Rank."""
+        return self.call("POST", "/rank", msgspec.json.encode(body))
+
+    def reward(self, event_id: str, value: float) -> httpx.Response:
+        """Reward."""
+        return self.call("POST", f"/events/{quoted(event_id)}/reward", msgspec.json.encode({"value": value}))
+
+    def activate(self, event_id: str) -> httpx.Response:
+        """Activate."""
+        return self.call("POST", f"/events/{quoted(event_id)}/activate")
+
+
+def quoted(event_id: str) -> str:
+    """Write an event id as the SDKs put it into a path: with nothing left unescaped."""
+    return urllib.parse.quote(event_id, safe="")
+
+
+def request(*action_ids: str, **members: Json) -> dict[str, Json]:
+    """Make the body of Rank: these actions, and these members as they are."""
+    actions = [{"id": action_id, "features": [{"dish": {"name": action_id}}]} for action_id in action_ids]
+    return {"contextFeatures": [{"visitor": {"device": "phone"}}], "actions": actions, **members}
+
+
+def _role(process: psutil.Process) -> tuple[str, str]:
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return "", ""
+    if "rankward.roles" not in command:
+        return "", ""
+    role = command[command.index("rankward.roles") + 1]
+    return role, command[-2] if role == "api" else ""
+
+
+def _main(root: str, workers: str, options: str, port_file: str) -> None:
+    def announce(_: Home, port: int) -> None:
+        aside = Path(port_file).with_suffix(".tmp")
+        aside.write_text(str(port))
+        aside.replace(port_file)
+
+    decoded = msgspec.json.decode(options, type=ApiOptions)
+    serve(Path(root), host="127.0.0.1", port=0, workers=int(workers), options=decoded, announce=announce)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
