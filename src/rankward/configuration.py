@@ -10,20 +10,19 @@ What changes the model itself is in `registry.service`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from rankward.errors import Conflict, InvalidPolicy
+from rankward.errors import InvalidPolicy
 from rankward.records import SettingsChange, TimeUs
 from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
+from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop
 from rankward.training.service import next_epoch
 from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import PERSONALIZER, PRESETS
-
-_ATTEMPTS = 5  # at writing over the same revision
 
 
 class Configuration:
@@ -122,26 +121,6 @@ class Configuration:
     async def clear_log(self, name: str) -> None:
         """Remove all interactions and rewards. The model stays."""
         await self._log(self._catalog.loop(name).loop_id).clear()
-
-
-async def change_loop(catalog: Catalog, name: str, once: Callable[[Loop], Awaitable[Loop]]) -> Loop:
-    """Change a loop as it is now, again if somebody else changed it meanwhile.
-
-    Args:
-        catalog: of loops.
-        name: of the loop.
-        once: makes the change, and raises Conflict if the loop it was given is out of date.
-
-    Raises:
-        Conflict: it was changed by others every time.
-    """
-    for attempt in range(_ATTEMPTS):
-        try:
-            return await once(catalog.loop(name))
-        except Conflict:
-            if attempt == _ATTEMPTS - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
 
 
 def _retraining(before: LoopSettings, after: LoopSettings) -> list[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,15 +17,18 @@ from rankward.cli.terminal import (
     LoopArgument,
     OneLineErrors,
     YesOption,
+    changes_of,
     home_at,
     out,
-    registry_of,
     table,
     when,
 )
 from rankward.errors import Conflict, NotFound
-from rankward.store.ports import Loop
+from rankward.registry.service import Registry
+from rankward.store.ports import Loop, ModelVersion
+from rankward.telemetry import find_version
 from rankward.vw.trial import try_out
+from rankward.wiring import Home
 
 app = typer.Typer(cls=OneLineErrors, help="Versions of a loop's model.", no_args_is_help=True)
 
@@ -74,7 +78,7 @@ def export_model(
         found = home.catalog.loop(loop)
         if model is None and found.model_id is None:
             raise NotFound(f"loop {loop} has no model yet: `rankward doctor {loop}` says what it waits for")
-        wanted = registry_of(home).version(found, model or str(found.model_id))
+        wanted = _version(home, found, model or str(found.model_id))
         content = home.models.get(found.loop_id, wanted.model_id)
     if str(file) == "-":
         sys.stdout.buffer.write(content)
@@ -100,7 +104,7 @@ def import_model(
     """
     content = file.read_bytes()
     with home_at(data) as home:
-        changed = asyncio.run(registry_of(home).import_model(loop, content, try_out=try_out))
+        changed = _change(home, lambda registry: registry.import_model(loop, content, try_out=try_out))
     _say_serving(changed)
 
 
@@ -108,7 +112,7 @@ def import_model(
 def rollback(loop: LoopArgument, model: ModelArgument, data: DataOption = DATA) -> None:
     """Serve an earlier version, and go on learning from it."""
     with home_at(data) as home:
-        changed = asyncio.run(registry_of(home).roll_back(loop, model))
+        changed = _change(home, lambda registry: registry.roll_back(loop, model))
     _say_serving(changed)
 
 
@@ -122,8 +126,23 @@ def delete(loop: LoopArgument, data: DataOption = DATA, yes: YesOption = False) 
         home.catalog.loop(loop)
         if not yes:
             typer.confirm(f"Forget what the loop {loop} has learned?", abort=True)
-        asyncio.run(registry_of(home).delete(loop))
+        _change(home, lambda registry: registry.delete(loop))
     out().print(f"Loop {loop} starts afresh.", markup=False)
+
+
+def _version(home: Home, loop: Loop, model_id: str) -> ModelVersion:
+    version = find_version(home.catalog.versions(loop.loop_id), model_id)
+    if version is None:
+        raise NotFound(f"loop {loop.name} keeps no model {model_id}: `rankward model list` names those it does")
+    return version
+
+
+def _change(home: Home, change: Callable[[Registry], Awaitable[Loop]]) -> Loop:
+    async def run() -> Loop:
+        async with changes_of(home) as changes:
+            return await change(changes.registry)
+
+    return asyncio.run(run())
 
 
 def _say_serving(loop: Loop) -> None:

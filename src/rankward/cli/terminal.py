@@ -1,10 +1,11 @@
 """What the commands share: how they print, how they fail, and how they find the data folder."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,7 @@ from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError
 from rankward.registry.service import Registry
 from rankward.settings import as_datetime
+from rankward.store.ports import EventLog, JoinedLog
 from rankward.wiring import Home
 
 _PIPE_WIDTH = 200  # where nobody watches, nothing is wrapped or cut
@@ -59,14 +61,32 @@ def home_at(data: Path) -> Iterator[Home]:
         home.close()
 
 
-def configuration_of(home: Home) -> Configuration:
-    """Return what changes the settings of an installation."""
-    return Configuration(home.catalog, log=home.event_log, clock=home.clock)
+class Changes(msgspec.Struct, frozen=True):
+    """What changes the loops of an installation."""
+
+    configuration: Configuration
+    registry: Registry
 
 
-def registry_of(home: Home) -> Registry:
-    """Return what changes which models serve in an installation."""
-    return Registry(home.catalog, home.models, log=home.event_log, joined=home.joined_log, clock=home.clock)
+@asynccontextmanager
+async def changes_of(home: Home) -> AsyncIterator[Changes]:
+    """Open what changes loops, and close the logs that it opens."""
+    async with AsyncExitStack() as stack:
+
+        def log(loop_id: str) -> EventLog:
+            opened = home.event_log(loop_id)
+            stack.push_async_callback(opened.close)
+            return opened
+
+        def joined(loop_id: str) -> JoinedLog:
+            opened = home.joined_log(loop_id)
+            stack.push_async_callback(opened.close)
+            return opened
+
+        yield Changes(
+            Configuration(home.catalog, log=log, clock=home.clock),
+            Registry(home.catalog, home.models, log=log, joined=joined, clock=home.clock),
+        )
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -17,7 +17,7 @@ from rankward.cli.terminal import (
     LoopArgument,
     MaybeLoopArgument,
     OneLineErrors,
-    configuration_of,
+    changes_of,
     home_at,
     out,
     table,
@@ -142,7 +142,8 @@ def _change(data: Path, name: str, change: Callable[[Configuration], Awaitable[L
         epochs = {epoch.epoch_id for epoch in home.catalog.epochs(before.loop_id)}
 
         async def run() -> Loop:
-            return await change(configuration_of(home))
+            async with changes_of(home) as changes:
+                return await change(changes.configuration)
 
         after = asyncio.run(run())
         started = [epoch for epoch in home.catalog.epochs(after.loop_id) if epoch.epoch_id not in epochs]

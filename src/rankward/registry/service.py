@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from rankward.configuration import change_loop
 from rankward.errors import NotFound
 from rankward.records import ModelId, TimeUs
+from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
 from rankward.vw.presets import learner_arguments
