@@ -6,6 +6,7 @@ It runs in a process of its own, so that a learner that dies takes nothing else 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from rankward.errors import Conflict
 from rankward.joining.reader import read_joined
 from rankward.records import Interactions, JoinedEvent, Offset, TimeUs
 from rankward.store.ports import (
@@ -284,7 +286,9 @@ class TrainingService:
         )
         # Not left to its first events: they are older than what started it, and may not have it.
         interactions = Interactions(*derive_interactions(context, action))
-        self._catalog.update_loop(self._loop, epoch=msgspec.structs.replace(started, interactions=interactions))
+        # Where somebody changes the loop at this moment, later events of the namespace will ask again.
+        with contextlib.suppress(Conflict):
+            self._catalog.update_loop(self._loop, epoch=msgspec.structs.replace(started, interactions=interactions))
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()

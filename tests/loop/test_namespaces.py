@@ -1,0 +1,72 @@
+"""A preset that pairs namespaces keeps up with those that a loop sends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rankward.records import Action, Features, Interaction, LearningMode
+from rankward.wiring import new_loop_settings
+from tests.loop.circle import Circle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ACTIONS = tuple(Action(f"a{k}", Features(msgspec.json.encode([{"dish": {"kind": f"k{k}"}}]))) for k in range(3))
+
+
+def decisions(count: int, context: bytes, *, prefix: str) -> list[Interaction]:
+    """Make decisions that all have this context."""
+    return [
+        Interaction(
+            event_id=f"{prefix}{number}",
+            context=Features(context),
+            actions=ACTIONS,
+            pmf=(1 / 3, 1 / 3, 1 / 3),
+            chosen=0,
+            learning_mode=LearningMode.ONLINE,
+            reward_wait_us=600_000_000,
+        )
+        for number in range(count)
+    ]
+
+
+async def taught(folder: Path, count: int) -> Circle:
+    """Make a loop whose epoch pairs what the first decisions had, and let it see another namespace afterwards."""
+    circle = Circle(folder, new_loop_settings())
+    await circle.log.append(decisions(count, b'[{"visitor":{"who":"v"}}]', prefix="plain"))
+    await circle.circle()
+    await circle.log.append(decisions(2_000, b'[{"weather":{"sky":"grey"}}]', prefix="other"))
+    circle.pass_time(601)
+    await circle.join()
+    await circle.train(1)
+    return circle
+
+
+def test_an_epoch_that_is_being_built_is_not_begun_again(tmp_path: Path) -> None:
+    """In steady traffic it would never catch up, and the loop would never learn from the new features."""
+
+    async def story() -> None:
+        circle = await taught(tmp_path, 200)
+        assert [epoch.epoch_id for epoch in circle.home.catalog.epochs(circle.loop.loop_id)] == [1, 2]
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_namespace_that_comes_late_is_paired_all_the_same(tmp_path: Path) -> None:
+    """The epoch that it starts begins with older events, which do not have it."""
+
+    async def story() -> None:
+        circle = await taught(tmp_path, 1_200)
+        for _ in range(2):
+            await circle.train()
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert epoch.epoch_id == 2
+        assert epoch.interactions is not None
+        assert {"vd", "wd"} <= set(epoch.interactions.pairs)
+        await circle.close()
+
+    asyncio.run(story())

@@ -1,0 +1,262 @@
+"""The doctor's conclusions follow from the facts, and the facts from what is on record."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from rankward.doctor import ALIVE_US, Facts, Sample, Severity, findings, gather, report, rows, screen
+from rankward.joining.service import JoiningService
+from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, TimeUs
+from rankward.settings import LoopSettings
+from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
+from rankward.training.service import TrainingStatus
+from rankward.wiring import Home
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW_US: TimeUs = 1_800_000_000_000_000
+SECOND_US = 1_000_000
+LOOP = Loop(
+    name="shop", loop_id="0" * 32, created_us=NOW_US - 3_600 * SECOND_US, settings=LoopSettings(), model_id="1-100"
+)
+EPOCH = Epoch(
+    epoch_id=1,
+    loop_id=LOOP.loop_id,
+    state="serving",
+    reason="the loop was created",
+    created_us=LOOP.created_us,
+    policy=LOOP.settings.policy,
+    derives_interactions=False,
+    default_reward=0.0,
+    reward_aggregation="earliest",
+    since_us=0,
+    start=0,
+)
+VERSION = ModelVersion(
+    model_id="1-100",
+    loop_id=LOOP.loop_id,
+    epoch_id=1,
+    created_us=NOW_US - 60 * SECOND_US,
+    joined_offset=100,
+    learned=100,
+    learned_to_us=NOW_US - 700 * SECOND_US,
+    policy=LOOP.settings.policy,
+    interactions=None,
+    resumable=True,
+    size_bytes=1_000,
+    digest="",
+)
+COUNTS = {"ranked": 120, "joined": 100, "rewarded": 60, "defaulted": 40, "observed": 80, "baseline_chosen": 25}
+WELL = Facts(
+    loop=LOOP,
+    now_us=NOW_US,
+    log_first=0,
+    log_end=200,
+    head=200,
+    counts=COUNTS,
+    joined_end=100,
+    next_due_us=NOW_US + 90 * SECOND_US,
+    worker_seen_us=NOW_US - SECOND_US,
+    epochs=(EPOCH,),
+    training=(
+        TrainingStatus(
+            epoch_id=1, joined_offset=100, joined_end=100, learned=100, rate_per_s=0.0, time_us=NOW_US - SECOND_US
+        ),
+    ),
+    versions=(VERSION,),
+    set_asides=(),
+    sample=Sample(events=100, rewards=2, reward_mean=0.4, baseline_chosen=25, choices_max=5),
+    disk_is_full=False,
+)
+"""A loop at which nothing is wrong."""
+
+
+def but(**changes: Any) -> Facts:
+    """The loop at which nothing is wrong, but for this."""
+    settings = {name: changes.pop(name) for name in list(changes) if name in LoopSettings.__struct_fields__}
+    counts = {**COUNTS, **changes.pop("counts", {})}
+    loop = msgspec.structs.replace(LOOP, settings=msgspec.structs.replace(LOOP.settings, **settings))
+    return msgspec.structs.replace(WELL, **{"loop": loop, "counts": counts, **changes})
+
+
+def names(facts: Facts) -> dict[str, Severity]:
+    """Each finding's name with its severity."""
+    return {finding.name: finding.severity for finding in findings(facts)}
+
+
+def test_a_loop_that_learns_is_said_to_learn() -> None:
+    """Nobody trusts a doctor who always finds something."""
+    assert names(WELL) == {"learning": Severity.NOTE}
+
+
+NONE_YET: dict[str, Any] = {"versions": (), "training": (), "joined_end": 0, "sample": Sample()}
+EMPTY: dict[str, Any] = {
+    **NONE_YET,
+    "counts": dict.fromkeys(COUNTS, 0),
+    "log_end": 0,
+    "head": 0,
+    "next_due_us": None,
+}
+DELETED: dict[str, Any] = {
+    "loop": msgspec.structs.replace(LOOP, model_id=None, forgotten_before=200),
+    "epochs": (msgspec.structs.replace(EPOCH, epoch_id=2),),
+    "training": (),
+}
+RATE = TrainingStatus(epoch_id=2, joined_offset=50, joined_end=100, learned=40, rate_per_s=10, time_us=NOW_US)
+ASIDE = SetAside(
+    loop_id=LOOP.loop_id, interaction=7, event_id="e7", reason="the learner died of SIGSEGV", time_us=NOW_US
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "facts"),
+    [
+        ("no-worker", Severity.PROBLEM, but(worker_seen_us=None)),
+        ("no-worker", Severity.PROBLEM, but(worker_seen_us=NOW_US - 2 * ALIVE_US)),
+        ("disk-full", Severity.PROBLEM, but(disk_is_full=True)),
+        ("no-trainer", Severity.PROBLEM, but(training=(), unlearned_since_us={1: NOW_US - 60 * SECOND_US})),
+        (
+            "building",
+            Severity.WAITING,
+            but(epochs=(EPOCH, msgspec.structs.replace(EPOCH, epoch_id=2, state="building"))),
+        ),
+        ("set-aside", Severity.WARNING, but(set_asides=(ASIDE,))),
+        ("no-decisions", Severity.WAITING, but(**EMPTY)),
+        ("reward-wait", Severity.WAITING, but(**{**NONE_YET, "counts": dict.fromkeys(COUNTS, 0) | {"ranked": 3}})),
+        ("behind", Severity.WAITING, but(log_end=50_000)),
+        (
+            "first-model",
+            Severity.WAITING,
+            but(epochs=(msgspec.structs.replace(EPOCH, created_us=NOW_US),), versions=()),
+        ),
+        ("no-model", Severity.PROBLEM, but(versions=())),
+        ("forgotten", Severity.WAITING, but(**DELETED)),
+        ("no-rewards", Severity.PROBLEM, but(counts={"rewarded": 0, "defaulted": 100, "observed": 0})),
+        (
+            "constant-reward",
+            Severity.PROBLEM,
+            but(sample=Sample(events=100, rewards=1, reward_mean=1.0, choices_max=5)),
+        ),
+        ("unknown-events", Severity.WARNING, but(counts={"unknown": 20})),
+        ("late-rewards", Severity.WARNING, but(counts={"late": 20})),
+        ("never-activated", Severity.WARNING, but(counts={"never_activated": 30})),
+        ("repeated-ids", Severity.WARNING, but(counts={"repeats": 30})),
+        ("one-action", Severity.PROBLEM, but(sample=Sample(events=100, rewards=2, reward_mean=0.4, choices_max=1))),
+        ("apprentice", Severity.NOTE, but(learning_mode=LearningMode.APPRENTICE)),
+        ("logging-only", Severity.WARNING, but(learning_mode=LearningMode.LOGGING_ONLY)),
+        ("no-exploration", Severity.WARNING, but(exploration=0.0)),
+    ],
+)
+def test_each_cause_is_found(name: str, severity: Severity, facts: Facts) -> None:
+    """Whoever asks why it is not learning is told, and nothing else is blamed for it."""
+    assert names(facts).get(name) is severity
+    assert [found for found in names(facts) if found not in {name, "learning"}] == []
+
+
+def test_the_worst_comes_first() -> None:
+    """Whoever reads only the first line must read the right one."""
+    found = findings(but(worker_seen_us=None, exploration=0.0, learning_mode=LearningMode.ONLINE, counts={"late": 20}))
+    order = [list(Severity).index(finding.severity) for finding in found]
+    assert order == sorted(order)
+    assert found[0].name == "no-worker"
+
+
+def test_the_first_learnable_event_has_a_time() -> None:
+    """The most frequent answer of all: the reward wait is not over."""
+    facts = but(**{**NONE_YET, "counts": dict.fromkeys(COUNTS, 0) | {"ranked": 3}})
+    [finding] = findings(facts)
+    assert "in 1 min 30 s" in finding.what
+    assert "10 min" in finding.why
+
+
+def test_a_new_epoch_has_its_progress_and_an_estimate() -> None:
+    """A rebuild that takes an hour must not look like one that hangs."""
+    building = msgspec.structs.replace(EPOCH, epoch_id=2, state="building", reason="changed: default_reward")
+    [finding] = findings(but(epochs=(EPOCH, building), training=(*WELL.training, RATE)))
+    assert "changed: default_reward" in finding.what
+    assert "50% done, about 5 s left" in finding.what
+
+
+def test_every_figure_is_on_the_screen() -> None:
+    """From Rank to the model, each event is somewhere."""
+    facts = but(set_asides=(ASIDE,), counts={"late": 3, "unknown": 2})
+    shown = {name.strip(): (value, remark) for name, value, remark in rows(facts)}
+    assert shown["ranked"][0] == "120"
+    assert shown["waiting for rewards"][0] == "20"
+    assert shown["joined"][0] == "100"
+    assert shown["with the default"] == ("40", "40.0%")
+    assert shown["rewards reported"] == ("80", "2 found no event, 3 came too late")
+    assert shown["same as first action"] == ("25.0%", "25.0% of the newest 100")
+    assert shown["set aside"] == ("1", "the learner died of SIGSEGV")
+    assert shown["model"][0] == "1-100"
+    assert "made 1 min ago from 100 events" in shown["model"][1]
+
+    console = Console(file=io.StringIO(), width=100, height=40)
+    console.print(screen(facts, findings(facts)))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert len(text.splitlines()) < 40
+    assert "SIGSEGV" in text
+
+
+def test_a_report_can_be_read_by_a_script() -> None:
+    """An alert needs figures and stable names."""
+    found = msgspec.json.decode(msgspec.json.encode(report(WELL, findings(WELL))))
+    assert found["findings"][0]["name"] == "learning"
+    assert found["match_rate"] == 0.25
+    assert found["default_share"] == 0.4
+    assert found["worker_lives"] is True
+
+
+def test_facts_are_read_whether_the_service_runs_or_not(tmp_path: Path) -> None:
+    """A service that does not start is when the doctor is asked."""
+    clock_us = NOW_US
+    actions = (Action("a", Features(b'[{"x":1}]')), Action("b", Features(b'[{"x":2}]')))
+    records: list[Record] = [
+        Interaction(
+            event_id=f"e{number}",
+            context=Features(b"[]"),
+            actions=actions,
+            pmf=(0.5, 0.5),
+            chosen=number % 2,
+            learning_mode=LearningMode.ONLINE,
+            reward_wait_us=10 * SECOND_US,
+        )
+        for number in range(4)
+    ]
+    with closing(Home(tmp_path / "data", clock=lambda: clock_us)) as home:
+        home.furnish({})
+        loop = home.catalog.loop("playground")
+
+        async def run() -> tuple[Facts, Facts]:
+            nonlocal clock_us
+            log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
+            await log.append([*records, Observation(event_id="e0", value=1.0)])
+            before = await gather(home, loop)
+            clock_us += 20 * SECOND_US
+            joining = JoiningService(log, joined, clock=home.clock)
+            while await joining.step():
+                pass
+            after = await gather(home, loop)
+            await log.close()
+            await joined.close()
+            return before, after
+
+        before, after = asyncio.run(run())
+
+    assert before.next_due_us == NOW_US + 10 * SECOND_US
+    assert before.log_end - before.head == 5
+    assert "no-worker" in names(before)
+    assert "reward-wait" in names(before)
+    assert after.counts["joined"] == 4
+    assert after.next_due_us is None
+    assert after.unlearned_since_us == {1: NOW_US + 10 * SECOND_US}
+    assert after.sample == Sample(events=4, rewards=2, reward_mean=0.25, baseline_chosen=2, choices_max=2)
