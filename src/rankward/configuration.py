@@ -10,6 +10,7 @@ What changes the model itself is in `registry.service`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -21,8 +22,8 @@ from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop
 from rankward.training.service import next_epoch
 from rankward.vw.arguments import ProblemType, parse_policy
-from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import PERSONALIZER, PRESETS
+from rankward.vw.trial import try_policy
 
 
 class Configuration:
@@ -72,10 +73,7 @@ class Configuration:
         policy = parse_policy(text)
         if policy.problem_type is not ProblemType.SINGLE_SLOT:
             raise InvalidPolicy("multi-slot policies (--ccb_explore_adf) are not served yet: use --cb_explore_adf")
-        try:
-            Learner(policy.learner_text).close()
-        except LearnerRefusedError as error:
-            raise InvalidPolicy(f"the learner does not accept the policy: {error}") from error
+        await asyncio.to_thread(try_policy, policy.learner_text)
         plain = policy.with_epsilon(0.0).text
         preset = next((p.name for p in PRESETS.values() if p.policy().with_epsilon(0.0).text == plain), None)
 

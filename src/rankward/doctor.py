@@ -353,7 +353,9 @@ def _progress(facts: Facts) -> list[Finding]:
                 why=f"A reward may come for {wait} (reward_wait) after the decision. To learn earlier from those "
                 "that were rewarded already would bias the model.",
                 do=f"To see it learn sooner: `rankward settings set {loop.name} reward_wait=10s`. It holds for "
-                "decisions from then on.",
+                "decisions from then on."
+                if loop.settings.reward_wait > timedelta(seconds=10)
+                else "",
             )
         )
     elif serving is None and facts.learnable and not starts_afresh:

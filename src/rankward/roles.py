@@ -45,7 +45,7 @@ async def run_worker(root: Path) -> None:
     """Work for a folder, once no other worker does."""
     stop = stop_event(follow_stdin=True)
     home = Home(root)
-    lock = FolderLock(home.folder.root / "worker.lock")
+    lock = FolderLock(home.folder.worker_lock)
     while not lock.take():
         try:
             await asyncio.wait_for(stop.wait(), 0.5)

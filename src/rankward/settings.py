@@ -109,7 +109,8 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
             high=2_147_483_647,
             unit="days",
             code="InvalidLogRetentionDays",
-            help="How long events are kept; -1 keeps them for ever. At least the reward wait plus one day.",
+            help="How long events are kept; -1 keeps them for ever. At least the reward wait plus one day, which is "
+            "also what 0 stands for.",
         ),
     ] = 90
     model_retrain_days: Annotated[
@@ -224,6 +225,10 @@ def change(settings: LoopSettings, changes: Mapping[str, object], *, now: dateti
     if any(SETTINGS[name].retrains or name in _EDITS for name in changed):
         changed["last_configuration_edit"] = now.replace(microsecond=0)
     outcome = msgspec.structs.replace(settings, **changed)
+    retention = outcome.log_retention_days
+    if "model_retrain_days" not in changed and -1 < retention < outcome.model_retrain_days:
+        # Most contracts have no name for it, so whoever shortens the log there cannot shorten this.
+        outcome = msgspec.structs.replace(outcome, model_retrain_days=retention)
     check(outcome)
     return outcome
 
@@ -243,7 +248,7 @@ def check(settings: LoopSettings) -> None:
             raise _out_of_bounds(name, value)
     retention = settings.log_retention_days
     whole_days = -(-settings.reward_wait // timedelta(days=1)) + 1
-    if retention != -1 and retention < whole_days:
+    if retention not in (-1, 0) and retention < whole_days:
         raise InvalidSettings(
             f"logRetentionDays {retention} is less than the reward wait plus one day ({whole_days}): keep events "
             f"for at least {whole_days} days, or for ever with -1",

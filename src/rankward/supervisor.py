@@ -141,7 +141,8 @@ def serve(
                 child.tend()
             time.sleep(0.1)
     finally:
-        _stop([child.process for child in reversed(children)])
+        worker, *http = [child.process for child in children]
+        _stop(worker, http)
         listener.close()
         home.close()
         lock.close()
@@ -164,18 +165,19 @@ def _close_stdin(process: subprocess.Popen[bytes]) -> None:
         process.stdin.close()
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+def _stop(worker: subprocess.Popen[bytes], http: list[subprocess.Popen[bytes]]) -> None:
     """Stop the HTTP processes first, then the worker, which publishes what is learned by then."""
-    for process in processes:
-        _close_stdin(process)
-    deadline = time.monotonic() + _PATIENCE_S
-    for process in processes:
-        try:
-            process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            logger.error("process %d does not stop and is killed", process.pid)
-            process.kill()
-            process.wait()
+    for group in (http, [worker]):
+        for process in group:
+            _close_stdin(process)
+        deadline = time.monotonic() + _PATIENCE_S
+        for process in group:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.error("process %d does not stop and is killed", process.pid)
+                process.kill()
+                process.wait()
 
 
 def _check_tls(options: ApiOptions) -> None:

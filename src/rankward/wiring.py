@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import secrets
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 import tomli_w
 
-from rankward.errors import InvalidRequest
+from rankward.errors import Conflict, InvalidRequest
 from rankward.records import TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.event_log import SqliteEventLog
-from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark
+from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FolderLock
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
+from rankward.store.sqlite.sealed import sync_folder
 from rankward.training.service import TrainingService, next_epoch
 from rankward.vw.presets import BALANCED
 
@@ -83,6 +86,18 @@ class Home:
         """Read an epoch's mark from outside its process."""
         return FileMark(self.folder.mark(loop_id, epoch_id))
 
+    def forget_marks(self, loop_id: str, *, but: Collection[int]) -> None:
+        """Remove what the trainers of retired epochs left behind.
+
+        Args:
+            loop_id: of the loop.
+            but: epochs that are trained now.
+        """
+        kept = {self.folder.mark(loop_id, epoch_id).stem for epoch_id in but}
+        for path in self.folder.mark(loop_id, 0).parent.glob("learning-*"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
     def create_loop(self, name: str, settings: LoopSettings, keys: Mapping[int, str] | None = None) -> Loop:
         """Add a loop.
 
@@ -103,16 +118,37 @@ class Home:
         made = {slot: secrets.token_hex(16) for slot in (1, 2) if slot not in given}
         stored = [Key(name, slot, digest(key)) for slot, key in (given | made).items()]
         first = msgspec.structs.replace(next_epoch(loop, now_us=created_us, reason="the loop was created"), since_us=0)
-        self.catalog.create_loop(loop, stored, first)
-        self._write_keys(f"loops.{name}", {f"key{slot}": key for slot, key in made.items()})
+        with self._key_file():
+            if any(other.name == name for other in self.catalog.loops()):
+                raise Conflict(f"there is a loop {name!r} already: choose another name, or delete that one first")
+            # The file first: a key that opens nothing does no harm, one that nobody knows would.
+            self._write_keys(f"loops.{name}", {f"key{slot}": key for slot, key in made.items()})
+            self.catalog.create_loop(loop, stored, first)
         return loop
 
     def delete_loop(self, name: str) -> None:
-        """Remove a loop and everything that it logged and learned."""
-        loop = self.catalog.loop(name)
-        self.catalog.delete_loop(name)
-        shutil.rmtree(self.folder.loops / loop.loop_id, ignore_errors=True)
-        self._write_keys(f"loops.{name}", None)
+        """Remove a loop and everything that it logged and learned.
+
+        It is gone at once. Its files go when nobody works on them: now, or when the worker has let go of them.
+        """
+        with self._key_file():
+            self.catalog.delete_loop(name)
+            self._write_keys(f"loops.{name}", None)
+        worker = FolderLock(self.folder.worker_lock)
+        if worker.take():
+            self.sweep(busy=())
+        worker.close()
+
+    def sweep(self, *, busy: Collection[str]) -> None:
+        """Remove the files of loops that are no more. Only for whoever holds the worker's lock.
+
+        Args:
+            busy: ids of loops whose files are still in use.
+        """
+        kept = {loop.loop_id for loop in self.catalog.loops()} | set(busy)
+        for path in self.folder.loops.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
 
     def set_key(self, loop: str | None, slot: int, key: str | None = None) -> str:
         """Put a key into a slot.
@@ -123,10 +159,21 @@ class Home:
             key: given by the operator, and then not written down; None: one is made.
         """
         made = key or secrets.token_hex(16)
-        self.catalog.set_key(Key(loop, slot, digest(made)))
         place = "admin" if loop is None else f"loops.{loop}"
-        self._write_keys(place, {f"key{slot}" if loop else "key": None if key else made})
+        with self._key_file():
+            if key is None:
+                self._write_keys(place, {f"key{slot}" if loop else "key": made})
+            self.catalog.set_key(Key(loop, slot, digest(made)))
+            if key is not None:
+                self._write_keys(place, {f"key{slot}" if loop else "key": None})
         return made
+
+    @contextlib.contextmanager
+    def _key_file(self) -> Iterator[None]:
+        """Keep other processes from changing keys."""
+        with self.folder.keys.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def keys(self) -> dict[str, object]:
         """Read the keys that the service made itself."""
@@ -155,6 +202,7 @@ class Home:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(self.folder.keys)
+        sync_folder(self.folder.root)
 
     def furnish(self, environment: Mapping[str, str]) -> None:
         """Make sure of what a first start makes: the admin key, and the loops `default` and `playground`.

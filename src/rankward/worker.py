@@ -15,6 +15,7 @@ import msgspec
 from rankward.errors import NotFound, RankwardError, StorageFull
 from rankward.joining.service import JoiningService
 from rankward.records import Offset, TimeUs
+from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, SetAside
 from rankward.wiring import Home
 
@@ -85,9 +86,11 @@ class Worker:
         self._change_mark = -1
         self._loops: list[Loop] = []
         self._epochs: dict[str, list[Epoch]] = {}
+        self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # trainers of deleted loops, by loop id
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop."""
+        self._home.sweep(busy=())
         try:
             while not stop.is_set():
                 busy = await self._round()
@@ -102,6 +105,7 @@ class Worker:
         if mark != self._change_mark:
             await self._follow()
             self._change_mark = mark
+        self._sweep()
         busy = False
         for work in list(self._work.values()):
             try:
@@ -111,7 +115,8 @@ class Worker:
                 self._home.folder.give_reserve()
                 logger.error("loop %s: %s", work.loop.name, error)
             except RankwardError:
-                logger.exception("loop %s: joining failed, and is tried again", work.loop.name)
+                if work.loop.loop_id in {loop.loop_id for loop in self._home.catalog.loops()}:
+                    logger.exception("loop %s: joining failed, and is tried again", work.loop.name)
             self._tend(work)
         return busy
 
@@ -120,6 +125,7 @@ class Worker:
         present = {loop.loop_id: loop for loop in self._loops}
         for loop_id in self._work.keys() - present.keys():
             work = self._work.pop(loop_id)
+            self._leaving[loop_id] = [t.process for t in work.trainers.values() if t.process is not None]
             for trainer in work.trainers.values():
                 _end(trainer)
             await work.close()
@@ -129,13 +135,19 @@ class Worker:
             self._work[loop_id].loop = loop
             self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
 
+    def _sweep(self) -> None:
+        """Remove the files of deleted loops, once their trainers have gone."""
+        for loop_id, processes in list(self._leaving.items()):
+            if all(process.poll() is not None for process in processes):
+                del self._leaving[loop_id]
+                self._home.sweep(busy=self._leaving)
+
     async def _maintain(self, work: _LoopWork) -> None:
         now_us = self._home.clock()
         if now_us - work.maintained_us < _MAINTAIN_US:
             return
         work.maintained_us = now_us
-        days = work.loop.settings.log_retention_days
-        keep_after_us = 0 if days == -1 else max(0, now_us - days * _DAY_US)
+        keep_after_us = max(0, now_us - kept_us(work.loop.settings))
         await work.log.maintain(joined_before=await work.joining.joined_before(), keep_after_us=keep_after_us)
         extent = await work.log.extent()
         await work.joined.drop(before=extent.first)
@@ -160,6 +172,7 @@ class Worker:
             if trainer.process is None or trainer.process.poll() is not None:
                 _end(trainer)
                 del work.trainers[epoch_id]
+                self._home.forget_marks(work.loop.loop_id, but=[*wanted, *work.trainers])
         if not work.joining.has_joined:
             return
         for epoch_id in wanted:
@@ -211,6 +224,14 @@ class Worker:
         for work in self._work.values():
             with contextlib.suppress(NotFound):
                 await work.close()
+
+
+def kept_us(settings: LoopSettings) -> int:
+    """How long events are kept, in microseconds: at least until they are joined, and a day."""
+    if settings.log_retention_days == -1:
+        return 1 << 62
+    least = round(settings.reward_wait.total_seconds() * 1_000_000) + _DAY_US
+    return max(least, settings.log_retention_days * _DAY_US)
 
 
 def _end(trainer: _Trainer) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from vowpalwabbit import Workspace  # type: ignore[import-untyped]
+from vowpalwabbit import Workspace
 
 from rankward.errors import InvalidRequest
 from rankward.ranking.features import FeatureBounds, check_action, check_context
@@ -308,7 +308,7 @@ def test_a_namespace_outside_ascii_would_break_the_learners_memory() -> None:
         "for _ in range(100): ex = w._parse(text); w.predict_multi(ex); w._finish_example_multi_ex(ex)\n"
     )
 
-    died = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)  # noqa: S603
+    died = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
 
     assert died.returncode < 0
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from homes import Home, Run, SqliteHome
+from tests.store.homes import Home, Run, SqliteHome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,7 +19,7 @@ from rankward.store.ports import Catalog, Epoch, Key, Loop, ModelVersion, SetAsi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homes import Home, SqliteHome
+    from tests.store.homes import Home, SqliteHome
 
 
 def a_loop(name: str = "news", loop_id: str = "1" * 32) -> Loop:

@@ -40,7 +40,7 @@ from rankward.store.sqlite.sealed import MAGIC
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homes import Home, Run, SqliteHome
+    from tests.store.homes import Home, Run, SqliteHome
 
 S = 1_000_000
 HOUR_US = 3_600 * S

@@ -16,7 +16,7 @@ from rankward.store.ports import JoinedLog, JoinState, JoinStep, Match, Unmatche
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from homes import Home, Run, SqliteHome
+    from tests.store.homes import Home, Run, SqliteHome
 
 ALL = 1_000_000
 FILE_ENTRIES = 5

@@ -38,6 +38,9 @@ def answer(error: RankwardError) -> ErrorAnswer:
     match error:
         case Unauthorized():
             return gateway(401, error.message)
+        case Conflict():
+            refused = _contract(503, "OperationNotAllowed", error.message, None, None)
+            return msgspec.structs.replace(refused, retry_after_s=1)
         case CallerError():
             return _contract(_status(error), error.code, error.message, error.target, error.reason)
         case InvalidPmfError() | LearnerRefusedError():
@@ -56,8 +59,6 @@ def answer(error: RankwardError) -> ErrorAnswer:
 def _status(error: CallerError) -> int:
     if isinstance(error, NotFound):
         return 404
-    if isinstance(error, Conflict):
-        return 409
     return _STATUS_BY_CODE.get(error.code, 400)
 
 

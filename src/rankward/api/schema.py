@@ -17,14 +17,13 @@ from rankward.ranking.features import FeatureBounds, check_action, check_context
 from rankward.records import Action, EventId, Interaction, TimeUs
 from rankward.settings import SETTINGS, Limits, LoopSettings, as_datetime, parse, show
 
-_REMEMBERED_BYTES = 4_096  # features longer than this are not remembered
-_Id = Annotated[str, Meta(min_length=1, max_length=256)]
+_REMEMBERED_BYTES = 2_048  # features longer than this are not remembered
 
 
 class RankableAction(msgspec.Struct, rename="camel"):
     """An option to choose from."""
 
-    id: _Id
+    id: str
     features: Annotated[msgspec.Raw, Meta(description="An array with at least one object of features.")]
 
 

@@ -49,7 +49,8 @@ class Doors:
     def new_uuid(self) -> UUID:
         """Make an id that no other process makes.
 
-        Random, but not secret: the system's own generator takes 40 µs a call on some machines.
+        Random, but not secret: the system's own generator gives up the interpreter at every call, and getting
+        it back from the thread that commits costs more than all else that an id needs.
         """
         return UUID(int=self._random.getrandbits(128), version=4)
 

@@ -30,7 +30,7 @@ def _complete_world(incomplete: str) -> list[str]:
 def simulate(
     world: Annotated[
         str | None,
-        typer.Argument(metavar="[WORLD]", help="Left out: the worlds are listed.", autocompletion=_complete_world),
+        typer.Argument(metavar="WORLD", help="Left out: the worlds are listed.", autocompletion=_complete_world),
     ] = None,
     events: Annotated[int, typer.Option(min=1, help="How many decisions.")] = _EVENTS,
     rate: Annotated[float, typer.Option(min=0, help="Decisions a second; 0: as fast as it goes.")] = _RATE,

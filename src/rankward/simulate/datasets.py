@@ -130,6 +130,6 @@ def _loaders() -> Any:
         from sklearn import datasets  # noqa: PLC0415
     except ImportError as error:
         raise CallerError(
-            "this world's data come with scikit-learn, which is not installed: pip install 'rankward[worlds]'"
+            "this world's data come with scikit-learn, which is not installed: pip install scikit-learn"
         ) from error
     return datasets

@@ -25,10 +25,19 @@ class LearnerRefusedError(RankwardError):
     """The learner cannot use an example, a model or its arguments."""
 
 
-@lru_cache(maxsize=65_536)
-def _action_text(action: Action) -> str:
+_REMEMBERED_BYTES = 2_048  # features longer than this are not remembered: the cache is bounded in bytes, too
+
+
+def _written(action: Action) -> str:
     action_id = _encode(action.id).decode()
     return f'{{"_tag":{action_id},"i":{{"constant":1,"id":{action_id}}},"j":{action.features.decode()}}}'
+
+
+_remembered = lru_cache(maxsize=16_384)(_written)
+
+
+def _action_text(action: Action) -> str:
+    return _remembered(action) if len(action.features) <= _REMEMBERED_BYTES else _written(action)
 
 
 def context_text(context: Features, actions: Sequence[Action]) -> str:

@@ -1,4 +1,6 @@
-"""Tries a model from elsewhere in a throw-away process with limits: `python -m rankward.vw.trial ARGUMENTS < MODEL`.
+"""Tries a policy, or a model from elsewhere, in a throw-away process with limits.
+
+`python -m rankward.vw.trial ARGUMENTS < MODEL`; without bytes, the policy alone is tried.
 
 A model file carries learner options of its own, which the learner obeys as if they had been given to it, files and
 sockets included. So they are read out of the file and compared before the learner is given it.
@@ -13,7 +15,7 @@ import struct
 import subprocess
 import sys
 
-from rankward.errors import InvalidRequest
+from rankward.errors import InvalidPolicy, InvalidRequest
 from rankward.ranking.explore import InvalidPmfError, check_pmf
 from rankward.records import Action, Features
 from rankward.vw.learner import Learner, LearnerRefusedError
@@ -35,6 +37,27 @@ def try_out(arguments: str, model: bytes) -> None:
     Raises:
         InvalidRequest: it cannot be used, or breaks the learner.
     """
+    why = _objection(arguments, model) if model else "it has no bytes"
+    if why:
+        raise InvalidRequest(
+            f"the model cannot be imported: {why}. Nothing was changed.",
+            code="InvalidModelImportFormat",
+            target="model",
+        )
+
+
+def try_policy(arguments: str) -> None:
+    """Start a learner with the given arguments, score and learn with it, in a process of its own.
+
+    Raises:
+        InvalidPolicy: the learner does not take them, or breaks.
+    """
+    if why := _objection(arguments, b""):
+        raise InvalidPolicy(f"the learner does not accept the policy: {why}")
+
+
+def _objection(arguments: str, model: bytes) -> str | None:
+    """Run the trial. Returns why it failed; None: it did not."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RANKWARD_")}
     try:
         tried = subprocess.run(  # noqa: S603
@@ -46,18 +69,11 @@ def try_out(arguments: str, model: bytes) -> None:
             env=environment,
             check=False,
         )
-    except subprocess.TimeoutExpired as error:
-        raise _refused(f"the learner did not come back from it within {PATIENCE_S:.0f} s") from error
+    except subprocess.TimeoutExpired:
+        return f"the learner did not come back from it within {PATIENCE_S:.0f} s"
     if tried.returncode == _REFUSED_STATUS:
-        raise _refused(tried.stdout.decode(errors="replace").strip())
-    if tried.returncode:
-        raise _refused(f"the learner broke on it (status {tried.returncode})")
-
-
-def _refused(why: str) -> InvalidRequest:
-    return InvalidRequest(
-        f"the model cannot be imported: {why}. Nothing was changed.", code="InvalidModelImportFormat", target="model"
-    )
+        return tried.stdout.decode(errors="replace").strip()
+    return f"the learner broke on it (status {tried.returncode})" if tried.returncode else None
 
 
 def model_options(model: bytes) -> str:
@@ -107,9 +123,17 @@ def check_model(arguments: str, model: bytes) -> None:
         )
     if any(token.startswith("-") and not token.startswith("--") and token[1:2].isalpha() for token in options.split()):
         raise ValueError("its options are not written as the learner writes them")
+    check_learner(Learner(arguments, model))
+
+
+def check_learner(learner: Learner) -> None:
+    """Score, learn, and score again.
+
+    Raises:
+        LearnerRefusedError, InvalidPmfError: the learner cannot.
+    """
     actions = [Action(name, Features(f'[{{"name":"{name}"}}]'.encode())) for name in ("a", "b", "c")]
     context = Features(b'[{"when":{"hour":1}}]')
-    learner = Learner(arguments, model)
     check_pmf(learner.pmf(context, actions), len(actions))
     learner.learn(context, actions, chosen=0, probability=0.5, reward=1.0)
     check_pmf(learner.pmf(context, actions), len(actions))
@@ -127,10 +151,14 @@ def _limit() -> None:
 
 
 def main(arguments: str) -> None:
-    """Try the model that comes on standard input."""
+    """Try the arguments, with the model that comes on standard input if one does."""
     _limit()
+    model = sys.stdin.buffer.read()
     try:
-        check_model(arguments, sys.stdin.buffer.read())
+        if model:
+            check_model(arguments, model)
+        else:
+            check_learner(Learner(arguments))
     except (ValueError, LearnerRefusedError, InvalidPmfError) as error:
         sys.stdout.write(str(error).replace("\n", " ")[:600])
         sys.stdout.flush()

@@ -127,7 +127,8 @@ class SqliteCatalog:
                 yield self._connection
                 self._connection.execute("COMMIT")
             except sqlite3.IntegrityError as error:
-                raise Conflict(f"something of that name or key exists already ({error}): choose another") from error
+                what = "key" if "key.digest" in str(error) else "name"
+                raise Conflict(f"the {what} is in use already, for another loop or slot: choose another") from error
             except sqlite3.Error as error:
                 raise as_world_error(error, self._path) from error
             finally:

@@ -43,6 +43,7 @@ class DataFolder:
         self.loops = root / "loops"
         self.run = root / "run"
         self.reserve = root / "reserve"
+        self.worker_lock = root / "worker.lock"
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             version = root / "format"
@@ -79,7 +80,7 @@ class DataFolder:
             return
         with self.reserve.open("wb") as file:
             try:
-                os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+                file.write(bytes(RESERVE_BYTES))
             except OSError:
                 self.reserve.unlink()
 
