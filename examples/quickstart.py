@@ -8,7 +8,6 @@ It speaks to the service through the unmodified Personalizer client, as an exist
 The loop is `playground`, whose rewards are learned two seconds after the decision. Its key is read from
 RANKWARD_PLAYGROUND_KEY, or from `keys.toml` in the service's data folder.
 """
-# ruff: noqa: S311, T201
 
 from __future__ import annotations
 

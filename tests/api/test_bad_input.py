@@ -83,7 +83,7 @@ RANKS: dict[str, tuple[bytes, str, str]] = {
     "an action null": (with_members(actions=[GOOD["actions"][0], None]), RANK, "null"),
     "an action a string": (with_members(actions=["a", "b"]), RANK, "object"),
     "the same id twice": (with_members(actions=request("a", "b", "a")["actions"]), RANK, "same id"),
-    "an id empty": (with_action(id=""), RANK, "length >= 1"),
+    "an id empty": (with_action(id=""), RANK, "id is empty"),
     "an id too long": (with_action(id="x" * 257), RANK, "256"),
     "an id null": (with_action(id=None), RANK, "str"),
     "an id a number": (with_action(id=7), RANK, "str"),

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         (InvalidPolicy("x"), 400, "invalidPolicyConfiguration", None),
         (NotFound("x"), 404, "resourceNotFound", None),
         (NotFound("x", code="FrontEndNotFound"), 404, "frontEndNotFound", None),
-        (Conflict("x"), 409, "badRequest", None),
+        (Conflict("x"), 503, "operationNotAllowed", 1),
         (Unauthorized("x"), 401, "401", None),
         (InvalidPmfError("x"), 409, "modelRankingError", None),
         (LearnerRefusedError("x"), 409, "modelRankingError", None),

@@ -70,3 +70,18 @@ def test_a_namespace_that_comes_late_is_paired_all_the_same(tmp_path: Path) -> N
         await circle.close()
 
     asyncio.run(story())
+
+
+def test_a_loop_without_context_keeps_its_epoch(tmp_path: Path) -> None:
+    """Where there is nothing to pair, features of the actions are not news, however often they come."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        await circle.log.append(decisions(300, b"[]", prefix="bare"))
+        await circle.circle()
+        await circle.log.append(decisions(300, b"[]", prefix="again"))
+        await circle.circle()
+        assert [epoch.epoch_id for epoch in circle.home.catalog.epochs(circle.loop.loop_id)] == [1]
+        await circle.close()
+
+    asyncio.run(story())

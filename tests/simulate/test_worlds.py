@@ -235,5 +235,5 @@ def test_without_scikit_learn_a_data_world_says_what_to_install(monkeypatch: pyt
     datasets._digits.cache_clear()
     monkeypatch.setattr(builtins, "__import__", without)
 
-    with pytest.raises(CallerError, match=r"pip install 'rankward\[worlds\]'"):
+    with pytest.raises(CallerError, match="pip install scikit-learn"):
         _ = make_world("digits").length

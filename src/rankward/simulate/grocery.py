@@ -59,9 +59,9 @@ CUSTOMERS: dict[str, dict[str, Any]] = {
 
 # What each part adds to the reward, in the order of MEALS.
 BY_CUSTOMER = {
-    "jonas": (0.30, 0.55, 0.30, 0.80, 0.55),
-    "mira": (0.80, 0.80, 0.55, 0.30, 0.30),
-    "ada": (0.55, 0.30, 0.80, 0.55, 0.80),
+    "jonas": (0.20, 0.45, 0.20, 0.70, 0.45),
+    "mira": (0.70, 0.70, 0.45, 0.20, 0.20),
+    "ada": (0.45, 0.20, 0.70, 0.45, 0.70),
 }
 BY_PLACE = {
     "road": (0.00, 0.00, 0.05, 0.05, 0.00),

@@ -37,6 +37,7 @@ _IDLE_S = 0.05
 _CHECKPOINT_US = 30_000_000  # while catching up
 _STATUS_US = 1_000_000
 _LETTER_SHARE = 0.01
+_LETTERS_LOOK = 16  # of a settled epoch, one event in so many is looked at
 _LETTERS_SETTLE = 10_000  # events after which a new namespace waits until the epoch is a day old
 _DAY_US = 86_400_000_000
 _SIDES = (0, 1)  # of what `namespace_letters` returns: the context, the actions
@@ -267,25 +268,29 @@ class TrainingService:
             return
         # Each pair has a letter of the context first, and one of an action second.
         known = {(side, pair[side]) for pair in epoch.interactions.pairs for side in _SIDES}
-        for event in events:
-            sides = namespace_letters(event.interaction.context, event.interaction.actions)
-            self._new_letters.update({(side, letter) for side in _SIDES for letter in sides[side]} - known)
-        settled = fold.learned > _LETTERS_SETTLE and self._clock() - epoch.created_us < _DAY_US
-        enough = {letter for letter, count in self._new_letters.items() if count >= _LETTER_SHARE * fold.learned}
-        if not enough or settled:
+        if fold.learned > _LETTERS_SETTLE and self._clock() - epoch.created_us < _DAY_US:
             return
+        step = 1 if fold.learned <= _LETTERS_SETTLE else _LETTERS_LOOK
+        for event in events[::step]:
+            sides = _letters_of(event)
+            letters = {(side, letter) for side in _SIDES for letter in sides[side]} - known
+            for letter in letters:
+                self._new_letters[letter] += step
+        enough = {letter for letter, count in self._new_letters.items() if count >= _LETTER_SHARE * fold.learned}
+        context, action = (frozenset(letter for at, letter in known | enough if at == side) for side in _SIDES)
+        interactions = Interactions(*derive_interactions(context, action))
+        if set(interactions.pairs) == set(epoch.interactions.pairs):
+            return  # without features of the context there is nothing to pair
         self._new_letters.clear()
         if any(each.state == "building" for each in self._catalog.epochs(self._loop.loop_id)):
             return  # to start another would end it before it has caught up, again and again
-        context, action = (frozenset(letter for at, letter in known | enough if at == side) for side in _SIDES)
         started = next_epoch(
             self._loop,
             now_us=self._clock(),
             reason=f"features in a new namespace: {', '.join(sorted({letter for _, letter in enough}))}",
             days=max(1, self._loop.settings.model_retrain_days),
         )
-        # Not left to its first events: they are older than what started it, and may not have it.
-        interactions = Interactions(*derive_interactions(context, action))
+        # The interactions are not left to its first events: they are older than what started it, and may lack it.
         # Where somebody changes the loop at this moment, later events of the namespace will ask again.
         with contextlib.suppress(Conflict):
             self._catalog.update_loop(self._loop, epoch=msgspec.structs.replace(started, interactions=interactions))
@@ -309,8 +314,16 @@ class TrainingService:
 
 
 def _letters(events: Sequence[JoinedEvent]) -> tuple[frozenset[str], frozenset[str]]:
-    found = [namespace_letters(event.interaction.context, event.interaction.actions) for event in events]
+    found = [_letters_of(event) for event in events]
     return frozenset().union(*(context for context, _ in found)), frozenset().union(*(action for _, action in found))
+
+
+def _letters_of(event: JoinedEvent) -> tuple[frozenset[str], frozenset[str]]:
+    """Name an event's namespaces; none, if its features are broken: the learner will say so of it."""
+    try:
+        return namespace_letters(event.interaction.context, event.interaction.actions)
+    except (msgspec.DecodeError, RecursionError):
+        return frozenset(), frozenset()
 
 
 def next_epoch(loop: Loop, *, now_us: TimeUs, reason: str, days: int | None = None) -> Epoch:

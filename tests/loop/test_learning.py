@@ -1,0 +1,50 @@
+"""What the presets learn, in worlds of known rewards: `make bench-learning` in small.
+
+The bars are well below what is measured there: they fall when something is broken, not when something is tuned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from benchmarks.learning import Setting, directly, play, play_full_labels, set_scene, world_scene
+
+from rankward.vw.presets import BALANCED, PERSONALIZER, Preset
+
+BOTH = pytest.mark.parametrize("preset", [BALANCED, PERSONALIZER], ids=lambda preset: preset.name)
+
+
+@BOTH
+def test_probabilities_are_the_learners_own(preset: Preset) -> None:
+    """A user who knows the learner, or comes with a model, must find nothing changed before the floor."""
+    for scene in (world_scene("grocery", 500, seed=1), world_scene("clicks", 500, seed=1, base_rate=0.2)):
+        assert directly(scene, Setting.of(preset)) <= 1e-6
+
+
+def test_balanced_learns_digits() -> None:
+    """Ten actions and no noise, one pass over 1,797 rows: what full labels reach is far from random."""
+    shares = []
+    for seed in (1, 2):
+        scene = set_scene("digits", seed=seed)
+        shares.append(play(scene, Setting.of(BALANCED)).share(play_full_labels(scene).value))
+
+    assert np.mean(shares) > 0.5, shares
+
+
+def test_balanced_learns_from_clicks() -> None:
+    """Rewards are mostly noise, and articles come and go."""
+    scenes = [world_scene("clicks", 10_000, seed=seed, base_rate=0.05) for seed in (1, 2, 3)]
+
+    shares = [play(scene, Setting.of(BALANCED)).share() for scene in scenes]
+
+    assert np.mean(shares) > 0.4, shares
+
+
+@pytest.mark.parametrize(("preset", "goal"), [(BALANCED, 0.96), (PERSONALIZER, 0.86)], ids=lambda each: str(each)[:8])
+def test_grocery_is_learned_within_5000_events(preset: Preset, goal: float) -> None:
+    """It is the first thing that people see, and models are some hundred events old by then."""
+    for seed in (1, 2):
+        played = play(world_scene("grocery", 5000, seed=seed), Setting.of(preset), every=300, behind=300)
+        late_value, late_best = played.value[-1000:].mean(), played.best[-1000:].mean()
+
+        assert late_value > goal * late_best, seed
