@@ -1,0 +1,58 @@
+"""What the service costs, measured against its budgets: `python -m benchmarks [ROW…] [--quick]`, or `make bench`.
+
+Every ratio is of figures taken in turn within one run, so that a slow or busy machine slows both. Nothing is
+asserted: read the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+
+from benchmarks import pipeline, ranking, storage
+from benchmarks.report import Row, describe_machine, say, show
+
+GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
+    "generator": ranking.generator,
+    "rank": ranking.throughput,
+    "core": ranking.one_core,
+    "swap": ranking.swaps,
+    "open": ranking.open_loop,
+    "stages": pipeline.stages,
+    "fresh": pipeline.freshness,
+    "restart": storage.restart,
+    "size": storage.size,
+    "large": storage.large,
+}
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure the service against its budgets."
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"which to measure: {', '.join(GROUPS)}; all but large")
+    parser.add_argument("--quick", action="store_true", help="shorter and rougher: about two minutes")
+    parser.add_argument("--large", action="store_true", help="also with a log of a million events: minutes more")
+    arguments = parser.parse_args()
+    unknown = set(arguments.rows) - set(GROUPS)
+    if unknown:
+        parser.error(f"there is no row {', '.join(sorted(unknown))}: one of {', '.join(GROUPS)}")
+    chosen = arguments.rows or [name for name in GROUPS if name != "large"]
+    if arguments.large and "large" not in chosen:
+        chosen.append("large")
+    print(describe_machine(), flush=True)
+    rows = []
+    for name in chosen:
+        print(f"{name} …", flush=True)
+        started = time.monotonic()
+        for row in GROUPS[name](arguments.quick):
+            say(row)
+            rows.append(row)
+        print(f"  ({time.monotonic() - started:.0f} s)", flush=True)
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()

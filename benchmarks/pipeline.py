@@ -1,0 +1,159 @@
+"""Rows about the way from an event to a model that has learned it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import msgspec
+
+from benchmarks.history import write_history
+from benchmarks.installation import LOOP, installed, scratch
+from benchmarks.load import measure
+from benchmarks.report import Row, at_least
+from rankward.joining.reader import read_joined
+from rankward.joining.reward import RewardDefinition, training_reward
+from rankward.records import JoinedEvent, interactions
+from rankward.settings import Aggregation
+from rankward.vw.learner import context_text
+from rankward.vw.presets import learner_arguments
+from rankward.wiring import Home
+
+EVENTS = 50_000
+
+
+class _Spent(NamedTuple):
+    """What a stage took."""
+
+    seconds: float
+    cpu_s: float
+
+
+def stages(quick: bool) -> Iterator[Row]:
+    """Joining and training, against `vw` reading the same events by itself."""
+    events = EVENTS // 5 if quick else EVENTS
+    with scratch() as folder:
+        master, dsjson = folder / "master", folder / "events.json"
+        write_history(master, events=events)
+        runs: dict[str, list[_Spent]] = {"join": [], "train": [], "vw": []}
+        both_s = []
+        arguments = ""
+        for _ in range(1 if quick else 3):
+            root = folder / "run"
+            shutil.copytree(master, root)
+            runs["join"].append(_finish(_start("join", str(root), str(events))))
+            runs["train"].append(_finish(_start("train", str(root), str(events))))
+            if not arguments:
+                arguments = asyncio.run(write_dsjson(root, dsjson))
+            shutil.rmtree(root)
+            runs["vw"].append(_finish(_start("vw", str(dsjson), arguments)))
+            shutil.copytree(master, root)
+            both = [_start("join", str(root), str(events)), _start("train", str(root), str(events))]
+            both_s.append(max(_finish(stage).seconds for stage in both))
+            shutil.rmtree(root)
+            runs["vw"].append(_finish(_start("vw", str(dsjson), arguments)))
+    rate = {name: events / median(run.seconds for run in found) for name, found in runs.items()}
+    cpu_us = {name: median(run.cpu_s for run in found) / events * 1e6 for name, found in runs.items()}
+    alone = rate["vw"]
+    told = f"vw by itself {alone:,.0f}/s, {cpu_us['vw']:.0f} µs of CPU each"
+    for name, what in (("join", f"joining, {events:,} events of 10 actions"), ("train", "training on them")):
+        measured = f"{rate[name]:,.0f}/s, {cpu_us[name]:.0f} µs of CPU each"
+        yield Row(what, measured, told, f"{rate[name] / alone:.2f}", "", None)
+    in_turn = 1 / (1 / rate["join"] + 1 / rate["train"])
+    yield Row("joining, then training", f"{in_turn:,.0f}/s", told, *at_least(in_turn, alone, 0.8))
+    at_once = events / median(both_s)
+    yield Row("joining and training at once", f"{at_once:,.0f}/s", told, *at_least(at_once, alone, 0.8))
+
+
+def _start(*arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "benchmarks.stages", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+
+
+def _finish(process: subprocess.Popen[bytes]) -> _Spent:
+    try:
+        output, _ = process.communicate(timeout=1200)
+    finally:
+        process.kill()
+    assert process.returncode == 0, f"a stage ended with {process.returncode}"
+    cpu_s, seconds = map(float, output.splitlines())
+    return _Spent(seconds, cpu_s)
+
+
+async def write_dsjson(root: Path, file: Path) -> str:
+    """Write all that is joined as `vw` reads it. Returns the arguments that the epoch trains with."""
+    home = Home(root)
+    loop = home.catalog.loop(LOOP)
+    [epoch] = home.catalog.epochs(loop.loop_id)
+    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
+    reward = RewardDefinition(epoch.default_reward, Aggregation(epoch.reward_aggregation))
+    offset = 0
+    with file.open("w") as lines:
+        while True:
+            events, offset = await read_joined(log, joined, offset, limit=2_000)
+            if not events:
+                break
+            for event in events:
+                lines.write(_dsjson(event, training_reward(event, reward)) + "\n")
+    await log.close()
+    await joined.close()
+    home.close()
+    return learner_arguments(epoch.policy, epoch.interactions, loop.settings.exploration)
+
+
+def _dsjson(event: JoinedEvent, reward: float) -> str:
+    interaction = event.interaction
+    order = [interaction.chosen, *(k for k in range(len(interaction.actions)) if k != interaction.chosen)]
+    head: dict[str, Any] = {
+        "_label_cost": -reward,
+        "_label_probability": interaction.pmf[interaction.chosen],
+        "_label_Action": interaction.chosen + 1,
+        "_labelIndex": interaction.chosen,
+        "Version": "1",
+        "EventId": interaction.event_id,
+        "a": [index + 1 for index in order],
+        "p": [interaction.pmf[index] for index in order],
+        "VWState": {"m": interaction.model_id},
+    }
+    context = context_text(interaction.context, interaction.actions)
+    return f'{msgspec.json.encode(head).decode()[:-1]},"c":{context}}}'
+
+
+def freshness(quick: bool) -> Iterator[Row]:
+    """From the end of a reward wait to the first decision by a model that has learned the event."""
+    with scratch() as folder, installed(folder) as installation:
+        plan = installation.plan(actions=10, seconds=10 if quick else 20, connections=4)
+        started_us = time.time_ns() // 1000
+        measure(msgspec.structs.replace(plan, rate_per_s=50, reward_share=0.5, warmup_s=0))
+        entries = installation.service.entries(LOOP)
+        loop_id = installation.service.loop(LOOP).loop_id
+        learned_to_us = {v.model_id: v.learned_to_us for v in installation.service.home.catalog.versions(loop_id)}
+        decided = [
+            (entry.time_us, interaction.reward_wait_us, learned_to_us.get(interaction.model_id or "", 0))
+            for entry, interaction in interactions(entries)
+        ]
+    waits_s = []
+    index = 0
+    for time_us, wait_us, _ in decided:
+        while index < len(decided) and decided[index][2] < time_us:
+            index += 1
+        if index == len(decided):
+            break
+        if time_us > started_us + 2_000_000:  # the first model has nothing to be published after
+            waits_s.append((decided[index][0] - time_us - wait_us) / 1e6)
+    typical = median(waits_s)
+    yield Row(
+        "reward wait over to new model serving, export frequency 1 s",
+        f"median {typical:.2f} s, longest {max(waits_s):.2f} s",
+        f"{len(waits_s)} events at 50/s",
+        "",
+        "median under 2 s",
+        typical < 2,
+    )
