@@ -143,7 +143,7 @@ class App:
         name = target.operation.name
         loop = ""
         try:
-            self._doors.take_over()
+            self._doors.keep_up()
             loop = self._doors.keys.loop_for(scope["headers"], target.loop)
             service = self._doors.loop(loop)
             body = await read_body(scope["headers"], receive, self._doors.limits.body_bytes)

@@ -39,7 +39,7 @@ class Doors:
         self._joined: dict[str, JoinedLog] = {}
         self._logs: dict[str, EventLog] = {}
         self._gone: list[RankingService] = []  # loops that were deleted, to be let go of
-        self._change_mark = -1
+        self._change_mark = self._change_hint = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
         self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock)
         self.registry = Registry(home.catalog, home.models, log=self.log, joined=self.joined, clock=home.clock)
@@ -77,14 +77,21 @@ class Doors:
             raise NotFound(f"there is no loop {name[:80]!r}", code="FrontEndNotFound")
         return service
 
-    def take_over(self) -> None:
-        """Take over what has changed in the catalog: loops, keys and settings.
+    def keep_up(self) -> None:
+        """Take over what has changed, if the catalog hints that anything has.
 
         Called for every request, so that what one process was told holds in all of them from its answer on.
         Models follow in the background.
         """
+        if self.home.catalog.change_hint() != self._change_hint:
+            self.take_over()
+
+    def take_over(self) -> None:
+        """Take over what has changed in the catalog: loops, keys and settings."""
+        hint = self.home.catalog.change_hint()
         mark = self.home.catalog.change_mark()
         if mark == self._change_mark:
+            self._change_hint = hint
             return
         self.keys = KeyRing(self.home.catalog.keys())
         loops = {loop.name: loop for loop in self.home.catalog.loops()}
@@ -96,7 +103,7 @@ class Doors:
                 self.ranking[name].loop = loop
             else:
                 self.ranking[name] = self._serve(loop)
-        self._change_mark = mark
+        self._change_mark, self._change_hint = mark, hint
 
     def _serve(self, loop: Loop) -> RankingService:
         catalog, loop_id = self.home.catalog, loop.loop_id

@@ -237,7 +237,13 @@ class Catalog(Protocol):
     """
 
     def change_mark(self) -> int:
-        """Return a number that differs after another process has changed anything. Cheap enough to poll."""
+        """Return a number that differs after anything was changed, by whomever. Cheap enough to poll."""
+
+    def change_hint(self) -> int:
+        """Return a number that differs after anything was changed, cheap enough to ask for on every request.
+
+        A change whose process died before it could give the hint is seen in `change_mark` only.
+        """
 
     def loops(self) -> Sequence[Loop]:
         """Return every loop, by name."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import secrets
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,6 +95,7 @@ _epoch = msgspec.json.Decoder(Epoch)
 _version = msgspec.json.Decoder(ModelVersion)
 _aside = msgspec.json.Decoder(SetAside)
 _encode = msgspec.json.Encoder().encode
+_HINT = struct.Struct("<Q")
 
 
 class SqliteCatalog:
@@ -105,6 +109,7 @@ class SqliteCatalog:
         """
         self._path = path
         self._lock = threading.Lock()
+        self._hint = _mapped(path.with_suffix(".hint"))
         try:
             self._connection = connect(path, must_exist=False)
             with self._change() as connection:
@@ -126,6 +131,8 @@ class SqliteCatalog:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
                 self._connection.execute("COMMIT")
+                # Random, not counted: two that count at once could arrive at the same number.
+                _HINT.pack_into(self._hint, 0, secrets.randbits(64))
             except sqlite3.IntegrityError as error:
                 what = "key" if "key.digest" in str(error) else "name"
                 raise Conflict(f"the {what} is in use already, for another loop or slot: choose another") from error
@@ -147,6 +154,12 @@ class SqliteCatalog:
         [[mark]] = self._rows("PRAGMA data_version")
         # The first number moves with the changes of other connections only, the second with our own.
         return int(mark) << 40 | self._connection.total_changes
+
+    def change_hint(self) -> int:
+        """See `ports.Catalog`."""
+        # Read from mapped memory: to ask SQLite would let go of the interpreter, and wait to get it back.
+        [hint] = _HINT.unpack_from(self._hint, 0)
+        return int(hint)
 
     def loops(self) -> Sequence[Loop]:
         """See `ports.Catalog`."""
@@ -276,6 +289,19 @@ class SqliteCatalog:
         """See `ports.Catalog`."""
         with self._lock:
             self._connection.close()
+            self._hint.close()
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    """Map the file that says when to look at the catalog again. It may be deleted while nothing runs."""
+    try:
+        with path.open("ab") as file:
+            if file.tell() < _HINT.size:
+                file.write(bytes(_HINT.size))
+        with path.open("r+b") as file:
+            return mmap.mmap(file.fileno(), _HINT.size)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be used: {error}") from error
 
 
 def _as_loop(row: Sequence[Any]) -> Loop:

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
@@ -100,6 +100,7 @@ class SqliteEventLog:
         self._closing = False
         self._writer: threading.Thread | None = None
         self._live: LiveSegment | None = None  # the writer's own connection
+        self._writer_lock: int | None = None  # the writer's own descriptor of the append lock
         with self._locked(_APPEND_LOCK), _translated(folder):
             self._segments.refresh()
             if not self._segments.paths:
@@ -189,19 +190,21 @@ class SqliteEventLog:
                 with contextlib.suppress(RuntimeError):
                     request.done(outcome)
         self._forget_live()
+        if self._writer_lock is not None:
+            os.close(self._writer_lock)
 
     def _commit(self, batch: Sequence[_Request]) -> Sequence[Sequence[AppendResult] | RankwardError]:
         try:
-            with self._locked(_APPEND_LOCK):
-                live = self._begin()
+            with self._append_locked():
+                live, offset, last_us = self._begin()
                 try:
-                    offset, last_us = live.tail()
+                    fresh = self._fresh_keys(live, batch)
                     now_us = max(last_us, self._clock())
                     outcomes: list[Sequence[AppendResult]] = []
                     for request in batch:
                         results = []
                         for record, row in zip(request.records, request.rows, strict=True):
-                            result = self._insert(live, request, record, row, offset, now_us)
+                            result = self._insert(live, request, record, row, offset, now_us, fresh)
                             offset += isinstance(result, Appended)
                             results.append(result)
                         outcomes.append(results)
@@ -214,15 +217,39 @@ class SqliteEventLog:
             return [_as_ours(error, self.folder)] * len(batch)
         return outcomes
 
-    def _begin(self) -> LiveSegment:
-        """Begin a transaction on the segment that is appended to now."""
+    def _fresh_keys(self, live: LiveSegment, batch: Sequence[_Request]) -> set[int]:
+        """Of the keys that may have been used before, find those that have not, with one question for all."""
+        asked: set[int] = set()
+        twice: set[int] = set()
+        for request in batch:
+            if request.once:
+                for row in request.rows:
+                    if row.event_key is not None and request.live_first == live.first:
+                        (twice if row.event_key in asked or row.event_key in request.known else asked).add(
+                            row.event_key
+                        )
+        return asked - twice - live.known_keys(asked) if asked else asked
+
+    def _begin(self) -> tuple[LiveSegment, Offset, TimeUs]:
+        """Begin a transaction on the segment that is appended to now, and say where it ends."""
         while True:
             if self._live is None:
                 self._live = self._open_live()
-            self._live.begin()
+            offset, last_us = self._live.begin()
             if not self._live.closed:
-                return self._live
+                return self._live, offset, last_us
             self._forget_live()
+
+    @contextlib.contextmanager
+    def _append_locked(self) -> Iterator[None]:
+        """Hold the append lock, in the writer thread, by a descriptor of its own that stays open."""
+        if self._writer_lock is None:
+            self._writer_lock = os.open(self.folder / _APPEND_LOCK, os.O_RDWR | os.O_CLOEXEC)
+        fcntl.flock(self._writer_lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._writer_lock, fcntl.LOCK_UN)
 
     def _forget_live(self) -> None:
         if self._live is not None:
@@ -242,9 +269,16 @@ class SqliteEventLog:
         raise StoreUnavailable(f"{self.folder} has no segment to append to: restore it from a backup")
 
     def _insert(
-        self, live: LiveSegment, request: _Request, record: Record, row: Row, offset: Offset, now_us: TimeUs
+        self,
+        live: LiveSegment,
+        request: _Request,
+        record: Record,
+        row: Row,
+        offset: Offset,
+        now_us: TimeUs,
+        fresh: Collection[int],
     ) -> AppendResult:
-        if not request.once or row.event_key is None:
+        if not request.once or row.event_key is None or row.event_key in fresh:
             live.insert(offset, now_us, row)
             return Appended(offset, now_us)
         assert isinstance(record, Interaction), "only interactions have an event key"

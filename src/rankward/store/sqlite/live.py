@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -45,7 +45,14 @@ _INSERT_SEGMENT = "INSERT INTO segment (first, time_us, closed) VALUES (?, ?, 0)
 _SELECT_SEGMENT = "SELECT first, time_us, closed FROM segment"
 _CLOSE_SEGMENT = "UPDATE segment SET closed = 1"
 _SELECT_LAST = "SELECT offset, time_us FROM entry ORDER BY offset DESC LIMIT 1"
-_INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?)"
+_SELECT_BEGINNING = (
+    "SELECT closed, (SELECT max(offset) FROM entry), (SELECT time_us FROM entry ORDER BY offset DESC LIMIT 1) "
+    "FROM segment"
+)
+_INSERT_ENTRIES = "INSERT INTO entry VALUES "
+_ENTRY_VALUES = "(?, ?, ?, ?, ?, ?)"
+_ROWS_TOGETHER = 64
+_SELECT_KNOWN = "SELECT DISTINCT event_key FROM entry WHERE event_key IN ({})"
 _SELECT_ENTRIES = "SELECT offset, time_us, body, actions FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
 _SELECT_ROWS = "SELECT time_us, event_key, reward_wait_us, body, actions FROM entry ORDER BY offset"
 _LOCATE = (
@@ -147,6 +154,8 @@ class LiveSegment:
         self._part_numbers: OrderedDict[Action, int] = OrderedDict()
         self._seen_once: OrderedDict[Action, None] = OrderedDict()
         self._parts: dict[int, Action] = {}
+        self._inserted: list[tuple[object, ...]] = []  # entries not written yet
+        self._inserted_keys: set[int] = set()
         self._offers: dict[bytes, tuple[Action, ...]] = {}
 
     def _open(self) -> None:
@@ -164,10 +173,16 @@ class LiveSegment:
         if version != FORMAT:
             raise StoreUnavailable(f"{self.path} has format {version}, this rankward knows {FORMAT}: use the newer one")
 
-    def begin(self) -> None:
-        """Start writing. The append lock keeps other writers away."""
+    def begin(self) -> tuple[Offset, TimeUs]:
+        """Start writing. The append lock keeps other writers away.
+
+        Returns:
+            The offset that the next entry will have, and the time of the last one.
+        """
         self._connection.execute("BEGIN IMMEDIATE")
-        self.closed = self.is_closed()
+        closed, last, last_us = self._connection.execute(_SELECT_BEGINNING).fetchone()
+        self.closed = bool(closed)
+        return (self.first, self._before_us) if last is None else (last + 1, last_us)
 
     def is_closed(self) -> bool:
         """Whether the file says by now that nothing is appended here any more."""
@@ -175,12 +190,28 @@ class LiveSegment:
 
     def commit(self) -> None:
         """Flush what was written to the disk."""
+        self._write()
         self._connection.execute("COMMIT")
+
+    def _write(self) -> None:
+        """Write the entries that were inserted, many in one statement.
+
+        Each statement lets go of the interpreter, and has to wait for the thread that answers requests to get
+        it back.
+        """
+        for begin in range(0, len(self._inserted), _ROWS_TOGETHER):
+            rows = self._inserted[begin : begin + _ROWS_TOGETHER]
+            values = [value for row in rows for value in row]
+            self._connection.execute(_INSERT_ENTRIES + ", ".join([_ENTRY_VALUES] * len(rows)), values)
+        self._inserted.clear()
+        self._inserted_keys.clear()
 
     def rollback(self) -> None:
         """Undo what was written since `begin`."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+        self._inserted.clear()
+        self._inserted_keys.clear()
         self._part_numbers.clear()  # their rows may be gone
         self._parts.clear()
         self._offers.clear()
@@ -195,9 +226,16 @@ class LiveSegment:
         return (last[0] + 1, last[1]) if last else (self.first, self._before_us)
 
     def insert(self, offset: Offset, time_us: TimeUs, row: Row) -> None:
-        """Add an entry."""
+        """Add an entry. It is written with the next commit."""
         actions = None if row.actions is None else _encode([self._part(action) for action in row.actions])
-        self._connection.execute(_INSERT_ENTRY, (offset, time_us, row.event_key, row.reward_wait_us, row.body, actions))
+        self._inserted.append((offset, time_us, row.event_key, row.reward_wait_us, row.body, actions))
+        if row.event_key is not None:
+            self._inserted_keys.add(row.event_key)
+
+    def known_keys(self, keys: Collection[int]) -> set[int]:
+        """Tell which of these keys of event ids some interaction here has."""
+        query = _SELECT_KNOWN.format(",".join("?" * len(keys)))
+        return {key for (key,) in self._connection.execute(query, [*keys])}
 
     def _part(self, action: Action) -> int | Action:
         """Return the number of an action that recurs; an action seen for the first time is written out.
@@ -266,6 +304,8 @@ class LiveSegment:
             ended_us: their waits end at this time or later.
             limit: find the newest, and at most so many.
         """
+        if key in self._inserted_keys:
+            self._write()
         query = self._connection.execute(_LOCATE, (key, before, ended_us, limit))
         return [Located(*row) for row in query.fetchall()]
 
