@@ -15,7 +15,7 @@ import os
 import sqlite3
 import threading
 from bisect import bisect_left, bisect_right
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -219,16 +219,15 @@ class SqliteEventLog:
 
     def _fresh_keys(self, live: LiveSegment, batch: Sequence[_Request]) -> set[int]:
         """Of the keys that may have been used before, find those that have not, with one question for all."""
-        asked: set[int] = set()
-        twice: set[int] = set()
-        for request in batch:
-            if request.once:
-                for row in request.rows:
-                    if row.event_key is not None and request.live_first == live.first:
-                        (twice if row.event_key in asked or row.event_key in request.known else asked).add(
-                            row.event_key
-                        )
-        return asked - twice - live.known_keys(asked) if asked else asked
+        counts = Counter(row.event_key for request in batch for row in request.rows)
+        asked = {
+            row.event_key
+            for request in batch
+            if request.once and request.live_first == live.first
+            for row in request.rows
+            if row.event_key is not None and counts[row.event_key] == 1 and row.event_key not in request.known
+        }
+        return asked - live.known_keys(asked) if asked else asked
 
     def _begin(self) -> tuple[LiveSegment, Offset, TimeUs]:
         """Begin a transaction on the segment that is appended to now, and say where it ends."""
