@@ -14,12 +14,9 @@ import logging
 import os
 import sqlite3
 import threading
-from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 
@@ -34,20 +31,17 @@ from rankward.records import (
     Record,
     TimeUs,
 )
-from rankward.store.ports import LOOKUP_BACK_US, LOOKUP_NEWEST, Located, LogExtent, Lookup
-from rankward.store.sqlite.codec import Row, event_key, to_row
-from rankward.store.sqlite.live import LiveSegment, as_world_error, create_live, live_files, os_error_as_ours
-from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder, write_sealed
+from rankward.store.ports import LOOKUP_NEWEST, Located, LogExtent, Lookup
+from rankward.store.sqlite.codec import Row, to_row
+from rankward.store.sqlite.live import LiveSegment, as_world_error, create_live, os_error_as_ours
+from rankward.store.sqlite.sealed import SealedSegment, sync_folder, write_sealed
+from rankward.store.sqlite.segments import REPEAT_GRACE_US, LiveView, Segments, unlink_live
 
 logger = logging.getLogger(__name__)
 
-REPEAT_GRACE_US = 3_600_000_000  # a Rank may be repeated for its reward wait and this long
 _COMMIT_RECORDS = 256  # at most this many records share a transaction
-_LOOKS = 8  # how often files may vanish under one reading before that is an error
 _APPEND_LOCK = "append.lock"  # whoever writes to the live segment, or puts another in its place
 _HOUSEKEEPING_LOCK = "housekeeping.lock"  # whoever seals or drops segments
-
-T = TypeVar("T")
 
 
 class SealPolicy(msgspec.Struct, frozen=True):
@@ -92,7 +86,7 @@ class SqliteEventLog:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (_APPEND_LOCK, _HOUSEKEEPING_LOCK):  # now, as there may be no room when they are needed
             (folder / name).touch(mode=0o600)
-        self._segments = _Segments(folder)
+        self._segments = Segments(folder)
         self._reading = threading.Lock()
         self._queue: deque[_Request] = deque()
         self._pending = 0
@@ -356,7 +350,7 @@ class SqliteEventLog:
         self._drop(lambda segment: segment.end <= end)
         return end
 
-    def _drop(self, condition: Callable[[SealedSegment | _Live], bool]) -> None:
+    def _drop(self, condition: Callable[[SealedSegment | LiveView], bool]) -> None:
         with self._locked(_HOUSEKEEPING_LOCK), self._reading, _translated(self.folder):
             self._segments.refresh()
             self._segments.drop(condition)
@@ -391,7 +385,7 @@ class SqliteEventLog:
                     return end
                 for path in sorted(self.folder.glob("*.live")):
                     if path > live.path:  # of a rotation that did not finish
-                        _unlink_live(path)
+                        unlink_live(path)
                 # The new one is complete before the old one is closed; while the old one is open, it counts.
                 create_live(self._live_path(end), first=end, time_us=last_us)
                 sync_folder(self.folder)
@@ -413,7 +407,7 @@ class SqliteEventLog:
             live.close()
         with self._reading:
             self._segments.refresh()
-        _unlink_live(path)
+        unlink_live(path)
 
     async def close(self) -> None:
         """See `ports.EventLog`."""
@@ -424,11 +418,6 @@ class SqliteEventLog:
             await asyncio.to_thread(self._writer.join)
         with self._reading:
             self._segments.close()
-
-
-def _unlink_live(path: Path) -> None:
-    for file in live_files(path):
-        file.unlink(missing_ok=True)
 
 
 def _as_ours(error: sqlite3.Error | OSError | RankwardError, folder: Path) -> RankwardError:
@@ -445,183 +434,3 @@ def _translated(folder: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise _as_ours(error, folder) from error
-
-
-class _Gap(Exception):
-    """Entries are missing between two segments: one was sealed while the folder was listed, or is lost."""
-
-
-class _Live(LiveSegment):
-    """A live segment as readers see it: its end moves."""
-
-    longest_wait_us = 1 << 62  # not known while it is written: always worth a look
-
-    @property
-    def end(self) -> Offset:
-        return self.tail()[0]
-
-    @property
-    def last_time_us(self) -> TimeUs:
-        return self.tail()[1]
-
-
-class _Segments:
-    """This process's view of the folder, for reading. Guarded by the log's reading lock."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.paths: list[Path] = []
-        self._open: dict[Path, SealedSegment | _Live] = {}
-        self._reaches: list[TimeUs] | None = None  # None: not known for these paths
-        self._held = Held()
-
-    def refresh(self) -> None:
-        """Look at the folder again."""
-        self.paths = self._again_when_moved(self._listed, refresh=False)
-        self._reaches = None
-        for gone in self._open.keys() - set(self.paths):
-            self._open.pop(gone).close()
-
-    def _again_when_moved(self, look: Callable[[], T], *, refresh: bool = True) -> T:
-        """Look once more when segments were sealed or dropped under our eyes, by whichever process."""
-        for _ in range(_LOOKS):
-            try:
-                return look()
-            except (FileNotFoundError, _Gap):
-                if refresh:
-                    self.refresh()
-        try:
-            return look()
-        except _Gap as gap:
-            raise StoreUnavailable(f"{self._folder} lacks {gap}: restore it from a backup") from gap
-
-    def _listed(self) -> list[Path]:
-        by_first: dict[str, Path] = {}
-        for path in sorted(self._folder.iterdir()):
-            if path.suffix in {".live", ".seg"}:
-                # Of one stretch, the sealed file comes later in the order, and counts.
-                by_first[path.stem] = path
-        paths = [by_first[stem] for stem in sorted(by_first)]
-        # A segment made by a rotation that did not finish does not count yet.
-        while len(paths) > 1 and paths[-1].suffix == paths[-2].suffix == ".live" and not self._is_closed(paths[-2]):
-            paths.pop()
-        return paths
-
-    def _is_closed(self, path: Path) -> bool:
-        segment = _Live(path)
-        try:
-            return segment.is_closed()
-        finally:
-            segment.close()
-
-    def _at(self, index: int) -> SealedSegment | _Live:
-        path = self.paths[index]
-        segment = self._open.get(path)
-        if segment is None:
-            segment = _Live(path) if path.suffix == ".live" else SealedSegment(path, self._held)
-            self._open[path] = segment
-        return segment
-
-    def _firsts(self) -> list[Offset]:
-        return [int(path.stem) for path in self.paths]
-
-    def read(self, start: Offset, limit: int) -> list[LogEntry]:
-        def look() -> list[LogEntry]:
-            entries = self._read(start, limit)
-            if len(entries) < limit and self._has_moved_on():
-                self.refresh()
-                entries = self._read(start, limit)
-            return entries
-
-        return self._again_when_moved(look)
-
-    def _has_moved_on(self) -> bool:
-        """Whether what we hold for the last segment has been closed, so that there is a newer one."""
-        last = self._at(len(self.paths) - 1)
-        return not isinstance(last, _Live) or last.is_closed()
-
-    def _read(self, start: Offset, limit: int) -> list[LogEntry]:
-        entries: list[LogEntry] = []
-        firsts = self._firsts()
-        following = max(start, firsts[0])
-        for index in range(bisect_right(firsts, following) - 1, len(firsts)):
-            part = self._at(index).read(following, limit - len(entries))
-            if part and part[0].offset != following:
-                raise _Gap(f"the entries {following} to {part[0].offset - 1}")
-            entries += part
-            following += len(part)
-            if len(entries) >= limit:
-                break
-        return entries
-
-    def _waiting(self, ended_us: TimeUs) -> Iterator[int]:
-        """Return the indexes, newest first, of segments that may hold waits which end at a time or later."""
-        if self._reaches is None:
-            segments = map(self._at, range(len(self.paths)))
-            self._reaches = list(accumulate((each.last_time_us + each.longest_wait_us for each in segments), max))
-        return reversed(range(bisect_left(self._reaches, ended_us), len(self.paths)))
-
-    def locate(self, lookups: Sequence[Lookup]) -> list[list[Located]]:
-        return self._again_when_moved(lambda: [self._locate(lookup) for lookup in lookups])
-
-    def _locate(self, lookup: Lookup) -> list[Located]:
-        key = event_key(lookup.event_id)
-        ended_us = lookup.time_us - LOOKUP_BACK_US
-        found: list[Located] = []
-        for index in self._waiting(ended_us):
-            if int(self.paths[index].stem) < lookup.before and len(found) < LOOKUP_NEWEST:
-                found += self._at(index).locate(
-                    key, before=lookup.before, ended_us=ended_us, limit=LOOKUP_NEWEST - len(found)
-                )
-        return found[::-1]
-
-    def locate_before_live(self, keys: Sequence[int], now_us: TimeUs) -> tuple[dict[int, Sequence[Located]], Offset]:
-        """Look for event keys, newest first, in the segments before the last whose events may come again."""
-        return self._again_when_moved(lambda: self._locate_before_live(keys, now_us))
-
-    def _locate_before_live(self, keys: Sequence[int], now_us: TimeUs) -> tuple[dict[int, Sequence[Located]], Offset]:
-        found: dict[int, Sequence[Located]] = {}
-        live_first = int(self.paths[-1].stem)
-        for index in self._waiting(now_us - REPEAT_GRACE_US):
-            if index == len(self.paths) - 1:
-                continue
-            for key in keys:
-                places = self._at(index).locate(key, before=live_first, ended_us=0, limit=LOOKUP_NEWEST)
-                if places:
-                    found[key] = [*found.get(key, ()), *places]
-        return found, live_first
-
-    def live_fill(self) -> tuple[Offset, Offset, TimeUs]:
-        """Return the last segment's first offset, end, and the time of its first entry."""
-        segment = self._at(len(self.paths) - 1)
-        entries = segment.read(segment.first, 1)
-        return segment.first, segment.end, entries[0].time_us if entries else 0
-
-    def extent(self) -> LogExtent:
-        last = self._at(len(self.paths) - 1)
-        end = last.end
-        first = int(self.paths[0].stem)
-        return LogExtent(first=min(first, end), end=end, last_time_us=last.last_time_us)
-
-    def checkpoint(self) -> None:
-        last = self._at(len(self.paths) - 1)
-        if isinstance(last, _Live):
-            last.checkpoint()
-
-    def drop(self, condition: Callable[[SealedSegment | _Live], bool]) -> None:
-        """Unlink the oldest segments for as long as the condition holds; never the last."""
-        dropped = False
-        while len(self.paths) > 1 and condition(self._at(0)):
-            path = self.paths.pop(0)
-            self._open.pop(path).close()
-            self._reaches = None
-            path.with_suffix(".seg").unlink(missing_ok=True)
-            _unlink_live(path.with_suffix(".live"))
-            dropped = True
-        if dropped:
-            sync_folder(self._folder)
-
-    def close(self) -> None:
-        for segment in self._open.values():
-            segment.close()
-        self._open.clear()

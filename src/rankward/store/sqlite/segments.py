@@ -1,0 +1,219 @@
+"""The segments of an event log as one process sees them: read, located in, counted, dropped."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TypeVar
+
+from rankward.errors import StoreUnavailable
+from rankward.records import (
+    LogEntry,
+    Offset,
+    TimeUs,
+)
+from rankward.store.ports import LOOKUP_BACK_US, LOOKUP_NEWEST, Located, LogExtent, Lookup
+from rankward.store.sqlite.codec import event_key
+from rankward.store.sqlite.live import LiveSegment, live_files
+from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder
+
+REPEAT_GRACE_US = 3_600_000_000  # a Rank may be repeated for its reward wait and this long
+_LOOKS = 8  # how often files may vanish under one reading before that is an error
+
+T = TypeVar("T")
+
+
+def unlink_live(path: Path) -> None:
+    """Remove the files of a live segment. They need not be there."""
+    for file in live_files(path):
+        file.unlink(missing_ok=True)
+
+
+class _Gap(Exception):
+    """Entries are missing between two segments: one was sealed while the folder was listed, or is lost."""
+
+
+class LiveView(LiveSegment):
+    """A live segment as readers see it: its end moves."""
+
+    longest_wait_us = 1 << 62  # not known while it is written: always worth a look
+
+    @property
+    def end(self) -> Offset:
+        """The offset that the next entry will have."""
+        return self.tail()[0]
+
+    @property
+    def last_time_us(self) -> TimeUs:
+        """The time of the last entry."""
+        return self.tail()[1]
+
+
+class Segments:
+    """This process's view of the folder, for reading. Guarded by the log's reading lock."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.paths: list[Path] = []
+        self._open: dict[Path, SealedSegment | LiveView] = {}
+        self._reaches: list[TimeUs] | None = None  # None: not known for these paths
+        self._held = Held()
+
+    def refresh(self) -> None:
+        """Look at the folder again."""
+        self.paths = self._again_when_moved(self._listed, refresh=False)
+        self._reaches = None
+        for gone in self._open.keys() - set(self.paths):
+            self._open.pop(gone).close()
+
+    def _again_when_moved(self, look: Callable[[], T], *, refresh: bool = True) -> T:
+        """Look once more when segments were sealed or dropped under our eyes, by whichever process."""
+        for _ in range(_LOOKS):
+            try:
+                return look()
+            except (FileNotFoundError, _Gap):
+                if refresh:
+                    self.refresh()
+        try:
+            return look()
+        except _Gap as gap:
+            raise StoreUnavailable(f"{self._folder} lacks {gap}: restore it from a backup") from gap
+
+    def _listed(self) -> list[Path]:
+        by_first: dict[str, Path] = {}
+        for path in sorted(self._folder.iterdir()):
+            if path.suffix in {".live", ".seg"}:
+                # Of one stretch, the sealed file comes later in the order, and counts.
+                by_first[path.stem] = path
+        paths = [by_first[stem] for stem in sorted(by_first)]
+        # A segment made by a rotation that did not finish does not count yet.
+        while len(paths) > 1 and paths[-1].suffix == paths[-2].suffix == ".live" and not self._is_closed(paths[-2]):
+            paths.pop()
+        return paths
+
+    def _is_closed(self, path: Path) -> bool:
+        segment = LiveView(path)
+        try:
+            return segment.is_closed()
+        finally:
+            segment.close()
+
+    def _at(self, index: int) -> SealedSegment | LiveView:
+        path = self.paths[index]
+        segment = self._open.get(path)
+        if segment is None:
+            segment = LiveView(path) if path.suffix == ".live" else SealedSegment(path, self._held)
+            self._open[path] = segment
+        return segment
+
+    def _firsts(self) -> list[Offset]:
+        return [int(path.stem) for path in self.paths]
+
+    def read(self, start: Offset, limit: int) -> list[LogEntry]:
+        """See `ports.EventLog.read`."""
+
+        def look() -> list[LogEntry]:
+            entries = self._read(start, limit)
+            if len(entries) < limit and self._has_moved_on():
+                self.refresh()
+                entries = self._read(start, limit)
+            return entries
+
+        return self._again_when_moved(look)
+
+    def _has_moved_on(self) -> bool:
+        """Whether what we hold for the last segment has been closed, so that there is a newer one."""
+        last = self._at(len(self.paths) - 1)
+        return not isinstance(last, LiveView) or last.is_closed()
+
+    def _read(self, start: Offset, limit: int) -> list[LogEntry]:
+        entries: list[LogEntry] = []
+        firsts = self._firsts()
+        following = max(start, firsts[0])
+        for index in range(bisect_right(firsts, following) - 1, len(firsts)):
+            part = self._at(index).read(following, limit - len(entries))
+            if part and part[0].offset != following:
+                raise _Gap(f"the entries {following} to {part[0].offset - 1}")
+            entries += part
+            following += len(part)
+            if len(entries) >= limit:
+                break
+        return entries
+
+    def _waiting(self, ended_us: TimeUs) -> Iterator[int]:
+        """Return the indexes, newest first, of segments that may hold waits which end at a time or later."""
+        if self._reaches is None:
+            segments = map(self._at, range(len(self.paths)))
+            self._reaches = list(accumulate((each.last_time_us + each.longest_wait_us for each in segments), max))
+        return reversed(range(bisect_left(self._reaches, ended_us), len(self.paths)))
+
+    def locate(self, lookups: Sequence[Lookup]) -> list[list[Located]]:
+        """See `ports.EventLog.locate`."""
+        return self._again_when_moved(lambda: [self._locate(lookup) for lookup in lookups])
+
+    def _locate(self, lookup: Lookup) -> list[Located]:
+        key = event_key(lookup.event_id)
+        ended_us = lookup.time_us - LOOKUP_BACK_US
+        found: list[Located] = []
+        for index in self._waiting(ended_us):
+            if int(self.paths[index].stem) < lookup.before and len(found) < LOOKUP_NEWEST:
+                found += self._at(index).locate(
+                    key, before=lookup.before, ended_us=ended_us, limit=LOOKUP_NEWEST - len(found)
+                )
+        return found[::-1]
+
+    def locate_before_live(self, keys: Sequence[int], now_us: TimeUs) -> tuple[dict[int, Sequence[Located]], Offset]:
+        """Look for event keys, newest first, in the segments before the last whose events may come again."""
+        return self._again_when_moved(lambda: self._locate_before_live(keys, now_us))
+
+    def _locate_before_live(self, keys: Sequence[int], now_us: TimeUs) -> tuple[dict[int, Sequence[Located]], Offset]:
+        found: dict[int, Sequence[Located]] = {}
+        live_first = int(self.paths[-1].stem)
+        for index in self._waiting(now_us - REPEAT_GRACE_US):
+            if index == len(self.paths) - 1:
+                continue
+            for key in keys:
+                places = self._at(index).locate(key, before=live_first, ended_us=0, limit=LOOKUP_NEWEST)
+                if places:
+                    found[key] = [*found.get(key, ()), *places]
+        return found, live_first
+
+    def live_fill(self) -> tuple[Offset, Offset, TimeUs]:
+        """Return the last segment's first offset, end, and the time of its first entry."""
+        segment = self._at(len(self.paths) - 1)
+        entries = segment.read(segment.first, 1)
+        return segment.first, segment.end, entries[0].time_us if entries else 0
+
+    def extent(self) -> LogExtent:
+        """See `ports.EventLog.extent`."""
+        last = self._at(len(self.paths) - 1)
+        end = last.end
+        first = int(self.paths[0].stem)
+        return LogExtent(first=min(first, end), end=end, last_time_us=last.last_time_us)
+
+    def checkpoint(self) -> None:
+        """Move what is in the live segment's write-ahead log to its place."""
+        last = self._at(len(self.paths) - 1)
+        if isinstance(last, LiveView):
+            last.checkpoint()
+
+    def drop(self, condition: Callable[[SealedSegment | LiveView], bool]) -> None:
+        """Unlink the oldest segments for as long as the condition holds; never the last."""
+        dropped = False
+        while len(self.paths) > 1 and condition(self._at(0)):
+            path = self.paths.pop(0)
+            self._open.pop(path).close()
+            self._reaches = None
+            path.with_suffix(".seg").unlink(missing_ok=True)
+            unlink_live(path.with_suffix(".live"))
+            dropped = True
+        if dropped:
+            sync_folder(self._folder)
+
+    def close(self) -> None:
+        """Let go of all files."""
+        for segment in self._open.values():
+            segment.close()
+        self._open.clear()
