@@ -63,6 +63,8 @@ async def run_trainer(root: Path, loop_name: str, epoch_id: int) -> None:
     loop = home.catalog.loop(loop_name)
     lock = FolderLock(home.folder.mark(loop.loop_id, epoch_id).with_suffix(".lock"))
     while not lock.take():  # the one before may still be on its way out
+        if stop.is_set():
+            return
         await asyncio.sleep(0.05)
     log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
     try:

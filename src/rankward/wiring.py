@@ -23,7 +23,7 @@ from rankward.settings import LoopSettings
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.event_log import SqliteEventLog
-from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FolderLock
+from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.sealed import sync_folder
@@ -52,10 +52,11 @@ class Home:
         Raises:
             StoreUnavailable: it cannot be used.
         """
-        self.folder = DataFolder(root)
         self.clock = clock
         self._pending_appends = pending_appends
-        self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
+        with opening(root):  # others may open the same new folder at this moment
+            self.folder = DataFolder(root)
+            self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
         self.models = FileModelStore(self.folder.loops)
         self.board = FileBoard(self.folder.loops)
 
@@ -145,8 +146,9 @@ class Home:
         Args:
             busy: ids of loops whose files are still in use.
         """
+        paths = list(self.folder.loops.iterdir())  # first: of a loop that is made meanwhile, the catalog must know
         kept = {loop.loop_id for loop in self.catalog.loops()} | set(busy)
-        for path in self.folder.loops.iterdir():
+        for path in paths:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -211,6 +213,10 @@ class Home:
             environment: `RANKWARD_ADMIN_KEY`, `RANKWARD_API_KEY` and `RANKWARD_API_KEY2` set those keys, at every
                 start.
         """
+        with opening(self.folder.root):
+            self._furnish(environment)
+
+    def _furnish(self, environment: Mapping[str, str]) -> None:
         stored = self.catalog.keys()
         known = {(key.loop, key.slot): key.digest for key in stored}
         loops = {loop.name for loop in self.catalog.loops()}

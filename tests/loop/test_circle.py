@@ -162,6 +162,8 @@ def test_a_trainer_that_is_stopped_anywhere_ends_with_the_same_weights(
         await circle.circle()
         version = newest_version(circle)
         assert version.learned == 260
+        versions = circle.home.catalog.versions(circle.loop.loop_id)
+        assert max(v.joined_offset for v in versions if v.resumable) >= 250, "it can go on from near the end"
         assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
         await circle.close()
 

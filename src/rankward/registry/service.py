@@ -115,7 +115,9 @@ class Registry:
                 start=joined_end,
                 since_us=0,
             )
-            return self._catalog.update_loop(served, epoch=epoch, retire=True)
+            written = self._catalog.update_loop(served, epoch=epoch, retire=True)
+            self.version(loop, version.model_id)  # from here on it is kept; it must not have gone just before
+            return written
 
         return await change_loop(self._catalog, name, once)
 

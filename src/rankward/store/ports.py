@@ -312,8 +312,12 @@ class Catalog(Protocol):
     def versions(self, loop_id: str) -> Sequence[ModelVersion]:
         """Return the versions of a loop, newest first."""
 
-    def forget_version(self, model_id: ModelId, loop_id: str) -> None:
-        """Remove a version from the list."""
+    def forget_version(self, model_id: ModelId, loop_id: str) -> bool:
+        """Remove a version from the list, unless it serves or an active epoch goes on from it.
+
+        Returns:
+            Whether it is gone, so that its bytes may go too.
+        """
 
     def set_aside(self, event: SetAside) -> None:
         """Record an event that learning passes over. Recording it again changes nothing."""

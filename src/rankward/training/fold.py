@@ -70,16 +70,18 @@ class Fold:
         self._learner = Learner(self._arguments, checkpoint.model)
         self.exact = parse_policy(epoch.policy).resumes_exactly
         self.offset = checkpoint.joined_offset
+        self._block = checkpoint.joined_offset // RELOAD_EVERY  # the stretch between two reloads that it stands in
         self.learned = checkpoint.learned
         self.learned_to_us = checkpoint.learned_to_us
         self.turned: Checkpoint | None = checkpoint if checkpoint.model is not None else None
 
-    def take(self, event: JoinedEvent, *, before: Callable[[Offset], None]) -> bool:
+    def take(self, event: JoinedEvent, *, before: Callable[[Offset | None], None]) -> bool:
         """Learn one event, or pass it over.
 
         Args:
             event: the next joined event; offsets of deleted interactions may be missing before it.
-            before: told the interaction's event log offset before the learner sees it.
+            before: told the interaction's event log offset before the learner sees it, and None before the learner is
+                saved and loaded.
 
         Returns:
             Whether it was learned.
@@ -88,8 +90,11 @@ class Fold:
             EventRefusedError: the learner refused it. The fold must not be used any more.
         """
         assert event.offset >= self.offset, "the joined log was read with a repeat"
-        if not self.exact and event.offset // RELOAD_EVERY > self.offset // RELOAD_EVERY and self.learned:
+        block = event.offset // RELOAD_EVERY
+        if not self.exact and block > self._block and self.learned:
+            before(None)
             self._turn()
+        self._block = block
         self.offset = event.offset + 1
         if not self.wants(event):
             return False

@@ -99,6 +99,7 @@ class TrainingService:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn what there is, wait for more, publish in between; until the epoch is retired or `stop` is set."""
+        self._mark.clear()  # what it says is of a process that is no more, and has been read
         while not stop.is_set():
             epoch = self._active()
             if epoch is None:
@@ -106,7 +107,6 @@ class TrainingService:
             try:
                 await self._train(epoch, stop)
             except EventRefusedError as error:
-                self._mark.clear()
                 self._catalog.set_aside(
                     SetAside(
                         loop_id=self._loop.loop_id,
@@ -121,7 +121,10 @@ class TrainingService:
     def _active(self) -> Epoch | None:
         """Read the loop and the epoch anew. None: the epoch is retired, or the loop deleted."""
         self._change_mark = self._catalog.change_mark()
-        self._loop = self._catalog.loop(self._name)
+        loop = self._catalog.loop(self._name)
+        if loop.loop_id != self._loop.loop_id:
+            return None  # deleted, and another made under its name
+        self._loop = loop
         return next((e for e in self._catalog.epochs(self._loop.loop_id) if e.epoch_id == self._epoch_id), None)
 
     async def _train(self, epoch: Epoch, stop: asyncio.Event) -> None:
@@ -162,9 +165,17 @@ class TrainingService:
         return Fold(epoch, checkpoint, exploration=self._loop.settings.exploration, set_aside=set_aside)
 
     def _learn(self, fold: Fold, events: Sequence[JoinedEvent]) -> None:
-        for event in events:
-            fold.take(event, before=self._mark.set)
-        self._mark.clear()
+        try:
+            for event in events:
+                fold.take(event, before=self._note)
+        finally:
+            self._mark.clear()
+
+    def _note(self, interaction: Offset | None) -> None:
+        if interaction is None:
+            self._mark.clear()
+        else:
+            self._mark.set(interaction)
 
     async def _latest_checkpoint(self, epoch: Epoch) -> Checkpoint:
         """Find where to go on: the newest version that training can go on from exactly, or the epoch's start."""
@@ -258,8 +269,7 @@ class TrainingService:
             resumable = [v for v in versions if v.epoch_id == epoch.epoch_id and v.resumable]
             keep.update(v.model_id for v in sorted(resumable, key=lambda v: -v.joined_offset)[:1])
         for version in versions[VERSIONS_KEPT:]:
-            if version.model_id not in keep:
-                self._catalog.forget_version(version.model_id, self._loop.loop_id)
+            if version.model_id not in keep and self._catalog.forget_version(version.model_id, self._loop.loop_id):
                 self._models.forget(self._loop.loop_id, version.model_id)
 
     def _watch_letters(self, epoch: Epoch, fold: Fold, events: Sequence[JoinedEvent]) -> None:

@@ -86,7 +86,10 @@ _SELECT_EPOCH_STATE = "SELECT state FROM epoch WHERE loop_id = ? AND epoch_id = 
 _COUNT_SERVING = "SELECT count(*) FROM epoch WHERE loop_id = ? AND state = 'serving'"
 _INSERT_VERSION = "INSERT OR IGNORE INTO version VALUES (?, ?, ?, ?)"
 _SELECT_VERSIONS = "SELECT body FROM version WHERE loop_id = ? ORDER BY created_us DESC, model_id DESC"
-_DELETE_VERSION = "DELETE FROM version WHERE loop_id = ? AND model_id = ?"
+_DELETE_VERSION = (
+    "DELETE FROM version WHERE loop_id = ? AND model_id = ? "
+    "AND NOT EXISTS (SELECT 1 FROM loop WHERE loop.loop_id = version.loop_id AND loop.model_id = ?)"
+)
 _INSERT_ASIDE = "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?)"
 _SELECT_ASIDES = "SELECT body FROM set_aside WHERE loop_id = ? ORDER BY interaction"
 
@@ -271,10 +274,13 @@ class SqliteCatalog:
         """See `ports.Catalog`."""
         return [_version.decode(body) for (body,) in self._rows(_SELECT_VERSIONS, loop_id)]
 
-    def forget_version(self, model_id: ModelId, loop_id: str) -> None:
+    def forget_version(self, model_id: ModelId, loop_id: str) -> bool:
         """See `ports.Catalog`."""
         with self._change() as connection:
-            connection.execute(_DELETE_VERSION, (loop_id, model_id))
+            bases = {_epoch.decode(body).base for _, _, body in connection.execute(_SELECT_EPOCHS, (loop_id,))}
+            if model_id in bases:
+                return False
+            return connection.execute(_DELETE_VERSION, (loop_id, model_id, model_id)).rowcount == 1
 
     def set_aside(self, event: SetAside) -> None:
         """See `ports.Catalog`."""

@@ -360,6 +360,8 @@ class SqliteEventLog:
         await asyncio.to_thread(self._maintain, joined_before, keep_after_us)
 
     def _maintain(self, joined_before: Offset, keep_after_us: TimeUs) -> None:
+        # First what makes room, then what needs some: the disk may be full.
+        self._drop(lambda segment: segment.end <= joined_before and segment.last_time_us < keep_after_us)
         with self._reading, _translated(self.folder):
             self._segments.refresh()
             self._segments.checkpoint()
@@ -371,7 +373,6 @@ class SqliteEventLog:
         with self._locked(_HOUSEKEEPING_LOCK), _translated(self.folder):
             for path in sorted(self.folder.glob("*.live"))[:-1]:
                 self._seal_segment(path)
-        self._drop(lambda segment: segment.end <= joined_before and segment.last_time_us < keep_after_us)
 
     def _rotate(self) -> Offset:
         """Close the live segment and begin the next, unless it is empty. Returns the next entry's offset."""

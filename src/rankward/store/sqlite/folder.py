@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import mmap
 import os
 import shutil
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rankward.errors import DataFolderHeld, StoreUnavailable
@@ -16,6 +17,25 @@ from rankward.records import Offset
 FORMAT = "1"
 RESERVE_BYTES = 8 * 1024 * 1024
 _SPARE_FACTOR = 4  # the reserve is taken again only when so many times its size is free
+
+
+@contextlib.contextmanager
+def opening(root: Path) -> Iterator[None]:
+    """Keep other processes from opening a folder: one at a time makes what is not there yet.
+
+    Raises:
+        StoreUnavailable: the folder cannot be made or written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(root / "open.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreUnavailable(f"the data folder {root} cannot be used: {error}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class DataFolder:

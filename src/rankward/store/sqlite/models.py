@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class FileModelStore:
             sync_folder(path.parent)
         except OSError as error:
             aside.unlink(missing_ok=True)
-            if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(f"there is no room on the disk for {path}: free some") from error
             raise StoreUnavailable(f"{path} cannot be written: {error}") from error
 
@@ -41,7 +42,9 @@ class FileModelStore:
         """See `ports.ModelStore`."""
         try:
             return self._path(loop_id, model_id).read_bytes()
-        except FileNotFoundError as error:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                raise StoreUnavailable(f"model {model_id} cannot be read: {error}") from error
             raise NotFound(
                 f"model {model_id} is not kept any more: `rankward model list` names those that are"
             ) from error
