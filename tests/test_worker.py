@@ -41,3 +41,26 @@ def test_a_loop_deleted_while_nobody_works_leaves_no_files(tmp_path: Path) -> No
     assert not (home.folder.loops / loop.loop_id).exists()
     assert "short" not in str(home.keys())
     home.close()
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_damaged_holds_up_no_other(tmp_path: Path) -> None:
+    """One broken file must not stop what has nothing to do with it."""
+    service = RunningService(tmp_path).start()
+    broken = service.loop("default").loop_id
+    service.stop()
+    try:
+        for path in (service.root / "loops" / broken).rglob("*.live*"):
+            path.unlink()
+        (service.root / "loops" / broken / "events" / f"{0:020d}.live").write_bytes(b"no database at all" * 300)
+        (service.root / "loops" / broken / "joined" / "joined.sqlite").write_bytes(b"neither is this" * 300)
+        service.start()
+        client = service.client("playground")
+        assert client.rank(request("a", "b", eventId="e")).status_code == 201
+        refused = service.client("default").rank(request("a", "b"))
+        assert refused.status_code == 503
+        assert "Retry-After" in refused.headers
+        eventually(lambda: service.loop("playground").model_id is not None, "the other loop learns")
+        assert service.output.read_text().count("cannot be opened") < 10
+    finally:
+        service.close()

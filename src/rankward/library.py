@@ -7,10 +7,12 @@ background work, or a `rankward serve` on the folder does.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +32,9 @@ from rankward.wiring import Home, new_loop_settings
 
 _FOLLOW_S = 0.1
 _PATIENCE_S = 30.0
+_WORKER_PAUSE_S = 2.0  # from one start of a worker to the next
+
+logger = logging.getLogger(__name__)
 
 FeatureObject = Mapping[str, Any]
 Features = FeatureObject | Sequence[FeatureObject]
@@ -88,30 +93,59 @@ class LocalLoop:
                 self._home.close()
                 raise
             loop = self._home.create_loop(name, new_loop_settings())
+        try:
+            self._log = self._home.event_log(loop.loop_id)
+        except RankwardError:
+            self._home.close()
+            raise
+        catalog, loop_id = self._home.catalog, loop.loop_id
+        self._service = RankingService(loop, self._log, self._home.models, lambda: catalog.versions(loop_id))
+        self._gone = False  # whether the loop was deleted while it was open here
+        self._worker = self._start_worker()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"rankward {name}", daemon=True)
         self._thread.start()
-        self._log = self._home.event_log(loop.loop_id)
-        catalog, loop_id = self._home.catalog, loop.loop_id
-        self._service = RankingService(loop, self._log, self._home.models, lambda: catalog.versions(loop_id))
-        self._worker = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "rankward.roles", "worker", str(folder)],
+        self._call(self._keep_up())
+        self._following = asyncio.run_coroutine_threadsafe(self._follow(), self._loop)
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "rankward.roles", "worker", str(self._home.folder.root)],
             stdin=subprocess.PIPE,
             process_group=0,
         )
-        self._call(self._service.follow(loop))
-        self._following = asyncio.run_coroutine_threadsafe(self._follow(), self._loop)
 
     def _call(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _follow(self) -> None:
-        mark = -1
+        mark = self._home.catalog.change_mark()
+        started = time.monotonic()
         while True:
+            await asyncio.sleep(_FOLLOW_S)
+            if self._worker.poll() is not None and time.monotonic() - started > _WORKER_PAUSE_S:
+                logger.error("the worker ended with %d and is started again", self._worker.returncode)
+                assert self._worker.stdin is not None, "it was started with a pipe"
+                self._worker.stdin.close()
+                self._worker, started = self._start_worker(), time.monotonic()
             if self._home.catalog.change_mark() != mark:
                 mark = self._home.catalog.change_mark()
-                await self._service.follow(self._home.catalog.loop(self._name))
-            await asyncio.sleep(_FOLLOW_S)
+                await self._keep_up()
+
+    async def _keep_up(self) -> None:
+        """Take over new settings and models. The old ones serve on when that fails."""
+        try:
+            loops = {loop.loop_id: loop for loop in self._home.catalog.loops()}
+            loop = loops.get(self._service.loop.loop_id)
+            self._gone = loop is None
+            if loop is not None:
+                await self._service.follow(loop)
+        except RankwardError as error:
+            logger.error("loop %s does not follow a change: %s", self._name, error)
+
+    def _check_open(self) -> None:
+        if self._gone:
+            raise NotFound(f"the loop {self._name!r} was deleted: open it again")
 
     def rank(
         self,
@@ -153,6 +187,7 @@ class LocalLoop:
             excluded=excluded_indexes(checked, excluded),
             deferred=deferred,
         )
+        self._check_open()
         outcome = self._call(self._service.rank(request, named=event_id is not None))
         return _decision(outcome.interaction)
 
@@ -170,10 +205,12 @@ class LocalLoop:
         """
         if not -1.0 <= value <= 1.0:
             raise InvalidRequest(f"reward {value} is outside -1 to 1: scale it", code="InvalidRewardRequest")
+        self._check_open()
         self._call(self._service.reward(self._id(event_id), float(value)))
 
     def activate(self, event_id: EventId) -> None:
         """Say that a deferred decision was really shown."""
+        self._check_open()
         self._call(self._service.activate(self._id(event_id)))
 
     def close(self) -> None:

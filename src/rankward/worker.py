@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _IDLE_S = 0.05
 _MAINTAIN_US = 1_000_000
 _RESTART_US = 500_000
+_LONGEST_PAUSE_US = 10_000_000
+_NEVER_US = 1 << 62
 _DAY_US = 86_400_000_000
 _DEADLY = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _KILLED_BOUND = 3  # a learner killed from outside this often at the same event is taken to be killed by it
@@ -49,6 +51,7 @@ class _Trainer:
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
         self.started_us: TimeUs = 0
+        self.pause_us = _RESTART_US  # from one start to the next
         self.last_mark: Offset | None = None
         self.killed_count = 0
 
@@ -62,6 +65,8 @@ class _LoopWork:
         self.joined: JoinedLog = home.joined_log(loop.loop_id)
         self.joining = JoiningService(self.log, self.joined, clock=home.clock)
         self.maintained_us: TimeUs = 0
+        self.join_again_us: TimeUs = 0
+        self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
 
     async def close(self) -> None:
@@ -85,6 +90,7 @@ class Worker:
         self._work: dict[str, _LoopWork] = {}
         self._change_mark = -1
         self._loops: list[Loop] = []
+        self._open_again_us = _NEVER_US  # when to try loops again that could not be opened
         self._epochs: dict[str, list[Epoch]] = {}
         self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # trainers of deleted loops, by loop id
 
@@ -102,26 +108,43 @@ class Worker:
 
     async def _round(self) -> bool:
         mark = self._home.catalog.change_mark()
-        if mark != self._change_mark:
+        if mark != self._change_mark or self._home.clock() >= self._open_again_us:
             await self._follow()
             self._change_mark = mark
         self._sweep()
         busy = False
         for work in list(self._work.values()):
-            try:
-                busy |= await work.joining.step()
-                await self._maintain(work)
-            except StorageFull as error:
-                self._home.folder.give_reserve()
-                logger.error("loop %s: %s", work.loop.name, error)
-            except RankwardError:
-                if work.loop.loop_id in {loop.loop_id for loop in self._home.catalog.loops()}:
-                    logger.exception("loop %s: joining failed, and is tried again", work.loop.name)
-            self._tend(work)
+            busy |= await self._work_on(work)
         return busy
+
+    async def _work_on(self, work: _LoopWork) -> bool:
+        """Do what there is to do for one loop. A loop that fails holds up no other, and is tried again later."""
+        busy = False
+        if self._home.clock() >= work.join_again_us:
+            try:
+                busy = await work.joining.step()
+                work.pause_us = 0
+            except RankwardError as error:
+                work.join_again_us = self._stumble(work, error)
+        try:
+            await self._maintain(work)
+        except RankwardError as error:
+            work.maintained_us = self._stumble(work, error)
+        self._tend(work)
+        return busy
+
+    def _stumble(self, work: _LoopWork, error: RankwardError) -> TimeUs:
+        """Say what went wrong with a loop. Returns when to try again: later and later, while it goes on."""
+        work.pause_us = min(_LONGEST_PAUSE_US, max(_RESTART_US, 2 * work.pause_us))
+        if isinstance(error, StorageFull):
+            self._home.folder.give_reserve()
+        if any(loop.loop_id == work.loop.loop_id for loop in self._home.catalog.loops()):
+            logger.error("loop %s: %s. It is tried again.", work.loop.name, error)
+        return self._home.clock() + work.pause_us
 
     async def _follow(self) -> None:
         self._loops = list(self._home.catalog.loops())
+        self._open_again_us = _NEVER_US
         present = {loop.loop_id: loop for loop in self._loops}
         for loop_id in self._work.keys() - present.keys():
             work = self._work.pop(loop_id)
@@ -131,7 +154,12 @@ class Worker:
             await work.close()
         for loop_id, loop in present.items():
             if loop_id not in self._work:
-                self._work[loop_id] = _LoopWork(self._home, loop)
+                try:
+                    self._work[loop_id] = _LoopWork(self._home, loop)
+                except RankwardError as error:
+                    logger.error("loop %s cannot be opened, and is tried again: %s", loop.name, error)
+                    self._open_again_us = self._home.clock() + _LONGEST_PAUSE_US
+                    continue
             self._work[loop_id].loop = loop
             self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
 
@@ -179,7 +207,7 @@ class Worker:
             trainer = work.trainers.setdefault(epoch_id, _Trainer())
             if trainer.process is not None and trainer.process.poll() is not None:
                 self._bury(work, epoch_id, trainer)
-            if trainer.process is None and self._home.clock() - trainer.started_us >= _RESTART_US:
+            if trainer.process is None and self._home.clock() - trainer.started_us >= trainer.pause_us:
                 trainer.started_us = self._home.clock()
                 trainer.process = self._spawn(work.loop.name, epoch_id)
 
@@ -189,6 +217,10 @@ class Worker:
         code = trainer.process.returncode
         _end(trainer)
         if code >= 0:
+            lived_us = self._home.clock() - trainer.started_us
+            trainer.pause_us = (
+                _RESTART_US if lived_us > _LONGEST_PAUSE_US else min(_LONGEST_PAUSE_US, 2 * trainer.pause_us)
+            )
             if code:
                 logger.error("loop %s: the trainer of epoch %d ended with %d", work.loop.name, epoch_id, code)
             return

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from rankward.api.auth import KeyRing
 from rankward.configuration import Configuration
-from rankward.errors import NotFound, RankwardError
+from rankward.errors import NotFound, RankwardError, StoreUnavailable
 from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import RankingService
 from rankward.registry.service import Registry
@@ -25,6 +25,7 @@ from rankward.wiring import Home
 logger = logging.getLogger(__name__)
 
 FOLLOW_S = 0.1
+_AGAIN_S = 10.0  # before what failed is tried again
 
 
 class Doors:
@@ -38,6 +39,8 @@ class Doors:
         self.ranking: dict[str, RankingService] = {}
         self._joined: dict[str, JoinedLog] = {}
         self._logs: dict[str, EventLog] = {}
+        self._broken: dict[str, float] = {}  # loops that could not be opened: when to try again
+        self._failed: dict[str, tuple[object, float]] = {}  # what did not load, by loop: when to try again
         self._gone: list[RankingService] = []  # loops that were deleted, to be let go of
         self._change_mark = self._change_hint = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
@@ -73,6 +76,8 @@ class Doors:
             NotFound: there is no such loop.
         """
         service = self.ranking.get(name)
+        if service is None and name in self._broken:
+            raise StoreUnavailable(f"loop {name} cannot be opened: the service's log says why")
         if service is None:
             raise NotFound(f"there is no loop {name[:80]!r}", code="FrontEndNotFound")
         return service
@@ -102,8 +107,20 @@ class Doors:
             if name in self.ranking:
                 self.ranking[name].loop = loop
             else:
-                self.ranking[name] = self._serve(loop)
+                self._open(name, loop)
+        for name in self._broken.keys() - loops.keys():
+            del self._broken[name]
         self._change_mark, self._change_hint = mark, hint
+
+    def _open(self, name: str, loop: Loop) -> None:
+        """Begin to serve a loop. One that cannot be opened holds up no other, and is tried again later."""
+        try:
+            self.ranking[name] = self._serve(loop)
+            self._broken.pop(name, None)
+        except RankwardError as error:
+            if name not in self._broken:
+                logger.error("loop %s cannot be opened, and is tried again: %s", name, error)
+            self._broken[name] = time.monotonic() + _AGAIN_S
 
     def _serve(self, loop: Loop) -> RankingService:
         catalog, loop_id = self.home.catalog, loop.loop_id
@@ -111,13 +128,21 @@ class Doors:
 
     async def follow(self) -> None:
         """Take over what has changed, load the models that serve now, and let go of loops that are gone."""
+        now = time.monotonic()
+        if any(again <= now for again in self._broken.values()):
+            self._change_mark = -1
         self.take_over()
         for name, service in list(self.ranking.items()):
+            wanted = (service.loop.model_id, service.loop.settings.exploration)
+            failed, again = self._failed.get(name, (None, 0.0))
+            if not service.needs_load() or (failed == wanted and now < again):
+                continue
             try:
-                if service.needs_load():
-                    await self._load(service)
+                await self._load(service)
+                self._failed.pop(name, None)
             except RankwardError as error:  # the old model goes on serving
-                logger.error("loop %s: the new model does not load: %s", name, error)
+                logger.error("loop %s: model %s does not load, and is tried again: %s", name, wanted[0], error)
+                self._failed[name] = (wanted, now + _AGAIN_S)
         while self._gone:
             await self._drop(self._gone.pop())
         self.ready = True

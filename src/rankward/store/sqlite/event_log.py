@@ -83,9 +83,10 @@ class SqliteEventLog:
         self._clock = clock
         self._pending_bound = pending_appends
         self._seal = seal or SealPolicy()
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in (_APPEND_LOCK, _HOUSEKEEPING_LOCK):  # now, as there may be no room when they are needed
-            (folder / name).touch(mode=0o600)
+        with _translated(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (_APPEND_LOCK, _HOUSEKEEPING_LOCK):  # now, as there may be no room when they are needed
+                (folder / name).touch(mode=0o600)
         self._segments = Segments(folder)
         self._reading = threading.Lock()
         self._queue: deque[_Request] = deque()
@@ -95,7 +96,7 @@ class SqliteEventLog:
         self._writer: threading.Thread | None = None
         self._live: LiveSegment | None = None  # the writer's own connection
         self._writer_lock: int | None = None  # the writer's own descriptor of the append lock
-        with self._locked(_APPEND_LOCK), _translated(folder):
+        with _translated(folder), self._locked(_APPEND_LOCK):
             self._segments.refresh()
             if not self._segments.paths:
                 create_live(self._live_path(0), first=0, time_us=0)

@@ -1,0 +1,109 @@
+"""A loop in the caller's own process: the same rooms, the same files, learning beside it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+
+import rankward
+from rankward.errors import InvalidRequest, NotFound
+from rankward.wiring import Home, new_loop_settings
+from tests.service import eventually
+
+ACTIONS = {name: {"dish": {"name": name}} for name in ("soup", "salad", "stew")}
+
+
+@pytest.mark.slow
+def test_it_learns_while_it_is_open_and_goes_on_when_opened_again(tmp_path: Path) -> None:
+    """No server is needed for any of it."""
+    with rankward.open(tmp_path, "playground") as loop:
+
+        def liked() -> bool:
+            decision = loop.rank({"visitor": {"device": "phone"}}, ACTIONS)
+            loop.reward(decision.event_id, float(decision.action_id == "stew"))
+            return dict(decision.ranking)["stew"] > 0.8
+
+        eventually(liked, "the rewarded action is likely")
+    with rankward.open(tmp_path, "playground") as loop:
+        decision = loop.rank({"visitor": {"device": "phone"}}, ACTIONS)
+        assert decision.model_id is not None
+        assert dict(decision.ranking)["stew"] > 0.8
+
+
+@pytest.mark.slow
+def test_a_repeated_rank_gets_the_same_decision(tmp_path: Path) -> None:
+    """As over HTTP."""
+    with rankward.open(tmp_path) as loop:
+        first = loop.rank({"hour": 1}, ACTIONS, event_id="mine")
+        assert loop.rank({"hour": 1}, ACTIONS, event_id="mine") == first
+        assert loop.rank({"hour": 2}, ACTIONS, excluded=["soup"], deferred=True).action_id != "soup"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_used_is_refused_in_words(tmp_path: Path) -> None:
+    """The caller's mistakes are the caller's to mend."""
+    with rankward.open(tmp_path) as loop:
+        for actions, words in (({}, "0 actions"), ({"": {"a": 1}}, "id"), ({"a": {"tags": ["x"]}}, "number")):
+            with pytest.raises(InvalidRequest, match=words):
+                loop.rank({}, actions)
+        with pytest.raises(InvalidRequest, match="outside -1 to 1"):
+            loop.reward("e", 7.0)
+    with pytest.raises(NotFound, match="no loop 'nowhere'"):
+        rankward.open(tmp_path, "nowhere", create=False)
+
+
+@pytest.mark.slow
+def test_a_loop_that_is_deleted_meanwhile_takes_no_more(tmp_path: Path) -> None:
+    """What it would acknowledge would be nowhere, even when another loop has its name by now."""
+    with rankward.open(tmp_path, "menu") as loop:
+        loop.rank({}, ACTIONS)
+        home = Home(tmp_path)
+        home.delete_loop("menu")
+        home.create_loop("menu", new_loop_settings())
+        home.close()
+
+        def refused() -> bool:
+            try:
+                loop.rank({}, ACTIONS)
+            except NotFound:
+                return True
+            return False
+
+        eventually(refused, "the loop is known to be gone")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
+    """Else the loop would go on ranking, and never learn again."""
+    with rankward.open(tmp_path, "playground"):
+
+        def workers() -> list[psutil.Process]:
+            alive = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+            return [p for p in alive if "worker" in p.cmdline()]
+
+        eventually(lambda: len(workers()) == 1, "the worker runs")
+        [first] = workers()
+        first.kill()
+        eventually(lambda: [p.pid for p in workers() if p.pid != first.pid] != [], "another one runs")
+
+
+@pytest.mark.slow
+def test_a_new_folder_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """A web application starts several processes at the same moment."""
+    program = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        from rankward.wiring import Home
+        home = Home(Path(sys.argv[1]))
+        home.furnish({})
+        print(sorted(loop.name for loop in home.catalog.loops()))
+        home.close()
+    """)
+    command = [sys.executable, "-c", program, str(tmp_path / "new")]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(5)]
+    assert {process.communicate(timeout=60)[0] for process in started} == {"['default', 'playground']\n"}
