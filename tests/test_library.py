@@ -51,8 +51,15 @@ def test_what_cannot_be_used_is_refused_in_words(tmp_path: Path) -> None:
         for actions, words in (({}, "0 actions"), ({"": {"a": 1}}, "id"), ({"a": {"tags": ["x"]}}, "number")):
             with pytest.raises(InvalidRequest, match=words):
                 loop.rank({}, actions)
-        with pytest.raises(InvalidRequest, match="outside -1 to 1"):
-            loop.reward("e", 7.0)
+        for value in (7.0, float("nan"), "x"):
+            with pytest.raises(InvalidRequest, match="outside -1 to 1"):
+                loop.reward("e", value)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="JSON"):
+            loop.rank({"a": float("nan")}, ACTIONS)
+        with pytest.raises(InvalidRequest, match="mapping from action ids"):
+            loop.rank({}, ["a", "b"])  # type: ignore[list-item]
+    with pytest.raises(NotFound, match="closed"):
+        loop.rank({}, ACTIONS)
     with pytest.raises(NotFound, match="no loop 'nowhere'"):
         rankward.open(tmp_path, "nowhere", create=False)
 

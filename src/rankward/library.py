@@ -7,6 +7,7 @@ background work, or a `rankward serve` on the folder does.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import subprocess
@@ -15,6 +16,7 @@ import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -144,6 +146,8 @@ class LocalLoop:
             logger.error("loop %s does not follow a change: %s", self._name, error)
 
     def _check_open(self) -> None:
+        if self._loop.is_closed():
+            raise NotFound(f"the loop {self._name!r} was closed here: open it again")
         if self._gone:
             raise NotFound(f"the loop {self._name!r} was deleted: open it again")
 
@@ -169,7 +173,15 @@ class LocalLoop:
             InvalidRequest: something in it cannot be used.
             WorldError: the decision could not be made durable.
         """
-        pairs = list(actions.items()) if isinstance(actions, Mapping) else list(actions)
+        try:
+            pairs = [
+                (action_id, features)
+                for action_id, features in (actions.items() if isinstance(actions, Mapping) else actions)
+            ]
+        except (TypeError, ValueError) as error:
+            raise InvalidRequest(
+                "actions are a mapping from action ids to features, or pairs of both: give each action its features"
+            ) from error
         if not 1 <= len(pairs) <= self._limits.actions:
             raise InvalidRequest(f"there are {len(pairs)} actions: give 1 to {self._limits.actions}")
         if len({action_id for action_id, _ in pairs}) < len(pairs):
@@ -192,8 +204,8 @@ class LocalLoop:
         return _decision(outcome.interaction)
 
     def _id(self, text: str) -> str:
-        if not 1 <= len(text) <= self._limits.id_length:
-            raise InvalidRequest(f"an id has {len(text)} characters: give it 1 to {self._limits.id_length}")
+        if not isinstance(text, str) or not 1 <= len(text) <= self._limits.id_length:
+            raise InvalidRequest(f"{str(text)[:40]!r} is no id: give it 1 to {self._limits.id_length} characters")
         return text
 
     def reward(self, event_id: EventId, value: float) -> None:
@@ -203,7 +215,7 @@ class LocalLoop:
             InvalidRequest: the value is out of bounds.
             WorldError: the reward could not be made durable.
         """
-        if not -1.0 <= value <= 1.0:
+        if not isinstance(value, Real) or not -1.0 <= float(value) <= 1.0:
             raise InvalidRequest(f"reward {value} is outside -1 to 1: scale it", code="InvalidRewardRequest")
         self._check_open()
         self._call(self._service.reward(self._id(event_id), float(value)))
@@ -246,7 +258,8 @@ class LocalLoop:
 def _encode(features: Features) -> bytes:
     """Write features as JSON; one object is taken for an array of one."""
     try:
-        return msgspec.json.encode([features] if isinstance(features, Mapping) else features)
+        # Not msgspec: it would write NaN as null, and a null is a feature like any other.
+        return json.dumps([features] if isinstance(features, Mapping) else features, allow_nan=False).encode()
     except (TypeError, ValueError, OverflowError) as error:
         raise InvalidRequest(f"features cannot be written as JSON: {error}") from error
 

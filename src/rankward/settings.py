@@ -297,6 +297,11 @@ def parse(name: str, text: str) -> object:
             return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
         if text == "" and type(None) in get_args(kind):
             return None
+        if isinstance(kind, type) and issubclass(kind, enum.Enum):
+            members = {member.value.lower(): member for member in kind}
+            if text.lower() not in members:
+                raise ValueError(f"it is one of {', '.join(member.value for member in kind)}")
+            return members[text.lower()]
         value = msgspec.convert(text, kind, strict=False)
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("it is no number to count with")

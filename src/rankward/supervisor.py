@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -104,10 +105,21 @@ def serve(
         StoreUnavailable: the folder cannot be used.
     """
     _check_tls(options)
+    with listen(host, port) as listener:
+        _supervise(root, listener, workers=workers, options=options, announce=announce)
+
+
+def _supervise(
+    root: Path,
+    listener: socket.socket,
+    *,
+    workers: int,
+    options: ApiOptions,
+    announce: Callable[[Home, int], None],
+) -> None:
     home = Home(root)
     lock = FolderLock(home.folder.root / "serve.lock")
     lock.take_or_refuse("`rankward serve`")
-    listener = listen(host, port)
     home.furnish(os.environ)
     home.folder.keep_reserve()
     metrics = home.folder.run / "metrics"
@@ -143,7 +155,6 @@ def serve(
     finally:
         worker, *http = [child.process for child in children]
         _stop(worker, http)
-        listener.close()
         home.close()
         lock.close()
 
@@ -186,3 +197,11 @@ def _check_tls(options: ApiOptions) -> None:
     for path in (options.tls_cert, options.tls_key):
         if path is not None and not os.access(path, os.R_OK):
             raise StoreUnavailable(f"{path} cannot be read: check its name and owner")
+    if options.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key)
+        except (ssl.SSLError, OSError) as error:
+            raise Conflict(
+                f"{options.tls_cert} and {options.tls_key} are no certificate with its key, in PEM ({error}): check "
+                "that they belong together and are not swapped"
+            ) from error

@@ -116,6 +116,16 @@ def test_half_of_a_tls_pair_is_refused(tmp_path: Path) -> None:
         _serve(tmp_path, port=0, options=ApiOptions(tls_cert="cert.pem"))
 
 
+def test_a_tls_pair_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """Certificate and key swapped, say: to say that it listens, and answer nobody, would be worse."""
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("not in PEM")
+    options = ApiOptions(tls_cert=str(tmp_path / "cert.pem"), tls_key=str(tmp_path / "key.pem"))
+    with pytest.raises(Conflict, match="swapped"):
+        _serve(tmp_path / "data", port=0, options=options)
+    assert not (tmp_path / "data").exists()
+
+
 def _serve(root: Path, *, port: int, options: ApiOptions | None = None) -> None:
     serve(root, host="127.0.0.1", port=port, workers=1, options=options or ApiOptions(), announce=_never)
 

@@ -103,6 +103,25 @@ def test_a_repeated_rank_is_answered_the_same_and_logged_once(tmp_path: Path) ->
     asyncio.run(story())
 
 
+def test_a_late_reward_is_counted_without_further_traffic(tmp_path: Path) -> None:
+    """Whoever tries it by hand sends nothing else, and must be able to see why nothing is learned."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, reward_wait=timedelta(seconds=2)))
+        await circle.rank("slow", "v0")
+        circle.pass_time(5)
+        await circle.ranking.reward("slow", 1.0)
+        await circle.ranking.reward("nobody", 1.0)
+        await circle.join()
+        circle.pass_time(121)
+        await circle.join()
+        counts = (await circle.joining.state()).counts
+        assert (counts["late"], counts["unknown"], counts["defaulted"]) == (1, 1, 1)
+        await circle.close()
+
+    asyncio.run(story())
+
+
 def test_a_rejoin_gives_the_joined_log_byte_for_byte(tmp_path: Path) -> None:
     """The joined log is derived: it can be thrown away and made again, whatever settings changed meanwhile."""
 

@@ -41,8 +41,16 @@ class OneLineErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except RankwardError as error:
-            err().print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
-            raise typer.Exit(1) from None
+            _say_error(str(error))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _say_error(f"{error.filename}: {error.strerror}")
+        raise typer.Exit(1) from None
+
+
+def _say_error(text: str) -> None:
+    err().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
 @contextmanager
@@ -116,7 +124,7 @@ DataOption = Annotated[
 LoopArgument = Annotated[str, typer.Argument(metavar="LOOP", help="Name of the loop.", autocompletion=_complete_loop)]
 MaybeLoopArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[LOOP]", help="Name of the loop; all of them if left out.", autocompletion=_complete_loop),
+    typer.Argument(metavar="[LOOP]", help="Name of the loop.", autocompletion=_complete_loop),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

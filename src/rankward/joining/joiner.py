@@ -73,6 +73,14 @@ class Joiner:
             return self.now_us
         return min((self._next_due_us[wait] for wait in self._lanes), default=None)
 
+    @property
+    def next_tick_us(self) -> TimeUs | None:
+        """When the log should move on at the latest, so that nothing waits for want of traffic."""
+        moments = [self.next_due_us] if self.next_due_us is not None else []
+        if self._early:
+            moments.append(self._early[0].time_us + EARLY_US + 1)
+        return min(moments, default=None)
+
     @staticmethod
     def lookups(entries: Sequence[LogEntry]) -> list[Lookup]:
         """What must be located before `entries` can be read: one lookup per observation or activation."""

@@ -64,9 +64,9 @@ class JoiningService:
         return step.state != before or await self._tick(joiner)
 
     async def _tick(self, joiner: Joiner) -> bool:
-        """Let time pass in the log when a waiting interaction is due and nothing else was appended."""
-        next_due_us = joiner.next_due_us
-        if next_due_us is None or next_due_us <= joiner.now_us or self._clock() < next_due_us:
+        """Let time pass in the log when something waits for that alone."""
+        next_tick_us = joiner.next_tick_us
+        if next_tick_us is None or next_tick_us <= joiner.now_us or self._clock() < next_tick_us:
             return False
         await self._log.append([Tick()])
         return True
