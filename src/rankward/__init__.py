@@ -1,7 +1,7 @@
 """Contextual bandits as a service: rank, reward, learn."""
 
 from rankward.errors import CallerError, RankwardError, WorldError
-from rankward.library import Decision, LocalLoop, open
+from rankward.local import Decision, LocalLoop, open
 
 __version__ = "0.1.0"
 

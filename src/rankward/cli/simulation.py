@@ -12,7 +12,7 @@ from rich.text import Text
 from rankward.cli.access import ENDPOINT, PLAYGROUND, CalledLoopOption, EndpointOption, KeyOption, access
 from rankward.cli.terminal import DATA, out, table
 from rankward.errors import InvalidRequest
-from rankward.library import open as open_loop
+from rankward.local import open as open_loop
 from rankward.simulate.display import show
 from rankward.simulate.traffic import HttpTarget, LocalTarget, Pace
 from rankward.simulate.world import World
