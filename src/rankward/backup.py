@@ -198,7 +198,7 @@ def _copy_models(catalog: SqliteCatalog, folder: DataFolder, aside: Path, *, lin
             except FileNotFoundError:
                 if not last:
                     raise _MovedError from None
-                catalog.forget_version(version.model_id, loop.loop_id)
+                catalog.lose_version(version.model_id, loop.loop_id)
                 missing.append(f"{loop.name}/{version.model_id}")
     return missing
 

@@ -418,3 +418,25 @@ def test_a_file_that_is_no_catalog_is_refused(sqlite_home: SqliteHome) -> None:
     with pytest.raises(StoreUnavailable, match="not a database"):
         sqlite_home.catalog()
     assert path.read_bytes() == b"this is no database" * 500
+
+
+def test_a_version_that_serves_is_not_forgotten_unless_it_is_lost(catalog: Catalog) -> None:
+    """A loop whose serving version is not on record could not be served after a restart."""
+    loop = create(catalog, a_loop())
+    catalog.publish(a_version(loop, "m1"), serve=True)
+
+    assert not catalog.forget_version("m1", loop.loop_id)
+    assert catalog.loop(loop.name).model_id == "m1"
+
+    catalog.lose_version("m1", loop.loop_id)
+    assert catalog.loop(loop.name).model_id is None
+    assert catalog.versions(loop.loop_id) == []
+
+
+def test_a_version_that_an_epoch_goes_on_from_is_not_forgotten(catalog: Catalog) -> None:
+    """Its trainer would find nothing to go on from."""
+    loop = create(catalog, a_loop())
+    catalog.add_version(a_version(loop, "base"))
+    catalog.update_loop(loop, epoch=msgspec.structs.replace(an_epoch(loop), base="base"))
+
+    assert not catalog.forget_version("base", loop.loop_id)

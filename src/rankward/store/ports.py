@@ -306,6 +306,9 @@ class Catalog(Protocol):
             serve: let Rank use it, make its epoch the serving one, and retire the epochs before it.
         """
 
+    def lose_version(self, model_id: ModelId, loop_id: str) -> None:
+        """Remove a version whose bytes are lost. If it served, decisions are uniform until there is another."""
+
     def add_version(self, version: ModelVersion) -> None:
         """Record a version that no epoch made. Recording one again changes nothing."""
 

@@ -69,6 +69,7 @@ _INSERT_LOOP = "INSERT INTO loop VALUES (?, ?, ?, ?, ?, ?, ?)"
 _UPDATE_LOOP = (
     "UPDATE loop SET settings = ?, forgotten_before = ?, revision = revision + 1 WHERE loop_id = ? AND revision = ?"
 )
+_STOP_SERVING = "UPDATE loop SET model_id = NULL WHERE loop_id = ? AND model_id = ?"
 _SERVE = "UPDATE loop SET model_id = ? WHERE loop_id = ?"
 _DELETE_LOOP = "DELETE FROM loop WHERE name = ?"
 _SELECT_KEYS = "SELECT loop, slot, digest FROM key ORDER BY loop, slot"
@@ -262,6 +263,12 @@ class SqliteCatalog:
                 connection.execute(_RETIRE_EARLIER, (version.loop_id, version.epoch_id))
                 connection.execute(_START_SERVING, (version.loop_id, version.epoch_id))
                 connection.execute(_SERVE, (version.model_id, version.loop_id))
+
+    def lose_version(self, model_id: ModelId, loop_id: str) -> None:
+        """See `ports.Catalog`."""
+        with self._change() as connection:
+            connection.execute(_STOP_SERVING, (loop_id, model_id))
+            connection.execute(_DELETE_VERSION, (loop_id, model_id, model_id))
 
     def add_version(self, version: ModelVersion) -> None:
         """See `ports.Catalog`."""
