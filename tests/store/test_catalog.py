@@ -420,8 +420,9 @@ def test_a_file_that_is_no_catalog_is_refused(sqlite_home: SqliteHome) -> None:
     assert path.read_bytes() == b"this is no database" * 500
 
 
-def test_a_version_that_serves_is_not_forgotten_unless_it_is_lost(catalog: Catalog) -> None:
+def test_a_version_that_serves_is_not_forgotten_unless_it_is_lost(home: Home) -> None:
     """A loop whose serving version is not on record could not be served after a restart."""
+    catalog = home.catalog()
     loop = create(catalog, a_loop())
     catalog.publish(a_version(loop, "m1"), serve=True)
 
@@ -433,8 +434,9 @@ def test_a_version_that_serves_is_not_forgotten_unless_it_is_lost(catalog: Catal
     assert catalog.versions(loop.loop_id) == []
 
 
-def test_a_version_that_an_epoch_goes_on_from_is_not_forgotten(catalog: Catalog) -> None:
+def test_a_version_that_an_epoch_goes_on_from_is_not_forgotten(home: Home) -> None:
     """Its trainer would find nothing to go on from."""
+    catalog = home.catalog()
     loop = create(catalog, a_loop())
     catalog.add_version(a_version(loop, "base"))
     catalog.update_loop(loop, epoch=msgspec.structs.replace(an_epoch(loop), base="base"))
