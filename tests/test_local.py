@@ -85,6 +85,25 @@ def test_a_loop_that_is_deleted_meanwhile_takes_no_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_it_opens_without_its_model_and_takes_it_when_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that cannot be read for a while must not keep an application from starting, nor be given up."""
+    monkeypatch.setattr("rankward.local._AGAIN_S", 0.1)
+    with rankward.open(tmp_path, "playground") as loop:
+        loop.reward(loop.rank({"hour": 1}, ACTIONS).event_id, 1.0)
+        eventually(lambda: loop.rank({"hour": 1}, ACTIONS).model_id is not None, "a model serves")
+    models = next(tmp_path.glob("loops/*/models/*.vw")).parent
+    models.rename(models.with_name("away"))
+    with rankward.open(tmp_path, "playground") as loop:
+        assert loop.rank({"hour": 1}, ACTIONS).model_id is None
+        for path in (models.with_name("away")).iterdir():
+            models.mkdir(exist_ok=True)
+            path.rename(models / path.name)
+        eventually(lambda: loop.rank({"hour": 1}, ACTIONS).model_id is not None, "the model is taken after all")
+
+
+@pytest.mark.slow
 def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
     """Else the loop would go on ranking, and never learn again."""
     with rankward.open(tmp_path, "playground"):

@@ -34,6 +34,7 @@ from rankward.wiring import Home, new_loop_settings
 
 _FOLLOW_S = 0.1
 _PATIENCE_S = 30.0
+_AGAIN_S = 5.0  # before what failed is tried again
 _WORKER_PAUSE_S = 2.0  # from one start of a worker to the next
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,10 @@ class LocalLoop:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"rankward {name}", daemon=True)
         self._thread.start()
-        self._call(self._keep_up())
+        try:
+            self._call(self._keep_up())
+        except RankwardError as error:
+            logger.error("loop %s opens without its model, and tries again: %s", name, error)
         self._following = asyncio.run_coroutine_threadsafe(self._follow(), self._loop)
 
     def _start_worker(self) -> subprocess.Popen[bytes]:
@@ -121,7 +125,7 @@ class LocalLoop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _follow(self) -> None:
-        mark = self._home.catalog.change_mark()
+        mark = -1
         started = time.monotonic()
         while True:
             await asyncio.sleep(_FOLLOW_S)
@@ -130,20 +134,26 @@ class LocalLoop:
                 assert self._worker.stdin is not None, "it was started with a pipe"
                 self._worker.stdin.close()
                 self._worker, started = self._start_worker(), time.monotonic()
-            if self._home.catalog.change_mark() != mark:
-                mark = self._home.catalog.change_mark()
-                await self._keep_up()
+            try:
+                found = self._home.catalog.change_mark()
+                if found != mark:
+                    await self._keep_up()
+                    mark = found
+            except RankwardError as error:  # the old settings and model serve on
+                logger.error("loop %s does not follow a change, and tries again: %s", self._name, error)
+                await asyncio.sleep(_AGAIN_S)
 
     async def _keep_up(self) -> None:
-        """Take over new settings and models. The old ones serve on when that fails."""
-        try:
-            loops = {loop.loop_id: loop for loop in self._home.catalog.loops()}
-            loop = loops.get(self._service.loop.loop_id)
-            self._gone = loop is None
-            if loop is not None:
-                await self._service.follow(loop)
-        except RankwardError as error:
-            logger.error("loop %s does not follow a change: %s", self._name, error)
+        """Take over new settings and models.
+
+        Raises:
+            RankwardError: the catalog cannot be read, or the model not be loaded. The old ones serve on.
+        """
+        loops = {loop.loop_id: loop for loop in self._home.catalog.loops()}
+        loop = loops.get(self._service.loop.loop_id)
+        self._gone = loop is None
+        if loop is not None:
+            await self._service.follow(loop)
 
     def _check_open(self) -> None:
         if self._loop.is_closed():

@@ -244,3 +244,19 @@ def _strange(event_id: str, context: bytes) -> Interaction:
         learning_mode=LearningMode.ONLINE,
         reward_wait_us=600_000_000,
     )
+
+
+def test_a_trainer_does_not_go_on_under_its_loops_name_with_another_loop(tmp_path: Path) -> None:
+    """What was deleted must not come back as the model of a loop that was made anew under the name."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        service = circle.home.training("circle", 1, circle.log, circle.joined)
+        circle.home.delete_loop("circle")
+        again = circle.home.create_loop("circle", BALANCED)
+        await asyncio.wait_for(service.run(asyncio.Event()), 10)
+        assert circle.home.catalog.versions(again.loop_id) == []
+        assert circle.loop.model_id is None
+        await circle.close()
+
+    asyncio.run(story())

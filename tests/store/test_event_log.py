@@ -980,6 +980,23 @@ def test_a_sealing_that_finds_no_room_can_be_done_later(sqlite_home: SqliteHome,
     assert len(list(sqlite_home.log_folder.glob("*.seg"))) == 1
 
 
+def test_retention_makes_room_though_nothing_can_be_written(sqlite_home: SqliteHome, run: Run) -> None:
+    """On a full disk it is what helps, so it must not wait for what needs room itself."""
+    log = sqlite_home.event_log(seal_entries=1)
+    run(log.append([interaction("old")]))
+    seal(run, log)
+    run(log.append([interaction("new")]))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        with pytest.raises(StorageFull, match="no room on the disk"):
+            run(log.maintain(joined_before=1, keep_after_us=FOREVER))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert event_ids(run(log.read(0, limit=ALL))) == ["new"]
+
+
 def test_open_files_do_not_grow_with_the_log(sqlite_home: SqliteHome, run: Run) -> None:
     """Ninety days of hourly segments are more than the files that a process may open."""
     log = sqlite_home.event_log(seal_entries=1)
