@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.bodies import bodies
 from benchmarks.installation import LOOP
-from rankward.api.schema import read_rank
+from rankward.api.schema.ranking import read_rank
 from rankward.ranking.decide import new_event_id
 from rankward.ranking.features import FeatureBounds
 from rankward.records import Interaction, LearningMode, Observation, Record

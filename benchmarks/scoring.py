@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.bodies import bodies
-from rankward.api.schema import read_rank
+from rankward.api.schema.ranking import read_rank
 from rankward.ranking.features import FeatureBounds
 from rankward.records import Interactions
 from rankward.settings import Limits

@@ -18,8 +18,9 @@ import typer.main
 from prometheus_client.metrics import MetricWrapperBase
 
 from rankward import telemetry
-from rankward.api.contract import ALL, OPERATIONS
 from rankward.api.openapi import document
+from rankward.api.operation import ALL, Operation
+from rankward.api.operations import OPERATIONS
 from rankward.cli import app
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, Setting, show
@@ -94,15 +95,20 @@ def limits_table() -> str:
     return table(*rows)
 
 
+def _since(operation: Operation) -> str:
+    """Name the versions of an operation: from the first on, as far as they go on."""
+    first, last = operation.versions[0], operation.versions[-1]
+    return code(first) if last == ALL[-1] else f"{code(first)} to {code(last)}"
+
+
 def routes_table() -> str:
     """Every operation of the contract."""
-    rows = [("method", "path", "what it does", "success", "refusals of its own")]
+    rows = [("method", "path", "since", "what it does", "success", "refusals of its own")]
     for operation in OPERATIONS:
-        assert operation.versions == ALL, "the page says that every version has every operation"
         codes = ", ".join(code(name[:1].lower() + name[1:]) for name in operation.errors)
-        method = f"{operation.method}, HEAD" if operation.name == "getModel" else operation.method
+        method = f"{operation.method}, HEAD" if operation.also_head else operation.method
         path = code("/" + "/".join(operation.path))
-        rows.append((method, path, operation.summary, str(operation.success), codes))
+        rows.append((method, path, _since(operation), operation.summary, str(operation.success), codes))
     return table(*rows)
 
 

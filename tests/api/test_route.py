@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from rankward.api.app import RouteError, route
-from rankward.api.contract import ALL, OPERATIONS
+from rankward.api.openapi import contract_path
+from rankward.api.operation import ALL, V2022, Operation
+from rankward.api.operations import OPERATIONS
+from rankward.api.route import RouteError, route
 
 
 def found(method: str, path: bytes) -> tuple[str, str | None, str]:
-    """Operation, loop and event id of a path that leads somewhere."""
+    """Operation, loop and id of a path that leads somewhere."""
     target = route(method, path)
     assert target is not None, "the path is one of the contract's"
-    return target.operation.name, target.loop, target.event_id
+    return target.operation.name, target.loop, target.path_id
 
 
 def refusal(method: str, path: bytes) -> RouteError:
@@ -22,18 +26,31 @@ def refusal(method: str, path: bytes) -> RouteError:
     return refused.value
 
 
-@pytest.mark.parametrize("version", ALL)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
-def test_every_operation_is_found_in_every_version(version: str, operation: object) -> None:
+def test_every_operation_is_found_in_every_version_that_has_it(operation: Operation) -> None:
     """One resource answers all versions at once."""
-    path = "/".join(["", "personalizer", version, *operation.path])  # type: ignore[attr-defined]
-    name = operation.name  # type: ignore[attr-defined]
+    for version in ALL:
+        path = re.sub(r"{\w+}", "e1", contract_path(operation, version)).encode()
+        query = b"api-version=2022-09-01-preview" if version == V2022 else b""
+        if version in operation.versions:
+            target = route(operation.method, path, query)
+            assert target is not None
+            assert (target.operation, target.version) == (operation, version)
+        else:
+            with pytest.raises(RouteError):
+                route(operation.method, path, query)
 
-    method = operation.method  # type: ignore[attr-defined]
-    target = route(method, path.replace("{eventId}", "e1").encode())
+
+def test_the_newest_version_stands_in_the_query() -> None:
+    """Without it, or with another, the path leads nowhere."""
+    target = route("POST", b"/loops/shop/personalizer/events/a%2Fb/reward", b"x=1&api-version=2022-09-01-preview")
 
     assert target is not None
-    assert target.operation.name == name
+    assert (target.operation.name, target.version, target.loop, target.path_id) == ("reward", V2022, "shop", "a/b")
+    for query in (b"", b"api-version=2023-01-01", b"api-version=v1.0", b"api-version="):
+        with pytest.raises(RouteError, match="2022-09-01-preview") as refused:
+            route("POST", b"/personalizer/rank", query)
+        assert refused.value.status == 404
 
 
 @pytest.mark.parametrize(

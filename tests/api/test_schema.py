@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankward.api import schema
+from rankward.api.schema import configuration, model, ranking
 from rankward.errors import CallerError, InvalidRequest, InvalidSettings
 from rankward.ranking.decide import RankRequest
 from rankward.ranking.features import FeatureBounds
@@ -26,7 +26,7 @@ BODY = request("pasta", "ramen", "salad")
 def read(body: Any) -> tuple[RankRequest, bool]:
     """Read a body of Rank."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return schema.read_rank(raw, limits=Limits(), bounds=FeatureBounds())
+    return ranking.read_rank(raw, limits=Limits(), bounds=FeatureBounds())
 
 
 def test_actions_are_read_in_request_order() -> None:
@@ -121,7 +121,7 @@ def interaction(**changes: Any) -> Interaction:
 
 def test_the_answer_of_rank_has_the_contracts_shape() -> None:
     """The example of the contract: an excluded action keeps its index with probability 0."""
-    assert json.loads(schema.write_rank(interaction())) == {
+    assert json.loads(ranking.write_rank(interaction())) == {
         "ranking": [
             {"id": "salad", "probability": 0.9},
             {"id": "ramen", "probability": 0.0},
@@ -134,7 +134,7 @@ def test_the_answer_of_rank_has_the_contracts_shape() -> None:
 
 def test_probabilities_have_single_precision() -> None:
     """As the original's had: 0.8666667, not 0.8666666666666667."""
-    answer = schema.write_rank(interaction(excluded=(), pmf=(13 / 15, 1 / 15, 1 / 15), chosen=0))
+    answer = ranking.write_rank(interaction(excluded=(), pmf=(13 / 15, 1 / 15, 1 / 15), chosen=0))
 
     assert b'"probability":0.8666667}' in answer
 
@@ -142,7 +142,7 @@ def test_probabilities_have_single_precision() -> None:
 @pytest.mark.parametrize(("body", "value"), [(b'{"value": 1}', 1.0), (b'{"value":-0.5,"note":"x"}', -0.5)])
 def test_a_reward_is_a_number(body: bytes, value: float) -> None:
     """Whole numbers too, and with whatever else a client sends."""
-    assert schema.read_reward(body) == value
+    assert ranking.read_reward(body) == value
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_reward_is_a_number(body: bytes, value: float) -> None:
 def test_a_reward_that_is_none_is_refused(body: bytes) -> None:
     """It must never become 0 or 1 by accident: it would be learned."""
     with pytest.raises(InvalidRequest) as refused:
-        schema.read_reward(body)
+        ranking.read_reward(body)
 
     assert refused.value.code == "InvalidRewardRequest"
 
@@ -176,7 +176,7 @@ def test_a_reward_that_is_none_is_refused(body: bytes) -> None:
 )
 def test_a_configuration_is_read_as_clients_write_it(wire: dict[str, Any], changes: dict[str, Any]) -> None:
     """Old traffic has other durations, new traffic has members that we do not know."""
-    assert schema.read_settings(json.dumps(wire).encode()) == changes
+    assert configuration.read_settings(json.dumps(wire).encode()) == changes
 
 
 @pytest.mark.parametrize(
@@ -204,18 +204,20 @@ def test_a_configuration_is_read_as_clients_write_it(wire: dict[str, Any], chang
 def test_a_member_of_the_wrong_type_is_refused_by_name(wire: dict[str, Any], code: str) -> None:
     """A number that is none would be stored, and break every decision after it."""
     with pytest.raises(InvalidSettings) as refused:
-        schema.read_settings(json.dumps(wire).encode())
+        configuration.read_settings(json.dumps(wire).encode())
 
     assert (refused.value.code, refused.value.target) == (code, next(iter(wire)))
 
 
 @given(
-    st.dictionaries(st.sampled_from(sorted(schema._WIRE_NAMES)), st.none() | st.booleans() | st.text() | st.integers())
+    st.dictionaries(
+        st.sampled_from(sorted(configuration._WIRE_NAMES)), st.none() | st.booleans() | st.text() | st.integers()
+    )
 )
 def test_whatever_a_configuration_holds_it_is_read_or_refused(wire: dict[str, Any]) -> None:
     """Anything else would be answered as a mistake of our own."""
     try:
-        changes = schema.read_settings(msgspec.json.encode(wire))
+        changes = configuration.read_settings(msgspec.json.encode(wire))
     except CallerError:
         return
     assert all(not isinstance(value, float) or math.isfinite(value) for value in changes.values())
@@ -223,7 +225,7 @@ def test_whatever_a_configuration_holds_it_is_read_or_refused(wire: dict[str, An
 
 def test_an_untouched_loop_shows_the_originals_settings() -> None:
     """As recorded of the live service: durations in ISO, no zone on dates, nothing that is unset."""
-    assert json.loads(schema.write_settings(LoopSettings())) == {
+    assert json.loads(configuration.write_settings(LoopSettings())) == {
         "rewardWaitTime": "PT10M",
         "defaultReward": 0.0,
         "rewardAggregation": "earliest",
@@ -244,9 +246,9 @@ def test_moments_are_written_as_the_clients_read_them() -> None:
     """Configurations without a zone, model properties with one."""
     moment = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
-    assert schema.wire_time(moment) == "2026-01-15T12:00:00"
-    assert schema.model_time(round(moment.timestamp() * 1e6)) == "2026-01-15T12:00:00+00:00"
-    assert schema.model_time(None) == "0001-01-01T00:00:00+00:00"
+    assert configuration.wire_time(moment) == "2026-01-15T12:00:00"
+    assert model.model_time(round(moment.timestamp() * 1e6)) == "2026-01-15T12:00:00+00:00"
+    assert model.model_time(None) == "0001-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -255,6 +257,6 @@ def test_moments_are_written_as_the_clients_read_them() -> None:
 def test_a_policy_that_is_malformed_is_refused(wire: bytes) -> None:
     """Both members are required."""
     with pytest.raises(InvalidRequest) as refused:
-        schema.read_policy(wire)
+        configuration.read_policy(wire)
 
     assert refused.value.code in {"BadRequest", "InvalidPolicyContract"}

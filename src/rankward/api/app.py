@@ -10,11 +10,11 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, unquote_to_bytes
 
 from rankward.api import errors
-from rankward.api.contract import OPERATIONS, Answer, Call, Operation
 from rankward.api.errors import ErrorAnswer
+from rankward.api.operation import V2022, Answer, Call
+from rankward.api.route import RouteError, Target, route
 from rankward.api.service import Doors
 from rankward.errors import InvalidRequest, RankwardError
 from rankward.telemetry import RequestLog, errors_total, request_seconds, requests_total
@@ -33,81 +33,6 @@ _NO_CACHE = (
     (b"expires", b"0"),
     (b"x-content-type-options", b"nosniff"),
 )
-_BY_PATH = {(op.method, op.path, version): op for op in OPERATIONS for version in op.versions}
-_BY_PATH |= {("HEAD", op.path, version): op for op in OPERATIONS for version in op.versions if op.name == "getModel"}
-_VERSIONS = frozenset(version for op in OPERATIONS for version in op.versions)
-
-
-class Target:
-    """Where a path of the contract leads."""
-
-    __slots__ = ("event_id", "loop", "operation")
-
-    def __init__(self, operation: Operation, loop: str | None, event_id: str) -> None:
-        self.operation = operation
-        self.loop = loop
-        self.event_id = event_id
-
-
-class RouteError(Exception):
-    """A path of the contract that leads nowhere."""
-
-    def __init__(self, status: int, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.headers = headers
-
-
-def route(method: str, raw_path: bytes) -> Target | None:
-    """Find what a request asks for.
-
-    The path is taken apart before it is decoded, so that an event id may hold a slash. Slashes are
-    repeated by clients that join an endpoint that ends in one.
-
-    Args:
-        method: of the request.
-        raw_path: percent-encoded.
-
-    Returns:
-        The target; None: the path is none of the contract's.
-
-    Raises:
-        RouteError: it begins as the contract's paths do, and leads nowhere.
-    """
-    segments = [segment for segment in raw_path.split(b"/") if segment]
-    loop: str | None = None
-    if len(segments) > 2 and segments[0] == b"loops" and segments[2] == b"personalizer":
-        loop = _decoded(segments[1])
-        segments = segments[2:]
-    if not segments or segments[0] != b"personalizer":
-        return None
-    if len(segments) < 3:
-        raise RouteError(404, "there is nothing here: the contract's paths are /personalizer/VERSION/OPERATION")
-    version = _decoded(segments[1])
-    names = segments[2:]
-    event_id = ""
-    if names[0] == b"events" and len(names) == 3:
-        event_id = _decoded(names[1])
-        path: tuple[str, ...] = ("events", "{eventId}", _decoded(names[2]))
-    else:
-        path = tuple([_decoded(name) for name in names])
-    operation = _BY_PATH.get((method, path, version))
-    if operation is not None:
-        return Target(operation, loop, event_id)
-    if version not in _VERSIONS:
-        raise RouteError(404, f"API version {version[:40]!r} is not served: use one of {', '.join(sorted(_VERSIONS))}")
-    allowed = sorted({m for m, p, v in _BY_PATH if p == path and v == version})
-    if allowed:
-        raise RouteError(405, f"use {' or '.join(allowed)} here", ((b"allow", ", ".join(allowed).encode()),))
-    raise RouteError(404, f"API version {version} has no such operation: /docs lists those it has")
-
-
-def _decoded(segment: bytes) -> str:
-    try:
-        return unquote_to_bytes(segment).decode()
-    except UnicodeDecodeError as error:
-        raise RouteError(400, "the path is not UTF-8: percent-encode it as such") from error
 
 
 class App:
@@ -132,7 +57,7 @@ class App:
             return
         started = time.perf_counter()
         try:
-            target = route(scope["method"], scope["raw_path"])
+            target = route(scope["method"], scope["raw_path"], scope["query_string"])
         except RouteError as error:
             refused = errors.gateway(error.status, error.message)
             await self._answer_error(scope, send, refused, started, "unknown", "", error.headers)
@@ -146,18 +71,20 @@ class App:
             self._doors.keep_up()
             loop = self._doors.keys.loop_for(scope["headers"], target.loop)
             service = self._doors.loop(loop)
-            body = await read_body(scope["headers"], receive, self._doors.limits.body_bytes)
-            query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if scope["query_string"] else {}
-            answer = await target.operation.handle(Call(self._doors, service, body, target.event_id, query))
+            bound: int = getattr(self._doors.limits, target.operation.body_limit)
+            body = await read_body(scope["headers"], receive, bound)
+            call = Call(self._doors, service, target.version, body, target.path_id, target.query)
+            answer = await target.operation.handle(call)
         except RankwardError as error:
             refused = errors.answer(error)
             if refused.status >= 500:
                 logger.error("%s of loop %s: %s", name, loop, error)
-            await self._answer_error(scope, send, refused, started, name, loop)
+            await self._answer_error(scope, send, refused, started, name, loop, _code_header(target, refused))
             return
         except Exception:
             logger.exception("%s of loop %s failed", name, loop)
-            await self._answer_error(scope, send, errors.unexpected(), started, name, loop)
+            refused = errors.unexpected()
+            await self._answer_error(scope, send, refused, started, name, loop, _code_header(target, refused))
             return
         await self._answer(scope, send, answer, started, name, loop)
 
@@ -226,6 +153,11 @@ class App:
             request_id=request_id,
             code=code,
         )
+
+
+def _code_header(target: Target, refused: ErrorAnswer) -> tuple[tuple[bytes, bytes], ...]:
+    """The newest contract has the code in a header, too."""
+    return ((b"x-ms-error-code", refused.code.encode()),) if target.version == V2022 else ()
 
 
 async def read_body(headers: Sequence[tuple[bytes, bytes]], receive: Receive, bound: int) -> bytes:

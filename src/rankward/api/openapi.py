@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from rankward import __version__
-from rankward.api.contract import OPERATIONS, Operation
+from rankward.api.operation import V2022, Operation
+from rankward.api.operations import OPERATIONS
 from rankward.settings import SETTINGS, LoopSettings
 
 _ERROR = {
@@ -42,9 +43,9 @@ def document() -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for op in OPERATIONS:
         for version in op.versions:
-            path = "/".join(["/personalizer", version, *op.path])
+            path = contract_path(op, version)
             paths.setdefault(path, {})[op.method.lower()] = _operation(op, version)
-            if op.name == "getModel":
+            if op.also_head:
                 paths[path]["head"] = _operation(op, version, head=True)
     return {
         "openapi": "3.1.0",
@@ -63,6 +64,11 @@ def document() -> dict[str, Any]:
             },
         },
     }
+
+
+def contract_path(op: Operation, version: str) -> str:
+    """Write the path of an operation in a version, ids in braces."""
+    return "/".join(["/personalizer", *([] if version == V2022 else [version]), *op.path])
 
 
 def _is_struct(kind: Any) -> bool:
@@ -93,7 +99,12 @@ def _operation(op: Operation, version: str, *, head: bool = False) -> dict[str, 
         }
     elif op.response is not None and not head:
         described["responses"][str(op.success)]["content"] = {"application/json": {"schema": _schema(op.response)}}
-    if op.request is not None:
+    if op.request is bytes:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    elif op.request is not None:
         described["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _schema(op.request)}},
@@ -101,16 +112,38 @@ def _operation(op: Operation, version: str, *, head: bool = False) -> dict[str, 
     if op.errors:
         codes = ", ".join(code[:1].lower() + code[1:] for code in op.errors)
         described["responses"]["default"] = _refusal(f"Refused: {codes}.")
-    if "{eventId}" in op.path:
-        described["parameters"] = [
-            {
-                "name": "eventId",
-                "in": "path",
-                "required": True,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 256},
-            }
-        ]
+    if parameters := _parameters(op, version):
+        described["parameters"] = parameters
     return described
+
+
+def _parameters(op: Operation, version: str) -> list[dict[str, Any]]:
+    in_path: list[dict[str, Any]] = [
+        {
+            "name": part.strip("{}"),
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+        }
+        for part in op.path
+        if part.startswith("{")
+    ]
+    in_query: list[dict[str, Any]] = [
+        {
+            "name": parameter.name,
+            "in": "query",
+            "required": parameter.required,
+            "description": parameter.help,
+            "schema": {"type": parameter.kind},
+        }
+        for parameter in op.query
+        if version in parameter.versions
+    ]
+    if version == V2022:
+        in_query.append(
+            {"name": "api-version", "in": "query", "required": True, "schema": {"type": "string", "enum": [V2022]}}
+        )
+    return in_path + in_query
 
 
 def _refusal(description: str) -> dict[str, Any]:

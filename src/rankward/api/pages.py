@@ -16,8 +16,9 @@ from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
 from rankward.api import errors
-from rankward.api.contract import ALL
-from rankward.api.openapi import document
+from rankward.api.openapi import contract_path, document
+from rankward.api.operation import ALL
+from rankward.api.operations import OPERATIONS
 from rankward.api.service import Doors
 from rankward.telemetry import LoopCollector, exposition
 
@@ -27,6 +28,11 @@ _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+
+def _shown_paths() -> set[str]:
+    """Every operation's path in the first version that has it: what is shown for one holds for the others."""
+    return {contract_path(op, op.versions[0]) for op in OPERATIONS}
 
 
 def pages(doors: Doors) -> Starlette:
@@ -46,7 +52,7 @@ def pages(doors: Doors) -> Starlette:
         return page("landing.html", endpoint=str(request.base_url).rstrip("/"))
 
     async def docs(_: Request) -> Response:
-        return page("docs.html", openapi=openapi, versions=ALL, shown=f"/personalizer/{ALL[0]}/")
+        return page("docs.html", openapi=openapi, versions=ALL, shown=_shown_paths())
 
     async def openapi_json(_: Request) -> Response:
         return JSONResponse(openapi)

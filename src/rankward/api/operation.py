@@ -1,0 +1,66 @@
+"""What an operation of the contract is: its call, its answer, and the versions that have it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from rankward.api.service import Doors
+from rankward.ranking.service import RankingService
+
+V1_0 = "v1.0"
+P1, P2, P3 = "v1.1-preview.1", "v1.1-preview.2", "v1.1-preview.3"
+V2022 = "2022-09-01-preview"
+"""The one version that stands in the query, as `api-version`, and not in the path."""
+ALL = (V1_0, P1, P2, P3, V2022)
+JSON = b"application/json; charset=utf-8"
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request, once its loop is known."""
+
+    doors: Doors
+    service: RankingService
+    version: str  # of the contract
+    body: bytes
+    path_id: str  # what stands in the path for `{eventId}` or another id; empty: the operation has none
+    query: Mapping[str, str]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What is sent back."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Parameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter of an operation's query."""
+
+    name: str
+    help: str
+    kind: str = "string"  # of JSON Schema
+    required: bool = False
+    versions: tuple[str, ...] = ALL  # that have it
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation of the contract."""
+
+    name: str
+    method: str
+    path: tuple[str, ...]  # below the version; `{eventId}`, or any name in braces, stands for one segment
+    handle: Callable[[Call], Awaitable[Answer]]
+    summary: str
+    success: int
+    query: tuple[Parameter, ...] = ()
+    request: Any = None  # type of the body; None: it has none; bytes: not JSON
+    body_limit: str = "body_bytes"  # which of the service's limits bounds the body
+    response: Any = None  # type of the answer's body; None: it has none; bytes: not JSON
+    errors: tuple[str, ...] = ()
+    versions: tuple[str, ...] = ALL
+    also_head: bool = False  # whether HEAD answers the same without a body

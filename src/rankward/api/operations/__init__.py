@@ -1,0 +1,13 @@
+"""Every operation of the contract, one file for each part of it: the table that routes and documents them."""
+
+from __future__ import annotations
+
+from rankward.api.operation import Operation
+from rankward.api.operations import configuration, logs, model, ranking
+
+OPERATIONS: tuple[Operation, ...] = (
+    *ranking.OPERATIONS,
+    *configuration.OPERATIONS,
+    *model.OPERATIONS,
+    *logs.OPERATIONS,
+)

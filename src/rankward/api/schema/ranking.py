@@ -1,0 +1,163 @@
+"""The wire shapes of Rank and Reward, and their translation into our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from rankward.api.schema.body import check_id, decode
+from rankward.errors import InvalidRequest
+from rankward.ranking.decide import RankRequest, excluded_indexes, ranking
+from rankward.ranking.features import FeatureBounds, check_action, check_context
+from rankward.records import Action, Interaction
+from rankward.settings import Limits
+
+_REMEMBERED_BYTES = 2_048  # features longer than this are not remembered
+
+
+class RankableAction(msgspec.Struct, rename="camel"):
+    """An option to choose from."""
+
+    id: str
+    features: Annotated[msgspec.Raw, Meta(description="An array with at least one object of features.")]
+
+
+class RankBody(msgspec.Struct, rename="camel"):
+    """Body of Rank."""
+
+    actions: list[RankableAction | None]
+    context_features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    excluded_actions: list[str | None] | None = None
+    event_id: str | None = None
+    defer_activation: bool | None = None
+
+
+class RankedAction(msgspec.Struct, rename="camel"):
+    """An action with the probability that it could have been drawn with."""
+
+    id: str
+    probability: float
+
+
+class RankAnswer(msgspec.Struct, rename="camel"):
+    """Answer of Rank."""
+
+    ranking: list[RankedAction]
+    event_id: str
+    reward_action_id: str
+
+
+class RewardBody(msgspec.Struct, rename="camel"):
+    """Body of Reward."""
+
+    value: Annotated[float, Meta(ge=-1.0, le=1.0)]
+
+
+_rank_body = msgspec.json.Decoder(RankBody)
+_reward_body = msgspec.json.Decoder(msgspec.defstruct("RewardValue", [("value", float)]))
+_encode = msgspec.json.Encoder().encode
+
+
+def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[RankRequest, bool]:
+    """Read the body of Rank.
+
+    Returns:
+        The request, and whether the caller named the event. If it did not, `event_id` is empty.
+
+    Raises:
+        InvalidRequest: it cannot be used.
+    """
+    code = "InvalidRankRequest"
+    wire: RankBody = decode(_rank_body, body, code=code)
+    count = len(wire.actions)
+    if not 1 <= count <= limits.actions:
+        raise InvalidRequest(
+            f"there are {count} actions: send 1 to {limits.actions}",
+            code=code,
+            target="actions",
+            reason="ActionCountOutOfBounds",
+        )
+    actions = _read_actions(wire.actions, limits, bounds)
+    if len({action.id for action in actions}) < count:
+        raise InvalidRequest(
+            "two actions have the same id: an id must name one action",
+            code=code,
+            target="actions",
+            reason="DuplicateActionId",
+        )
+    if wire.event_id is not None:
+        check_id(wire.event_id, "eventId", limits=limits, code=code)
+    excluded = [action_id for action_id in wire.excluded_actions or () if action_id is not None]
+    request = RankRequest(
+        event_id=wire.event_id or "",
+        context=check_context(_raw(wire.context_features), bounds),
+        actions=tuple(actions),
+        excluded=excluded_indexes(actions, excluded),
+        deferred=bool(wire.defer_activation),
+    )
+    return request, wire.event_id is not None
+
+
+def _raw(text: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    return b"" if text is msgspec.UNSET else bytes(text)
+
+
+def _read_actions(wire: Sequence[RankableAction | None], limits: Limits, bounds: FeatureBounds) -> list[Action]:
+    """Check all actions; what is wrong with one is said with its index."""
+    index = 0
+    actions: list[Action] = []
+    try:
+        for index, action in enumerate(wire):  # noqa: B007  (the index is for the error)
+            if action is None:
+                raise InvalidRequest("it is null: leave it out", code="InvalidRankRequest")
+            raw = bytes(action.features)
+            read = _remembered_action if len(raw) <= _REMEMBERED_BYTES else _read_action
+            actions.append(read(action.id, raw, limits, bounds))
+    except InvalidRequest as error:
+        place = f"actions[{index}]"
+        raise InvalidRequest(
+            f"{place}: {error.message}",
+            code=error.code,
+            target=f"{place}.{error.target}" if error.target else place,
+            reason=error.reason,
+        ) from error
+    return actions
+
+
+def _read_action(action_id: str, raw: bytes, limits: Limits, bounds: FeatureBounds) -> Action:
+    return Action(check_id(action_id, "id", limits=limits, code="InvalidRankRequest"), check_action(raw, bounds))
+
+
+# An application offers the same actions again and again: most need not be checked twice.
+_remembered_action = lru_cache(maxsize=16_384)(_read_action)
+
+
+def write_rank(interaction: Interaction) -> bytes:
+    """Write the answer of Rank. Probabilities have single precision, as the original's had."""
+    actions = interaction.actions
+    # Most probabilities of a decision are the same number: rounding each once is what counts at 50 actions.
+    rounded = {probability: round(probability, 7) for probability in set(interaction.pmf)}
+    pmf = [rounded[probability] for probability in interaction.pmf]
+    return _encode(
+        RankAnswer(
+            ranking=[RankedAction(actions[index].id, pmf[index]) for index in ranking(interaction)],
+            event_id=interaction.event_id,
+            reward_action_id=actions[interaction.shown].id,
+        )
+    )
+
+
+def read_reward(body: bytes) -> float:
+    """Read the body of Reward.
+
+    Raises:
+        InvalidRequest: there is no number in it, or one outside -1 to 1.
+    """
+    value: float = decode(_reward_body, body, code="InvalidRewardRequest").value
+    if not -1.0 <= value <= 1.0:
+        raise InvalidRequest(f"value {value} is outside -1 to 1: scale it", code="InvalidRewardRequest", target="value")
+    return value
