@@ -20,7 +20,7 @@ from benchmarks.load import measure
 from benchmarks.report import Row, at_least
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
-from rankward.records import JoinedEvent, interactions
+from rankward.records import Interaction, JoinedEvent, interactions
 from rankward.settings import Aggregation
 from rankward.vw.learner import context_text
 from rankward.vw.presets import learner_arguments
@@ -110,6 +110,7 @@ async def write_dsjson(root: Path, file: Path) -> str:
 
 def _dsjson(event: JoinedEvent, reward: float) -> str:
     interaction = event.interaction
+    assert isinstance(interaction, Interaction), "the loop of this benchmark has one slot"
     order = [interaction.chosen, *(k for k in range(len(interaction.actions)) if k != interaction.chosen)]
     head: dict[str, Any] = {
         "_label_cost": -reward,

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
-from rankward.records import Interaction, JoinedEvent, LearningMode, ModelId, Offset, TimeUs
+from rankward.records import AnyInteraction, JoinedEvent, LearningMode, ModelId, Offset, TimeUs
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
 from rankward.telemetry import find_version, read_statuses
 from rankward.training.service import TrainingStatus
@@ -165,7 +165,7 @@ async def _next_due(log: EventLog, lanes: Sequence[tuple[int | None, Offset]]) -
     for wait_us, start in lanes:
         for entry in await log.read(start, limit=_LANE_READ):
             record = entry.record
-            if isinstance(record, Interaction) and wait_us in (None, record.reward_wait_us):
+            if isinstance(record, AnyInteraction) and wait_us in (None, record.reward_wait_us):
                 found.append(entry.time_us + record.reward_wait_us)
                 break
     return min(found, default=None)
@@ -190,15 +190,18 @@ async def _sample(log: EventLog, joined: JoinedLog, loop: Loop, start: Offset) -
     settings = loop.settings
     definition = RewardDefinition(settings.default_reward, settings.reward_aggregation)
     usable = [event for event in events if not event.skip_learn]
-    rewards = [training_reward(event, definition) for event in usable]
     interactions = [event.interaction for event in usable]
+    rewards = [
+        training_reward(event, definition, slot) for event in usable for slot in range(len(event.interaction.choices))
+    ]
+    choices = [choice for each in interactions for choice in each.choices]
     return Sample(
         events=len(usable),
         rewards=min(2, len(set(rewards))),
         reward_mean=sum(rewards) / len(rewards) if rewards else None,
-        baseline_chosen=sum(each.chosen == each.baseline for each in interactions),
-        choices_max=max((len(each.rankable) for each in interactions), default=0),
-        logged_only=sum(each.pmf[each.chosen] >= 1.0 for each in interactions),
+        baseline_chosen=sum(each.chose_baseline for each in interactions),
+        choices_max=max((len(choice.actions) for choice in choices), default=0),
+        logged_only=sum(all(choice.probability >= 1.0 for choice in each.choices) for each in interactions),
     )
 
 

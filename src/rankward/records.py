@@ -43,6 +43,32 @@ class Action(msgspec.Struct, frozen=True, array_like=True):
     features: Features
 
 
+class Slot(msgspec.Struct, frozen=True, array_like=True):
+    """A place to fill with an action."""
+
+    id: str
+    features: Features  # `[]`: it has none
+    baseline: int  # index into the interaction's `actions`: what the application would show here by itself
+    excluded: tuple[int, ...] = ()  # indexes into `actions`, ascending: what must not be chosen here
+
+
+class SlotChoice(msgspec.Struct, frozen=True, array_like=True):
+    """What was drawn for one slot, out of the actions that earlier slots had left."""
+
+    actions: tuple[int, ...]  # indexes into the interaction's `actions`; the drawn one first
+    pmf: tuple[float, ...]  # as drawn from, one for each of `actions`; sums to 1
+
+    @property
+    def chosen(self) -> int:
+        """Index into the interaction's `actions`: what was drawn, whatever was shown."""
+        return self.actions[0]
+
+    @property
+    def probability(self) -> float:
+        """Of the drawn action."""
+        return self.pmf[0]
+
+
 class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="interaction"):
     """A decision, as the event log keeps it. Offset and time are the log's to give, on append."""
 
@@ -60,6 +86,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     arm: Arm = Arm.POLICY
     arm_probability: float = 1.0  # of this arm being the one that chose
     subject: str | None = None  # opaque: whose event this is; None: nobody said
+    pass_probability: float = 1.0  # of a client that uploads a sample having kept this event: weight is its inverse
 
     @property
     def rankable(self) -> list[int]:
@@ -76,15 +103,73 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         """Index of the action that the caller was told to show."""
         return self.chosen if self.learning_mode is LearningMode.ONLINE else self.baseline
 
-    def same_request(self, other: Interaction) -> bool:
+    @property
+    def chose_baseline(self) -> bool:
+        """Whether the baseline was drawn."""
+        return self.chosen == self.baseline
+
+    @property
+    def choices(self) -> tuple[SlotChoice]:
+        """The decision as that of one slot, the drawn action first and the others in request order."""
+        order = [self.chosen, *(index for index in self.rankable if index != self.chosen)]
+        return (SlotChoice(tuple(order), tuple([self.pmf[index] for index in order])),)
+
+    def same_request(self, other: AnyInteraction) -> bool:
         """Whether both were asked the same question, whatever the answers were."""
         return (
-            self.event_id == other.event_id
+            isinstance(other, Interaction)
+            and self.event_id == other.event_id
             and self.context == other.context
             and self.actions == other.actions
             and self.excluded == other.excluded
             and self.deferred == other.deferred
         )
+
+
+class MultiSlotInteraction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="multislot"):
+    """Decisions for several slots at once. Fields that `Interaction` has too mean the same here."""
+
+    event_id: EventId
+    context: Features
+    actions: tuple[Action, ...]  # in the order the caller sent them
+    slots: tuple[Slot, ...]  # in the order in which they chose
+    choices: tuple[SlotChoice, ...]  # one for each slot
+    learning_mode: LearningMode
+    reward_wait_us: int
+    deferred: bool = False
+    model_id: ModelId | None = None
+    repeats: bool = False
+    arm: Arm = Arm.POLICY
+    arm_probability: float = 1.0
+    subject: str | None = None
+    pass_probability: float = 1.0
+
+    @property
+    def shown(self) -> list[int]:
+        """Index of the action that the caller was told to show, for each slot."""
+        if self.learning_mode is LearningMode.ONLINE:
+            return [choice.chosen for choice in self.choices]
+        return [slot.baseline for slot in self.slots]
+
+    @property
+    def chose_baseline(self) -> bool:
+        """Whether every slot's baseline was drawn."""
+        return all(choice.chosen == slot.baseline for slot, choice in zip(self.slots, self.choices, strict=True))
+
+    def same_request(self, other: AnyInteraction) -> bool:
+        """Whether both were asked the same question, whatever the answers were."""
+        return (
+            isinstance(other, MultiSlotInteraction)
+            and self.event_id == other.event_id
+            and self.context == other.context
+            and self.actions == other.actions
+            and self.slots == other.slots
+            and self.deferred == other.deferred
+        )
+
+
+AnyInteraction = Interaction | MultiSlotInteraction
+"""A decision of either kind."""
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="observation"):
@@ -94,6 +179,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     value: float
     metrics: dict[str, float] = {}  # named figures beside the reward; never learned
     subject: str | None = None
+    slot: str | None = None  # id of the slot it is about; None: the whole event
 
 
 class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="activation"):
@@ -112,7 +198,7 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="t
     """Time has passed: appended when nothing else was, so that waiting events can be joined."""
 
 
-Record = Interaction | Observation | Activation | SettingsChange | Tick
+Record = Interaction | MultiSlotInteraction | Observation | Activation | SettingsChange | Tick
 
 
 class Interactions(msgspec.Struct, frozen=True, array_like=True):
@@ -137,6 +223,7 @@ class JoinedObservation(msgspec.Struct, frozen=True, array_like=True, omit_defau
     time_us: TimeUs
     value: float
     metrics: dict[str, float] = {}
+    slot: str | None = None
 
 
 class JoinedEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
@@ -154,7 +241,7 @@ class JoinedEvent(msgspec.Struct, frozen=True):
 
     offset: Offset  # in the joined log
     entry: JoinedEntry
-    interaction: Interaction
+    interaction: AnyInteraction
 
     @property
     def skip_learn(self) -> bool:
@@ -186,6 +273,6 @@ def without(excluded: Sequence[int], count: int) -> list[int]:
     return [index for index in range(count) if index not in excluded]
 
 
-def interactions(entries: Sequence[LogEntry]) -> list[tuple[LogEntry, Interaction]]:
+def interactions(entries: Sequence[LogEntry]) -> list[tuple[LogEntry, AnyInteraction]]:
     """Pick the interactions out of a stretch of the log, in log order."""
-    return [(entry, entry.record) for entry in entries if isinstance(entry.record, Interaction)]
+    return [(entry, entry.record) for entry in entries if isinstance(entry.record, AnyInteraction)]

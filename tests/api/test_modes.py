@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankward.joining.reward import RewardDefinition, observed_reward, training_reward
-from rankward.records import Arm, JoinedEvent, LearningMode
+from rankward.records import Arm, JoinedEvent, LearningMode, SlotChoice
 from rankward.settings import Aggregation, LoopSettings
 from tests.service import eventually, request
 
@@ -67,10 +67,15 @@ def test_an_apprentice_shows_the_baseline_and_learns_to_match_it(service: Runnin
         assert loop.reward(f"e{n}", 0.75).status_code == 204
 
     events = joined(service, loop, EVENTS).values()
-    assert {event.interaction.actions[event.interaction.chosen].id for event in events} == {"b", "c"}
+    assert {
+        event.interaction.actions[choice.chosen].id for event in events for choice in event.interaction.choices
+    } == {
+        "b",
+        "c",
+    }
     assert {event.interaction.learning_mode for event in events} == {LearningMode.APPRENTICE}
     for event in events:
-        assert training_reward(event, REWARD) == float(event.interaction.chosen == 1)
+        assert training_reward(event, REWARD) == float(event.interaction.chose_baseline)
         assert observed_reward(event, REWARD) == 0.75
 
 
@@ -86,8 +91,7 @@ def test_logging_only_shows_and_logs_the_baseline(service: RunningService) -> No
         loop.reward(f"e{n}", 0.75)
 
     for event in joined(service, loop, EVENTS).values():
-        assert event.interaction.pmf == (1.0, 0.0, 0.0)
-        assert event.interaction.chosen == 0
+        assert event.interaction.choices == (SlotChoice((0, 1, 2), (1.0, 0.0, 0.0)),)
         assert training_reward(event, REWARD) == 0.75
 
 

@@ -10,14 +10,18 @@ from rankward.joining.joiner import EARLY_US, Joiner
 from rankward.records import (
     Action,
     Activation,
+    AnyInteraction,
     Features,
     Interaction,
     JoinedEntry,
     LearningMode,
     LogEntry,
+    MultiSlotInteraction,
     Observation,
     Offset,
     Record,
+    Slot,
+    SlotChoice,
     Tick,
     TimeUs,
 )
@@ -83,7 +87,7 @@ class Joining:
         return [
             Located(entry.offset, entry.time_us, entry.record.reward_wait_us)
             for entry in self.log[: lookup.before]
-            if isinstance(entry.record, Interaction) and entry.record.event_id == lookup.event_id
+            if isinstance(entry.record, AnyInteraction) and entry.record.event_id == lookup.event_id
         ]
 
 
@@ -102,6 +106,19 @@ def interaction(event_id: str, *, wait_us: int = WAIT_US, deferred: bool = False
         learning_mode=LearningMode.ONLINE,
         reward_wait_us=wait_us,
         deferred=deferred,
+    )
+
+
+def page(event_id: str) -> MultiSlotInteraction:
+    """Make an interaction of one slot that has a name."""
+    return MultiSlotInteraction(
+        event_id=event_id,
+        context=Features(b"[]"),
+        actions=(Action("a", Features(b"[]")),),
+        slots=(Slot("hero", Features(b"[]"), baseline=0),),
+        choices=(SlotChoice((0,), (1.0,)),),
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=WAIT_US,
     )
 
 
@@ -420,3 +437,20 @@ def test_an_interaction_of_a_cleared_stretch_does_not_hold_up_other_waits() -> N
 
     assert step.joined == []
     assert step.state.lanes == {}
+
+
+def test_rewards_of_slots_that_an_event_does_not_have_are_dropped() -> None:
+    """The contract drops them; the count tells whoever misspelled a slot why it never learns."""
+    joining = Joining()
+    joining.push(page("e1"), at_us=0)
+    joining.push(interaction("e2"), at_us=0)
+    for slot in ("hero", "heros", None):
+        joining.push(Observation(event_id="e1", value=1.0, slot=slot), at_us=1)
+    joining.push(Observation(event_id="e2", value=1.0, slot="hero"), at_us=1)
+
+    two_slots, one_slot = joining.advance(to_us=WAIT_US)
+
+    assert [observed.slot for observed in two_slots.observations] == ["hero", None]
+    assert one_slot.observations == ()
+    assert joining.counts["unknown_slot"] == 2
+    assert joining.counts["rewarded"] == joining.counts["defaulted"] == 1

@@ -14,6 +14,9 @@ from rankward.records import (
     JoinedEvent,
     JoinedObservation,
     LearningMode,
+    MultiSlotInteraction,
+    Slot,
+    SlotChoice,
 )
 from rankward.settings import Aggregation
 
@@ -119,3 +122,38 @@ def test_a_deferred_event_is_learned_only_if_activated() -> None:
     activated = JoinedEvent(0, JoinedEntry(0, 0, 600_000_000, activated=True), deferred.interaction)
 
     assert [plain.skip_learn, deferred.skip_learn, activated.skip_learn] == [False, True, False]
+
+
+def page(*observations: tuple[str | None, float], mode: LearningMode = LearningMode.ONLINE) -> JoinedEvent:
+    """Make a joined event of two slots: `hero` drew its baseline, `side` did not."""
+    interaction = MultiSlotInteraction(
+        event_id="e1",
+        context=NOTHING,
+        actions=tuple(Action(name, NOTHING) for name in "abc"),
+        slots=(Slot("hero", NOTHING, baseline=2), Slot("side", NOTHING, baseline=0)),
+        choices=(SlotChoice((2, 0, 1), (0.8, 0.1, 0.1)), SlotChoice((1, 0), (0.5, 0.5))),
+        learning_mode=mode,
+        reward_wait_us=600_000_000,
+    )
+    joined = tuple(
+        JoinedObservation(index + 1, index + 1, value, slot=slot) for index, (slot, value) in enumerate(observations)
+    )
+    return JoinedEvent(0, JoinedEntry(0, 0, 600_000_000, joined), interaction)
+
+
+def test_each_slot_adds_up_its_own_rewards() -> None:
+    """A click on the hero says nothing of the side; what is said of the whole event counts for both."""
+    event = page(("hero", 1.0), ("side", 0.25), (None, 0.5), ("hero", 0.75))
+    definition = RewardDefinition(-1.0, Aggregation.SUM)
+
+    assert [observed_reward(event, definition, slot) for slot in (0, 1)] == [2.25, 0.75]
+    assert [observed_reward(page(("side", 0.5)), definition, slot) for slot in (0, 1)] == [-1.0, 0.5]
+
+
+def test_an_apprentice_is_rewarded_slot_by_slot() -> None:
+    """Each slot is compared with its own baseline; what the application earned stays what it was."""
+    event = page(("hero", 0.25), ("side", 0.75), mode=LearningMode.APPRENTICE)
+    definition = RewardDefinition(0.0, Aggregation.EARLIEST)
+
+    assert [training_reward(event, definition, slot) for slot in (0, 1)] == [1.0, 0.0]
+    assert [observed_reward(event, definition, slot) for slot in (0, 1)] == [0.25, 0.75]

@@ -22,15 +22,19 @@ from rankward.errors import Overloaded, StorageFull, StoreUnavailable
 from rankward.records import (
     Action,
     Activation,
+    AnyInteraction,
     Appended,
     Features,
     Interaction,
     Known,
     LearningMode,
     LogEntry,
+    MultiSlotInteraction,
     Observation,
     Record,
     SettingsChange,
+    Slot,
+    SlotChoice,
     Tick,
 )
 from rankward.store.ports import LOOKUP_BACK_US, LOOKUP_NEWEST, EventLog, Lookup
@@ -63,6 +67,20 @@ def interaction(event_id: str, *, wait_us: int = WAIT_US, context: str = "x", ac
     )
 
 
+def page(event_id: str) -> MultiSlotInteraction:
+    """Make a decision for two slots."""
+    actions = tuple(Action(name, Features(b'[{"n":1}]')) for name in "abc")
+    return MultiSlotInteraction(
+        event_id=event_id,
+        context=Features(b"[]"),
+        actions=actions,
+        slots=(Slot("hero", Features(b'[{"size":1}]'), baseline=2, excluded=(1,)), Slot("side", Features(b"[]"), 0)),
+        choices=(SlotChoice((0, 2), (0.5, 0.5)), SlotChoice((1, 2), (0.5, 0.5))),
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=WAIT_US,
+    )
+
+
 def offsets(entries: Sequence[LogEntry]) -> list[int]:
     """The offsets of entries."""
     return [entry.offset for entry in entries]
@@ -70,7 +88,7 @@ def offsets(entries: Sequence[LogEntry]) -> list[int]:
 
 def event_ids(entries: Sequence[LogEntry]) -> list[str]:
     """The event ids of entries."""
-    return [entry.record.event_id for entry in entries if isinstance(entry.record, Interaction)]
+    return [entry.record.event_id for entry in entries if isinstance(entry.record, AnyInteraction)]
 
 
 def append_each(run: Run, log: EventLog, records: Sequence[Record]) -> None:
@@ -391,6 +409,25 @@ def test_the_same_request_again_gets_the_decision_on_record(home: Home, run: Run
 
     assert result == Known(LogEntry(0, home.clock.now_us - S, first))
     assert run(log.extent()).end == 1
+
+
+def test_decisions_for_slots_are_known_by_their_whole_request(home: Home, run: Run) -> None:
+    """Other slots, or one of the other kind under the same id, are other questions."""
+    log = home.event_log()
+    first = page("e1")
+    asked_again = msgspec.structs.replace(first, model_id="newer")
+    fewer_slots = msgspec.structs.replace(first, slots=first.slots[:1], choices=first.choices[:1])
+    run(log.append([first, page("e2")], once=True))
+
+    results = run(log.append([asked_again, fewer_slots, interaction("e1")], once=True))
+
+    assert isinstance(results[0], Known)
+    assert results[0].entry.record == first
+    assert [isinstance(result, Appended) and (result.offset, result.repeats) for result in results[1:]] == [
+        (2, True),
+        (3, True),
+    ]
+    assert [[place.offset for place in places] for places in run(log.locate([Lookup("e2", 10, 0)]))] == [[1]]
 
 
 def test_known_and_new_requests_may_come_in_one_call(home: Home, run: Run) -> None:

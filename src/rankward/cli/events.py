@@ -15,7 +15,7 @@ from rich.text import Text
 from rankward.cli.access import ENDPOINT, Access, CalledLoopOption, EndpointOption, KeyOption, access
 from rankward.cli.terminal import DATA, DataOption, JsonOption, LoopArgument, home_at, out, table
 from rankward.errors import CallerError, InvalidRequest, Unauthorized, WorldError
-from rankward.records import Activation, Interaction, LogEntry, Observation, SettingsChange, Tick
+from rankward.records import Activation, Interaction, LogEntry, MultiSlotInteraction, Observation, SettingsChange, Tick
 from rankward.settings import as_datetime
 from rankward.store.ports import EventLog
 
@@ -255,8 +255,27 @@ def plain(entry: LogEntry) -> dict[str, Any]:
                 "deferred": decided.deferred,
                 "repeats": decided.repeats,
             }
+        case MultiSlotInteraction() as decided:
+            said |= {
+                "kind": "decision",
+                "event_id": decided.event_id,
+                "slots": [
+                    {
+                        "slot": slot.id,
+                        "action": decided.actions[choice.chosen].id,
+                        "shown": decided.actions[shown].id,
+                        "probability": choice.probability,
+                    }
+                    for slot, choice, shown in zip(decided.slots, decided.choices, decided.shown, strict=True)
+                ],
+                "model": decided.model_id,
+                "deferred": decided.deferred,
+                "repeats": decided.repeats,
+            }
         case Observation() as observed:
             said |= {"kind": "reward", "event_id": observed.event_id, "reward": observed.value}
+            if observed.slot is not None:
+                said["slot"] = observed.slot
         case Activation() as activated:
             said |= {"kind": "activation", "event_id": activated.event_id}
         case SettingsChange():
@@ -284,11 +303,15 @@ def _details(said: dict[str, Any]) -> Iterator[str]:
     if "event_id" in said:
         yield said["event_id"]
     if said["kind"] == "decision":
-        yield f" → {said['action']}  p={said['probability']:.4f}  model {said['model'] or 'none'}"
-        if said["shown"] != said["action"]:
-            yield f" shown {said['shown']}"
+        for choice in said.get("slots", [said]):
+            place = f"{choice['slot']}: " if "slot" in choice else ""
+            yield f" → {place}{choice['action']}  p={choice['probability']:.4f}"
+            if choice["shown"] != choice["action"]:
+                yield f" shown {choice['shown']}"
+        yield f" model {said['model'] or 'none'}"
         for flag in ("deferred", "repeats"):
             if said[flag]:
                 yield f" {flag}"
     if said["kind"] == "reward":
-        yield f" → {said['reward']:g}"
+        place = f"{said['slot']}: " if "slot" in said else ""
+        yield f" → {place}{said['reward']:g}"

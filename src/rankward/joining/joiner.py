@@ -16,10 +16,12 @@ import msgspec
 
 from rankward.records import (
     Activation,
+    AnyInteraction,
     Interaction,
     JoinedEntry,
     JoinedObservation,
     LogEntry,
+    MultiSlotInteraction,
     Observation,
     Offset,
     TimeUs,
@@ -36,7 +38,7 @@ class Due(msgspec.Struct, frozen=True):
     due_us: TimeUs
     offset: Offset
     time_us: TimeUs
-    interaction: Interaction
+    interaction: AnyInteraction
 
 
 class Joiner:
@@ -104,11 +106,13 @@ class Joiner:
             self.now_us = entry.time_us
             self._expire()
             match entry.record:
-                case Interaction() as interaction:
+                case (Interaction() | MultiSlotInteraction()) as interaction:
                     self._take_interaction(entry, interaction)
                 case Observation() as observation:
                     self._counts["observed"] += 1
-                    reported = JoinedObservation(entry.offset, entry.time_us, observation.value, observation.metrics)
+                    reported = JoinedObservation(
+                        entry.offset, entry.time_us, observation.value, observation.metrics, observation.slot
+                    )
                     self._take_observation(entry, observation.event_id, reported, next(answers))
                 case Activation() as activation:
                     self._counts["activations"] += 1
@@ -116,7 +120,7 @@ class Joiner:
                 case _:
                     pass
 
-    def _take_interaction(self, entry: LogEntry, interaction: Interaction) -> None:
+    def _take_interaction(self, entry: LogEntry, interaction: AnyInteraction) -> None:
         self._counts["ranked"] += 1
         self._counts["repeats"] += interaction.repeats
         self._lanes.setdefault(interaction.reward_wait_us, entry.offset)
@@ -178,7 +182,7 @@ class Joiner:
                 if entry.offset >= self.head:
                     place = self.head
                     break
-                if isinstance(entry.record, Interaction) and entry.record.reward_wait_us == wait_us:
+                if isinstance(entry.record, AnyInteraction) and entry.record.reward_wait_us == wait_us:
                     due_us = entry.time_us + wait_us
                     if due_us > self.now_us:
                         self._next_due_us[wait_us] = due_us
@@ -218,8 +222,9 @@ class Joiner:
         joined = []
         for item in due:
             matches = sorted([*kept.get(item.offset, ()), *fresh.pop(item.offset, ())], key=lambda match: match.offset)
-            observations = tuple([match.observation for match in matches if match.observation is not None])
-            activated = len(observations) < len(matches)
+            observed = [match.observation for match in matches if match.observation is not None]
+            activated = len(observed) < len(matches)
+            observations = self._of_known_slots(item.interaction, observed)
             joined.append(JoinedEntry(item.offset, item.time_us, item.due_us, observations, activated))
             self._count_joined(item.interaction, rewarded=bool(observations), activated=activated)
         step = JoinStep(
@@ -232,10 +237,19 @@ class Joiner:
         self._matches, self._early_new, self._settled = [], {}, []
         return step
 
-    def _count_joined(self, interaction: Interaction, *, rewarded: bool, activated: bool) -> None:
+    def _of_known_slots(
+        self, interaction: AnyInteraction, observed: Sequence[JoinedObservation]
+    ) -> tuple[JoinedObservation, ...]:
+        """Leave out what is about slots that the interaction does not have: nothing can use it, ever."""
+        slots = {slot.id for slot in interaction.slots} if isinstance(interaction, MultiSlotInteraction) else set()
+        kept = [each for each in observed if each.slot is None or each.slot in slots]
+        self._counts["unknown_slot"] += len(observed) - len(kept)
+        return tuple(kept)
+
+    def _count_joined(self, interaction: AnyInteraction, *, rewarded: bool, activated: bool) -> None:
         self._counts["joined"] += 1
         if interaction.deferred and not activated:
             self._counts["never_activated"] += 1
             return
         self._counts["rewarded" if rewarded else "defaulted"] += 1
-        self._counts["baseline_chosen"] += interaction.chosen == interaction.baseline
+        self._counts["baseline_chosen"] += interaction.chose_baseline

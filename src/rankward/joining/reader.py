@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankward.records import Interaction, JoinedEvent, Offset, interactions
+from rankward.records import AnyInteraction, JoinedEvent, Offset, interactions
 from rankward.store.ports import EventLog, JoinedLog
 
 _STRAY = 4  # read a stretch in one go if at least one in so many of its entries is wanted
@@ -21,7 +21,7 @@ async def read_joined(
     if not entries:
         return [], start
     wanted = sorted(entry.interaction for _, entry in entries)
-    found: dict[Offset, Interaction] = {}
+    found: dict[Offset, AnyInteraction] = {}
     for first, last in _stretches(wanted):
         position = first
         while position <= last:

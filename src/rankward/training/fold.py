@@ -13,7 +13,7 @@ import msgspec
 
 from rankward.errors import RankwardError
 from rankward.joining.reward import RewardDefinition, training_reward
-from rankward.records import JoinedEvent, Offset, TimeUs
+from rankward.records import Interaction, JoinedEvent, Offset, TimeUs
 from rankward.settings import Aggregation
 from rankward.store.ports import Epoch
 from rankward.vw.arguments import parse_policy
@@ -99,6 +99,7 @@ class Fold:
         if not self.wants(event):
             return False
         interaction = event.interaction
+        assert isinstance(interaction, Interaction), "events of the other kind are not wanted"
         rankable = interaction.rankable
         before(event.entry.interaction)
         try:
@@ -119,6 +120,7 @@ class Fold:
         """Whether an event belongs to what this epoch learns."""
         return not (
             event.skip_learn
+            or not isinstance(event.interaction, Interaction)
             or event.entry.time_us < self._epoch.since_us
             or event.entry.interaction < self._epoch.first_interaction
             or event.entry.interaction in self._set_aside

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rankward.records import Action, EventId, Interaction, Record, SettingsChange
+from rankward.records import Action, AnyInteraction, EventId, Record, SettingsChange
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True):
@@ -33,7 +33,7 @@ def event_key(event_id: EventId) -> int:
 
 def to_row(record: Record) -> Row:
     """Take a record apart."""
-    if isinstance(record, Interaction):
+    if isinstance(record, AnyInteraction):
         return Row(
             _encoder.encode(msgspec.structs.replace(record, actions=())),
             record.actions,
@@ -54,5 +54,5 @@ def to_record(body: bytes, actions: Sequence[Action] | None) -> Record:
         record = msgspec.structs.replace(record, settings=msgspec.Raw(packed))
     if actions is None:
         return record
-    assert isinstance(record, Interaction), "only interactions have actions"
+    assert isinstance(record, AnyInteraction), "only interactions have actions"
     return msgspec.structs.replace(record, actions=tuple(actions))

@@ -22,9 +22,9 @@ import msgspec
 
 from rankward.errors import Overloaded, RankwardError, StoreUnavailable
 from rankward.records import (
+    AnyInteraction,
     Appended,
     AppendResult,
-    Interaction,
     Known,
     LogEntry,
     Offset,
@@ -275,7 +275,7 @@ class SqliteEventLog:
         if not request.once or row.event_key is None or row.event_key in fresh:
             live.insert(offset, now_us, row)
             return Appended(offset, now_us)
-        assert isinstance(record, Interaction), "only interactions have an event key"
+        assert isinstance(record, AnyInteraction), "only interactions have an event key"
         earlier: Sequence[Located]
         if request.live_first == live.first:
             earlier = request.known.get(row.event_key, ())
@@ -289,7 +289,11 @@ class SqliteEventLog:
             *earlier,
         ]:
             entry = self._entry_at(live, place.offset)
-            if entry is None or not isinstance(entry.record, Interaction) or entry.record.event_id != record.event_id:
+            if (
+                entry is None
+                or not isinstance(entry.record, AnyInteraction)
+                or entry.record.event_id != record.event_id
+            ):
                 continue
             repeats = True
             if entry.record.same_request(record) and now_us - place.time_us < place.reward_wait_us + REPEAT_GRACE_US:
