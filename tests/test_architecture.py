@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("records", frozenset({"errors", "records", "settings", "store.ports"})),
     (
         "cores",
-        frozenset({"joining", "ranking", "training", "vw", "simulate"}),
+        frozenset({"decision", "joining", "ranking", "training", "vw", "simulate"}),
     ),
     (
         "shells",
@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
 
 PURE = frozenset(
     {
+        "decision",
         "errors",
         "records",
         "settings",

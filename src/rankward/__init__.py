@@ -1,7 +1,8 @@
 """Contextual bandits as a service: rank, reward, learn."""
 
+from rankward.decision import Decision
 from rankward.errors import CallerError, RankwardError, WorldError
-from rankward.local import Decision, LocalLoop, open
+from rankward.local import LocalLoop, open
 
 __version__ = "0.1.0"
 

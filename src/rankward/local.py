@@ -7,28 +7,25 @@ background work, or a `rankward serve` on the folder does.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from numbers import Real
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-import msgspec
-
-from rankward.errors import InvalidRequest, NotFound, RankwardError
-from rankward.ranking.decide import RankRequest, excluded_indexes, new_event_id, ranking
-from rankward.ranking.features import FeatureBounds, check_action, check_context
+from rankward.decision import Actions, Decision, Features, check_id, check_reward, read_request, write_decision
+from rankward.errors import NotFound, RankwardError
+from rankward.ranking.decide import new_event_id
+from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import RankingService
-from rankward.records import Action, EventId, Interaction, ModelId
+from rankward.records import EventId
 from rankward.settings import Limits
 from rankward.wiring import Home, new_loop_settings
 
@@ -39,23 +36,7 @@ _WORKER_PAUSE_S = 2.0  # from one start of a worker to the next
 
 logger = logging.getLogger(__name__)
 
-FeatureObject = Mapping[str, Any]
-Features = FeatureObject | Sequence[FeatureObject]
 Answer = TypeVar("Answer")
-
-
-class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What to show, and how it was chosen."""
-
-    event_id: EventId  # to report the reward under
-    action_id: str  # to show
-    ranking: tuple[tuple[str, float], ...]  # every action with its probability, in the order of Rank's answer
-    model_id: ModelId | None  # None: there was no model yet, and every action was as likely as the others
-
-    @property
-    def probability(self) -> float:
-        """The probability of the action to show."""
-        return dict(self.ranking)[self.action_id]
 
 
 def open(folder: str | os.PathLike[str], loop: str = "default", *, create: bool = True) -> LocalLoop:  # noqa: A001
@@ -164,7 +145,7 @@ class LocalLoop:
     def rank(
         self,
         context: Features,
-        actions: Mapping[str, Features] | Sequence[tuple[str, Features]],
+        actions: Actions,
         *,
         excluded: Sequence[str] = (),
         event_id: EventId | None = None,
@@ -183,40 +164,18 @@ class LocalLoop:
             InvalidRequest: something in it cannot be used.
             WorldError: the decision could not be made durable.
         """
-        try:
-            pairs = [
-                (action_id, features)
-                for action_id, features in (actions.items() if isinstance(actions, Mapping) else actions)
-            ]
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest(
-                "actions are a mapping from action ids to features, or pairs of both: give each action its features"
-            ) from error
-        if not 1 <= len(pairs) <= self._limits.actions:
-            raise InvalidRequest(f"there are {len(pairs)} actions: give 1 to {self._limits.actions}")
-        if len({action_id for action_id, _ in pairs}) < len(pairs):
-            raise InvalidRequest("two actions have the same id: an id must name one action")
-        checked = tuple(
-            [
-                Action(self._id(action_id), check_action(_encode(features), self._bounds))
-                for action_id, features in pairs
-            ]
-        )
-        request = RankRequest(
-            event_id=new_event_id(uuid4(), datetime.now(UTC)) if event_id is None else self._id(event_id),
-            context=check_context(_encode(context), self._bounds),
-            actions=checked,
-            excluded=excluded_indexes(checked, excluded),
+        request = read_request(
+            context,
+            actions,
+            event_id=new_event_id(uuid4(), datetime.now(UTC)) if event_id is None else event_id,
+            excluded=excluded,
             deferred=deferred,
+            limits=self._limits,
+            bounds=self._bounds,
         )
         self._check_open()
         outcome = self._call(self._service.rank(request, named=event_id is not None))
-        return _decision(outcome.interaction)
-
-    def _id(self, text: str) -> str:
-        if not isinstance(text, str) or not 1 <= len(text) <= self._limits.id_length:
-            raise InvalidRequest(f"{str(text)[:40]!r} is no id: give it 1 to {self._limits.id_length} characters")
-        return text
+        return write_decision(outcome.interaction)
 
     def reward(self, event_id: EventId, value: float) -> None:
         """Report how well the shown action did, from -1 to 1 and best from 0 to 1.
@@ -225,15 +184,14 @@ class LocalLoop:
             InvalidRequest: the value is out of bounds.
             WorldError: the reward could not be made durable.
         """
-        if not isinstance(value, Real) or not -1.0 <= float(value) <= 1.0:
-            raise InvalidRequest(f"reward {value} is outside -1 to 1: scale it", code="InvalidRewardRequest")
+        reward = check_reward(value)
         self._check_open()
-        self._call(self._service.reward(self._id(event_id), float(value)))
+        self._call(self._service.reward(check_id(event_id, self._limits), reward))
 
     def activate(self, event_id: EventId) -> None:
         """Say that a deferred decision was really shown."""
         self._check_open()
-        self._call(self._service.activate(self._id(event_id)))
+        self._call(self._service.activate(check_id(event_id, self._limits)))
 
     def close(self) -> None:
         """Publish what was learned, and let go of everything."""
@@ -263,22 +221,3 @@ class LocalLoop:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _encode(features: Features) -> bytes:
-    """Write features as JSON; one object is taken for an array of one."""
-    try:
-        # Not msgspec: it would write NaN as null, and a null is a feature like any other.
-        return json.dumps([features] if isinstance(features, Mapping) else features, allow_nan=False).encode()
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidRequest(f"features cannot be written as JSON: {error}") from error
-
-
-def _decision(interaction: Interaction) -> Decision:
-    actions = interaction.actions
-    return Decision(
-        event_id=interaction.event_id,
-        action_id=actions[interaction.shown].id,
-        ranking=tuple([(actions[index].id, interaction.pmf[index]) for index in ranking(interaction)]),
-        model_id=interaction.model_id,
-    )
