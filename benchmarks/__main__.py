@@ -10,13 +10,14 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import pipeline, ranking, storage
+from benchmarks import explaining, pipeline, ranking, storage
 from benchmarks.report import Row, describe_machine, say, show
 
 GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "generator": ranking.generator,
     "rank": ranking.throughput,
     "core": ranking.one_core,
+    "explain": explaining.explaining,
     "swap": ranking.swaps,
     "open": ranking.open_loop,
     "stages": pipeline.stages,

@@ -160,7 +160,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
         bool,
         Setting(
             wire="isInferenceExplainabilityEnabled",
-            help="Kept for the contract; decisions are not explained yet.",
+            help="Whether Rank says what made the model choose: what each feature adds to the expected reward.",
         ),
     ] = False
     reward_min: Annotated[

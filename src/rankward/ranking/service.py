@@ -17,10 +17,12 @@ from rankward.records import (
     Features,
     Interaction,
     Known,
+    LearningMode,
     ModelId,
     Observation,
 )
 from rankward.store.ports import EventLog, Loop, ModelStore, ModelVersion
+from rankward.vw.explain import Contribution
 from rankward.vw.learner import Learner
 from rankward.vw.presets import learner_arguments
 
@@ -46,6 +48,12 @@ class Scorer:
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """See `ranking.decide.Policy`."""
         return self._learner.pmf(context, actions)
+
+    def explain(self, interaction: Interaction) -> list[Contribution] | None:
+        """Take the score of the chosen action apart. None: the model's scores are no sums of contributions."""
+        rankable = interaction.rankable
+        actions = [interaction.actions[index] for index in rankable]
+        return self._learner.explain(interaction.context, actions, rankable.index(interaction.chosen))
 
     def close(self) -> None:
         """Let go of the model."""
@@ -98,6 +106,17 @@ class RankingService:
                 return Outcome(entry.record, repeated=True)
             case Appended():
                 return Outcome(interaction, repeated=False)
+
+    def explain(self, interaction: Interaction) -> list[Contribution] | None:
+        """Say what made the model score the shown action as it did, while that model serves.
+
+        Returns:
+            See `vw.explain`. None: the model did not choose it, or serves no more, or cannot be explained.
+        """
+        chose = interaction.learning_mode is LearningMode.ONLINE and len(interaction.rankable) > 1
+        if not chose or self.scorer is None or self.scorer.model_id != interaction.model_id:
+            return None
+        return self.scorer.explain(interaction)
 
     async def reward(self, event_id: EventId, value: float) -> None:
         """Log a reward. Whether it finds its event is seen when the event is joined."""

@@ -17,6 +17,7 @@ from vowpalwabbit import Workspace
 
 from rankward.errors import RankwardError
 from rankward.records import Action, Features
+from rankward.vw.explain import Contribution, Terms, explain
 
 _encode = msgspec.json.Encoder().encode
 
@@ -64,6 +65,7 @@ class Learner:
             LearnerRefusedError: the arguments or the model cannot be used.
         """
         self.arguments = arguments
+        self._terms = Terms.of(arguments)
         command = f"{arguments} --json --quiet"
         try:
             if model is None:
@@ -120,6 +122,35 @@ class Learner:
             workspace._finish_example_multi_ex(examples)
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot learn the event: {error}") from error
+
+    def explain(self, context: Features, actions: Sequence[Action], index: int) -> list[Contribution] | None:
+        """Take the score of one action apart: see `vw.explain`.
+
+        Args:
+            context: the shared features.
+            actions: those that can be chosen, in request order.
+            index: of the action that is asked about.
+
+        Raises:
+            LearnerRefusedError: the features cannot be parsed or scored.
+        """
+        workspace = self._workspace
+        try:
+            examples = workspace._parse(context_text(context, actions))
+            workspace.predict_multi(examples)
+            contributions = explain(
+                workspace,
+                examples,
+                self._terms,
+                stride=workspace.get_stride(),
+                context=context,
+                action=actions[index],
+                index=index,
+            )
+            workspace._finish_example_multi_ex(examples)
+        except RuntimeError as error:
+            raise LearnerRefusedError(f"the learner cannot score the features: {error}") from error
+        return contributions
 
     def save(self) -> bytes:
         """Return the model's bytes."""

@@ -18,7 +18,9 @@ async def _rank(call: Call) -> Answer:
     if not named:
         request = msgspec.structs.replace(request, event_id=new_event_id(doors.new_uuid(), datetime.now(UTC)))
     outcome = await call.service.rank(request, named=named)
-    return Answer(201, schema.write_rank(outcome.interaction), JSON)
+    explained = call.service.loop.settings.is_inference_explainability_enabled
+    contributions = call.service.explain(outcome.interaction) if explained else None
+    return Answer(201, schema.write_rank(outcome.interaction, contributions), JSON)
 
 
 async def _reward(call: Call) -> Answer:

@@ -15,6 +15,7 @@ from rankward.ranking.decide import RankRequest, excluded_indexes, ranking
 from rankward.ranking.features import FeatureBounds, check_action, check_context
 from rankward.records import Action, Interaction
 from rankward.settings import Limits
+from rankward.vw.explain import Contribution
 
 _REMEMBERED_BYTES = 2_048  # features longer than this are not remembered
 
@@ -43,12 +44,27 @@ class RankedAction(msgspec.Struct, rename="camel"):
     probability: float
 
 
+class FeatureScore(msgspec.Struct, rename="camel"):
+    """What a feature adds to the reward that the model expects of an action."""
+
+    name: str
+    score: float
+
+
+class InferenceExplanation(msgspec.Struct, rename="camel"):
+    """What made the model score an action as it did."""
+
+    id: str
+    features: list[FeatureScore]
+
+
 class RankAnswer(msgspec.Struct, rename="camel"):
     """Answer of Rank."""
 
     ranking: list[RankedAction]
     event_id: str
     reward_action_id: str
+    inference_explanation: list[InferenceExplanation] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RewardBody(msgspec.Struct, rename="camel"):
@@ -136,8 +152,13 @@ def _read_action(action_id: str, raw: bytes, limits: Limits, bounds: FeatureBoun
 _remembered_action = lru_cache(maxsize=16_384)(_read_action)
 
 
-def write_rank(interaction: Interaction) -> bytes:
-    """Write the answer of Rank. Probabilities have single precision, as the original's had."""
+def write_rank(interaction: Interaction, contributions: Sequence[Contribution] | None = None) -> bytes:
+    """Write the answer of Rank. Probabilities have single precision, as the original's had.
+
+    Args:
+        interaction: what was decided.
+        contributions: what made the model choose it; None: the answer does not say.
+    """
     actions = interaction.actions
     # Most probabilities of a decision are the same number: rounding each once is what counts at 50 actions.
     rounded = {probability: round(probability, 7) for probability in set(interaction.pmf)}
@@ -147,8 +168,15 @@ def write_rank(interaction: Interaction) -> bytes:
             ranking=[RankedAction(actions[index].id, pmf[index]) for index in ranking(interaction)],
             event_id=interaction.event_id,
             reward_action_id=actions[interaction.shown].id,
+            inference_explanation=msgspec.UNSET
+            if contributions is None
+            else [_explanation(actions[interaction.chosen].id, contributions)],
         )
     )
+
+
+def _explanation(action_id: str, contributions: Sequence[Contribution]) -> InferenceExplanation:
+    return InferenceExplanation(action_id, [FeatureScore(part.name, round(part.score, 7)) for part in contributions])
 
 
 def read_reward(body: bytes) -> float:
