@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("records", frozenset({"errors", "records", "settings", "store.ports"})),
     (
         "cores",
-        frozenset({"decision", "joining", "ranking", "training", "vw", "simulate"}),
+        frozenset({"decision", "joining", "ranking", "training", "vw", "simulate", "dsjson"}),
     ),
     (
         "shells",
@@ -44,6 +44,8 @@ PURE = frozenset(
         "errors",
         "records",
         "settings",
+        "dsjson.read",
+        "dsjson.write",
         "joining.joiner",
         "joining.reward",
         "ranking.decide",

@@ -194,6 +194,36 @@ class SettingsChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     settings: msgspec.Raw  # JSON of the whole `settings.LoopSettings`
 
 
+class PastObservation(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """An observation that was made elsewhere, before."""
+
+    time_us: TimeUs  # that of the decision, where the log that it came from does not say
+    value: float
+    metrics: dict[str, float] = {}
+    slot: str | None = None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="history"):
+    """A joined event from another log: decided, observed and joined elsewhere, or earlier."""
+
+    interaction: AnyInteraction
+    time_us: TimeUs  # of the decision, as its own log had it
+    observations: tuple[PastObservation, ...] = ()  # in the order in which they came
+    activated: bool = False
+
+    def joined(self, offset: Offset, due_us: TimeUs) -> JoinedEntry:
+        """Say what was joined, for a place in a log.
+
+        Args:
+            offset: of this record in the event log.
+            due_us: when it was appended there: imported events come in the order of their import.
+        """
+        observations = tuple(
+            [JoinedObservation(offset, each.time_us, each.value, each.metrics, each.slot) for each in self.observations]
+        )
+        return JoinedEntry(offset, self.time_us, due_us, observations, self.activated, imported=True)
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
     """Time has passed: appended when nothing else was, so that waiting events can be joined."""
 
@@ -234,6 +264,7 @@ class JoinedEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
     due_us: TimeUs  # when its wait was over: entries stand in the order of (due_us, interaction)
     observations: tuple[JoinedObservation, ...] = ()  # in log order
     activated: bool = False  # whether an activation fell into the window
+    imported: bool = False  # what it refers to is a `History`, which has its interaction
 
 
 class JoinedEvent(msgspec.Struct, frozen=True):

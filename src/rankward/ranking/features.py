@@ -91,6 +91,28 @@ def check_action(raw: bytes, bounds: FeatureBounds) -> Features:
     return Features(_encode([group for group in groups if group] or [{}]))
 
 
+def check_logged(raw: bytes, bounds: FeatureBounds, where: str, *, or_empty: bool = False) -> Features:
+    """Check features that come from a log: as at the door, but there need not be any, and null is passed over.
+
+    Args:
+        raw: JSON text of an array of objects, or of null, or nothing.
+        bounds: how much it may hold.
+        where: names it in messages.
+        or_empty: as for an action, drop empty objects, and let one stand for nothing.
+
+    Raises:
+        InvalidRequest: naming the member that is at fault.
+    """
+    try:
+        groups = (_parse(raw) if raw else None) or []
+        _clean_array(groups, bounds)
+    except _FlawError as flaw:
+        raise flaw.of(where) from None
+    if or_empty:
+        return Features(_encode([group for group in groups if group] or [{}]))
+    return Features(_encode([group for group in groups if group is not None]))
+
+
 def _parse(raw: bytes) -> list[Any] | None:
     """Decode an array, or null."""
     try:

@@ -1,0 +1,98 @@
+"""Lines as the learner itself reads them: what we export teaches it what we learned."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import msgspec
+import pytest
+from vowpalwabbit import Workspace
+
+from rankward.dsjson.read import LineReader
+from rankward.dsjson.write import write_line
+from rankward.records import Action, Features, History, Interaction, JoinedEvent, LearningMode
+from rankward.settings import Limits
+from rankward.store.ports import Epoch
+from rankward.training.fold import Checkpoint, Fold
+from rankward.vw.presets import PERSONALIZER, learner_arguments
+from tests.dsjson.events import BOUNDS, EARLIEST, WAIT_US, event, features
+
+ARGUMENTS = learner_arguments(PERSONALIZER.arguments, None, 0.2)
+
+
+def traffic(count: int, mode: LearningMode) -> list[JoinedEvent]:
+    """Make events, some of them with excluded actions, some never activated."""
+    rng = random.Random(3)
+    return [_event(number, rng, mode) for number in range(count)]
+
+
+def _event(number: int, rng: random.Random, mode: LearningMode) -> JoinedEvent:
+    actions = tuple([Action(f"à{k}", features([{"dish": {"kind": f"k{k}", "kcal": 100 * k}}])) for k in range(4)])
+    excluded = (rng.randrange(4),) if number % 3 == 0 else ()
+    rankable = [index for index in range(4) if index not in excluded]
+    weights = [rng.random() + 0.1 if index in rankable else 0.0 for index in range(4)]
+    chosen = rng.choice(rankable)
+    interaction = Interaction(
+        event_id=f"e{number}",
+        context=Features(msgspec.json.encode([{"visitor": {"who": f"v{number % 3}", "age": number % 7}}])),
+        actions=actions,
+        pmf=tuple([weight / sum(weights) for weight in weights]),
+        chosen=chosen,
+        excluded=excluded,
+        learning_mode=mode,
+        reward_wait_us=WAIT_US,
+        deferred=number % 5 == 0,
+    )
+    values = [float(chosen == number % 3)] if number % 2 else []
+    return event(interaction, *values, activated=number % 10 == 0)
+
+
+def folded(events: list[JoinedEvent]) -> dict[int, float]:
+    """Learn events as a loop does. Returns the weights."""
+    epoch = Epoch(
+        epoch_id=1,
+        loop_id="0",
+        state="building",
+        reason="",
+        created_us=0,
+        policy=PERSONALIZER.arguments,
+        derives_interactions=False,
+        default_reward=0.0,
+        reward_aggregation="earliest",
+        since_us=0,
+    )
+    start = Checkpoint(joined_offset=0, learned=0, learned_to_us=0, model=None)
+    fold = Fold(epoch, start, exploration=0.2, set_aside=())
+    for number, each in enumerate(events):
+        fold.take(msgspec.structs.replace(each, offset=number), before=lambda _: None)
+    weights = fold.weights()
+    fold.close()
+    return weights
+
+
+@pytest.mark.parametrize("mode", [LearningMode.ONLINE, LearningMode.APPRENTICE])
+def test_the_learner_learns_from_lines_what_we_learn_from_events(mode: LearningMode, tmp_path: Path) -> None:
+    """So a log can leave for any tool of the learner's, and every feature hashes as when it was ranked."""
+    events = traffic(300, mode)
+    file = tmp_path / "log.json"
+    file.write_text("".join(f"{write_line(each, EARLIEST)}\n" for each in events))
+    workspace = Workspace(f"{ARGUMENTS} --dsjson --quiet -d {file}")
+    values = {index: workspace.get_weight(index) for index in range(workspace.num_weights())}
+    workspace.finish()
+    assert {index: value for index, value in values.items() if value} == folded(events)
+
+
+@pytest.mark.parametrize("mode", [LearningMode.ONLINE, LearningMode.APPRENTICE])
+def test_a_log_that_is_read_back_teaches_the_same(mode: LearningMode) -> None:
+    """Exported and imported, the events make the model that they made before."""
+    events = traffic(300, mode)
+    reader = LineReader(bounds=BOUNDS, limits=Limits(), reward_wait_us=WAIT_US)
+    found = reader.read([write_line(each, EARLIEST).encode() for each in events])
+    again = [
+        JoinedEvent(offset, each.joined(offset, offset), each.interaction)
+        for offset, each in enumerate(found)
+        if isinstance(each, History)
+    ]
+    assert len(again) == len(events)
+    assert folded(again) == folded(events)
