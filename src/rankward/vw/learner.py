@@ -3,16 +3,21 @@
 The binding's own lower layer (`_parse`, `predict_multi`, `learn_multi`, `_finish_example_multi_ex`) is used:
 it gives the same numbers as the upper one in a third of the time, most of which goes into Python objects.
 An instance holds the interpreter lock while it works and must not be used by two threads at once.
+
+Parsing is most of what a decision costs the learner (three quarters at 50 actions), and actions recur from one
+decision to the next. So actions that were parsed to be scored are kept as the learner has them.
 """
 
 from __future__ import annotations
 
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import msgspec
+import pylibvw
 from vowpalwabbit import Workspace
 
 from rankward.errors import RankwardError
@@ -26,6 +31,7 @@ class LearnerRefusedError(RankwardError):
     """The learner cannot use an example, a model or its arguments."""
 
 
+_PARSED_KEPT = 512  # actions that an instance keeps parsed; each takes 29 kB, so these take 15 MB
 _REMEMBERED_BYTES = 2_048  # features longer than this are not remembered: the cache is bounded in bytes, too
 
 
@@ -77,6 +83,7 @@ class Learner:
                     self._workspace = Workspace(f"{command} -i {file.name}")
         except (RuntimeError, ValueError) as error:
             raise LearnerRefusedError(f"the learner does not start with {arguments!r}: {error}") from error
+        self._parsed: OrderedDict[Action, pylibvw.example] = OrderedDict()
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """Give each action's probability, in request order, as the learner says it.
@@ -86,12 +93,23 @@ class Learner:
         Raises:
             LearnerRefusedError: the features cannot be parsed or scored.
         """
-        workspace = self._workspace
+        workspace, parsed = self._workspace, self._parsed
+        # Taken out while they are in use: so the least recently used stay in front, and none is used twice at once.
+        kept = [parsed.pop(action, None) for action in actions]
+        missing = [action for action, example in zip(actions, kept, strict=True) if example is None]
         try:
-            examples = workspace._parse(context_text(context, actions))
-            workspace.predict_multi(examples)
-            pmf: list[float] = examples[0].get_action_scores()
-            workspace._finish_example_multi_ex(examples)
+            shared, *found = workspace._parse(context_text(context, missing))
+            following = iter(found)
+            examples = [next(following) if example is None else example for example in kept]
+            workspace.predict_multi([shared, *examples])
+            pmf: list[float] = shared.get_action_scores()
+            done = [shared]
+            for action, example in zip(actions, examples, strict=True):
+                if parsed.setdefault(action, example) is not example:
+                    done.append(example)
+            while len(parsed) > _PARSED_KEPT:
+                done.append(parsed.popitem(last=False)[1])
+            workspace._finish_example_multi_ex(done)
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot score the features: {error}") from error
         return pmf
