@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 # From the ground up. A module belongs to the longest name that it begins with, and imports nothing of a later layer.
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("records", frozenset({"errors", "records", "settings", "store.ports"})),
+    ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches"})),
     (
         "cores",
         frozenset({"decision", "joining", "ranking", "training", "vw", "simulate", "dsjson"}),
@@ -57,6 +57,7 @@ PURE = frozenset(
         "simulate.grocery",
         "simulate.scoreboard",
         "simulate.world",
+        "store.stretches",
         "training.fold",
         "vw.arguments",
         "vw.presets",

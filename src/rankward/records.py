@@ -2,12 +2,15 @@
 
 These records outlive the code that wrote them. A new field has a default, an old field keeps its
 meaning, and the name of a retired field is not used again.
+
+Those that come by the thousand are kept from the garbage collector (`gc=False`): they hold nothing that could
+hold them, and to look through them again and again took a third of the time of joining.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NewType
 
 import msgspec
@@ -36,14 +39,14 @@ class Arm(enum.StrEnum):
     UNIFORM = "uniform"
 
 
-class Action(msgspec.Struct, frozen=True, array_like=True):
+class Action(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An option with its features."""
 
     id: str
     features: Features
 
 
-class Slot(msgspec.Struct, frozen=True, array_like=True):
+class Slot(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A place to fill with an action."""
 
     id: str
@@ -52,7 +55,7 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
     excluded: tuple[int, ...] = ()  # indexes into `actions`, ascending: what must not be chosen here
 
 
-class SlotChoice(msgspec.Struct, frozen=True, array_like=True):
+class SlotChoice(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What was drawn for one slot, out of the actions that earlier slots had left."""
 
     actions: tuple[int, ...]  # indexes into the interaction's `actions`; the drawn one first
@@ -69,7 +72,7 @@ class SlotChoice(msgspec.Struct, frozen=True, array_like=True):
         return self.pmf[0]
 
 
-class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="interaction"):
+class Interaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="interaction"):
     """A decision, as the event log keeps it. Offset and time are the log's to give, on append."""
 
     event_id: EventId
@@ -96,7 +99,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     @property
     def baseline(self) -> int:
         """Index of the action that the application would show by itself: the first not excluded."""
-        return next(index for index in range(len(self.actions)) if index not in self.excluded)
+        return first_without(self.excluded)
 
     @property
     def shown(self) -> int:
@@ -126,7 +129,7 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
         )
 
 
-class MultiSlotInteraction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="multislot"):
+class MultiSlotInteraction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="multislot"):
     """Decisions for several slots at once. Fields that `Interaction` has too mean the same here."""
 
     event_id: EventId
@@ -154,7 +157,7 @@ class MultiSlotInteraction(msgspec.Struct, frozen=True, kw_only=True, omit_defau
     @property
     def chose_baseline(self) -> bool:
         """Whether every slot's baseline was drawn."""
-        return all(choice.chosen == slot.baseline for slot, choice in zip(self.slots, self.choices, strict=True))
+        return chose_baselines(self.slots, self.choices)
 
     def same_request(self, other: AnyInteraction) -> bool:
         """Whether both were asked the same question, whatever the answers were."""
@@ -172,7 +175,7 @@ AnyInteraction = Interaction | MultiSlotInteraction
 """A decision of either kind."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="observation"):
+class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="observation"):
     """One reward reported for an event id."""
 
     event_id: EventId
@@ -182,7 +185,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     slot: str | None = None  # id of the slot it is about; None: the whole event
 
 
-class Activation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="activation"):
+class Activation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="activation"):
     """Word that a deferred decision was really shown."""
 
     event_id: EventId
@@ -194,7 +197,7 @@ class SettingsChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     settings: msgspec.Raw  # JSON of the whole `settings.LoopSettings`
 
 
-class PastObservation(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class PastObservation(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """An observation that was made elsewhere, before."""
 
     time_us: TimeUs  # that of the decision, where the log that it came from does not say
@@ -203,7 +206,7 @@ class PastObservation(msgspec.Struct, frozen=True, array_like=True, omit_default
     slot: str | None = None
 
 
-class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="history"):
+class History(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="history"):
     """A joined event from another log: decided, observed and joined elsewhere, or earlier."""
 
     interaction: AnyInteraction
@@ -224,7 +227,7 @@ class History(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
         return JoinedEntry(offset, self.time_us, due_us, observations, self.activated, imported=True)
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="tick"):
+class Tick(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="tick"):
     """Time has passed: appended when nothing else was, so that waiting events can be joined."""
 
 
@@ -238,7 +241,7 @@ class Interactions(msgspec.Struct, frozen=True, array_like=True):
     ignore_linear: tuple[str, ...]  # letters that get no weights of their own
 
 
-class LogEntry(msgspec.Struct, frozen=True):
+class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """A record with its place in the event log."""
 
     offset: Offset
@@ -246,7 +249,51 @@ class LogEntry(msgspec.Struct, frozen=True):
     record: Record
 
 
-class JoinedObservation(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class InteractionHeader(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="interaction"):
+    """What joining needs of an interaction: read from the same bytes, without the features."""
+
+    event_id: EventId
+    chosen: int
+    reward_wait_us: int
+    excluded: tuple[int, ...] = ()
+    deferred: bool = False
+    repeats: bool = False
+
+    @property
+    def chose_baseline(self) -> bool:
+        """See `Interaction.chose_baseline`."""
+        return self.chosen == first_without(self.excluded)
+
+
+class MultiSlotHeader(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="multislot"):
+    """The same of an interaction for several slots."""
+
+    event_id: EventId
+    slots: tuple[Slot, ...]
+    choices: tuple[SlotChoice, ...]
+    reward_wait_us: int
+    deferred: bool = False
+    repeats: bool = False
+
+    @property
+    def chose_baseline(self) -> bool:
+        """See `MultiSlotInteraction.chose_baseline`."""
+        return chose_baselines(self.slots, self.choices)
+
+
+AnyHeader = InteractionHeader | MultiSlotHeader
+Header = AnyHeader | Observation | Activation | SettingsChange | History | Tick
+
+
+class HeaderEntry(msgspec.Struct, frozen=True, gc=False):
+    """A record with its place in the event log, as far as joining needs it."""
+
+    offset: Offset
+    time_us: TimeUs  # never less than that of the entry before
+    record: Header
+
+
+class JoinedObservation(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """An observation that fell into an interaction's window."""
 
     offset: Offset  # in the event log
@@ -256,7 +303,7 @@ class JoinedObservation(msgspec.Struct, frozen=True, array_like=True, omit_defau
     slot: str | None = None
 
 
-class JoinedEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+class JoinedEntry(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
     """An interaction, by reference, with all that was observed of it before its wait was over."""
 
     interaction: Offset  # in the event log
@@ -267,7 +314,7 @@ class JoinedEntry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
     imported: bool = False  # what it refers to is a `History`, which has its interaction
 
 
-class JoinedEvent(msgspec.Struct, frozen=True):
+class JoinedEvent(msgspec.Struct, frozen=True, gc=False):
     """An interaction with the observations that its reward is computed from."""
 
     offset: Offset  # in the joined log
@@ -302,6 +349,23 @@ def without(excluded: Sequence[int], count: int) -> list[int]:
     if not excluded:
         return list(range(count))
     return [index for index in range(count) if index not in excluded]
+
+
+def first_without(excluded: Container[int]) -> int:
+    """Return the lowest index that is not excluded.
+
+    >>> first_without((0, 1, 3))
+    2
+    """
+    index = 0
+    while index in excluded:
+        index += 1
+    return index
+
+
+def chose_baselines(slots: Sequence[Slot], choices: Sequence[SlotChoice]) -> bool:
+    """Tell whether every slot's baseline was drawn."""
+    return all(choice.chosen == slot.baseline for slot, choice in zip(slots, choices, strict=True))
 
 
 def interactions(entries: Sequence[LogEntry]) -> list[tuple[LogEntry, AnyInteraction]]:

@@ -8,18 +8,16 @@ import pytest
 
 from rankward.joining.joiner import EARLY_US, Joiner
 from rankward.records import (
-    Action,
     Activation,
-    AnyInteraction,
+    AnyHeader,
     Features,
-    Interaction,
+    Header,
+    HeaderEntry,
+    InteractionHeader,
     JoinedEntry,
-    LearningMode,
-    LogEntry,
-    MultiSlotInteraction,
+    MultiSlotHeader,
     Observation,
     Offset,
-    Record,
     Slot,
     SlotChoice,
     Tick,
@@ -40,15 +38,15 @@ class Joining:
     """A log in a list, and a joiner that reads it step by step: what the service does, without a disk."""
 
     def __init__(self) -> None:
-        self.log: list[LogEntry] = []
+        self.log: list[HeaderEntry] = []
         self.joiner = Joiner(JoinState(), ())
         self.kept: dict[Offset, list[Match]] = {}
         self.early: dict[Offset, Unmatched] = {}
 
-    def push(self, record: Record, *, at_us: TimeUs) -> Offset:
+    def push(self, record: Header, *, at_us: TimeUs) -> Offset:
         """Append a record."""
         assert not self.log or self.log[-1].time_us <= at_us, "log time does not decrease"
-        self.log.append(LogEntry(len(self.log), at_us, record))
+        self.log.append(HeaderEntry(len(self.log), at_us, record))
         return len(self.log) - 1
 
     def advance(self, *, to_us: TimeUs | None = None, lane_read: int = LANE_READ) -> list[JoinedEntry]:
@@ -82,42 +80,30 @@ class Joining:
         """What was counted, without the zeroes."""
         return {name: count for name, count in self.joiner.state.counts.items() if count}
 
-    def _locate(self, report: LogEntry) -> list[Located]:
+    def _locate(self, report: HeaderEntry) -> list[Located]:
         [lookup] = Joiner.lookups([report])
         return [
             Located(entry.offset, entry.time_us, entry.record.reward_wait_us)
             for entry in self.log[: lookup.before]
-            if isinstance(entry.record, AnyInteraction) and entry.record.event_id == lookup.event_id
+            if isinstance(entry.record, AnyHeader) and entry.record.event_id == lookup.event_id
         ]
 
 
-def _is_report(entry: LogEntry) -> bool:
+def _is_report(entry: HeaderEntry) -> bool:
     return isinstance(entry.record, Observation | Activation)
 
 
-def interaction(event_id: str, *, wait_us: int = WAIT_US, deferred: bool = False) -> Interaction:
+def interaction(event_id: str, *, wait_us: int = WAIT_US, deferred: bool = False) -> InteractionHeader:
     """Make an interaction of which only the id and the wait matter."""
-    return Interaction(
-        event_id=event_id,
-        context=Features(b"[]"),
-        actions=(Action("a", Features(b"[]")),),
-        pmf=(1.0,),
-        chosen=0,
-        learning_mode=LearningMode.ONLINE,
-        reward_wait_us=wait_us,
-        deferred=deferred,
-    )
+    return InteractionHeader(event_id=event_id, chosen=0, reward_wait_us=wait_us, deferred=deferred)
 
 
-def page(event_id: str) -> MultiSlotInteraction:
+def page(event_id: str) -> MultiSlotHeader:
     """Make an interaction of one slot that has a name."""
-    return MultiSlotInteraction(
+    return MultiSlotHeader(
         event_id=event_id,
-        context=Features(b"[]"),
-        actions=(Action("a", Features(b"[]")),),
         slots=(Slot("hero", Features(b"[]"), baseline=0),),
         choices=(SlotChoice((0,), (1.0,)),),
-        learning_mode=LearningMode.ONLINE,
         reward_wait_us=WAIT_US,
     )
 
@@ -385,12 +371,12 @@ def test_memory_does_not_grow_with_the_wait() -> None:
     sizes = []
     for begin in range(0, 50_000, 5_000):
         entries = [
-            LogEntry(offset, offset * S, interaction(f"e{offset}", wait_us=week_us))
+            HeaderEntry(offset, offset * S, interaction(f"e{offset}", wait_us=week_us))
             for offset in range(begin, begin + 5_000)
         ]
         joiner.read(entries, ())
         lanes = {
-            wait: entries if start >= begin else [LogEntry(0, 0, interaction("e0", wait_us=week_us))]
+            wait: entries if start >= begin else [HeaderEntry(0, 0, interaction("e0", wait_us=week_us))]
             for wait, start in joiner.lanes().items()
         }
         assert joiner.join(joiner.due(lanes), {}).joined == []
@@ -415,10 +401,10 @@ def test_memory_of_what_may_be_early_ends_after_two_minutes() -> None:
 def test_joining_goes_on_after_the_log_was_cleared() -> None:
     """What was cleared is not joined any more, and must not hold up what comes after it."""
     joiner = Joiner(JoinState(), ())
-    joiner.read([LogEntry(0, 0, interaction("gone")), LogEntry(1, S, interaction("gone too", wait_us=S))], ())
+    joiner.read([HeaderEntry(0, 0, interaction("gone")), HeaderEntry(1, S, interaction("gone too", wait_us=S))], ())
     joiner.join(joiner.due(dict.fromkeys(joiner.lanes(), ())), {})
 
-    new = [LogEntry(5, 2 * S, interaction("e1", wait_us=S)), LogEntry(6, 3 * S, Tick())]
+    new = [HeaderEntry(5, 2 * S, interaction("e1", wait_us=S)), HeaderEntry(6, 3 * S, Tick())]
     joiner.read(new, ())
     lanes = {wait: [entry for entry in new if entry.offset >= start] for wait, start in joiner.lanes().items()}
     step = joiner.join(joiner.due(lanes), {})
@@ -430,8 +416,8 @@ def test_joining_goes_on_after_the_log_was_cleared() -> None:
 def test_an_interaction_of_a_cleared_stretch_does_not_hold_up_other_waits() -> None:
     """A lane that begins in a stretch that is gone reads on beyond the head: that is its end, not a bound."""
     joiner = Joiner(JoinState(), ())
-    joiner.read([LogEntry(0, 0, interaction("gone", wait_us=S)), LogEntry(1, 2 * S, Tick())], ())
-    beyond = [LogEntry(9, 3 * S, interaction("not read yet", wait_us=S))]
+    joiner.read([HeaderEntry(0, 0, interaction("gone", wait_us=S)), HeaderEntry(1, 2 * S, Tick())], ())
+    beyond = [HeaderEntry(9, 3 * S, interaction("not read yet", wait_us=S))]
 
     step = joiner.join(joiner.due(dict.fromkeys(joiner.lanes(), beyond)), {})
 

@@ -26,9 +26,11 @@ from rankward.records import (
     Appended,
     Features,
     Interaction,
+    InteractionHeader,
     Known,
     LearningMode,
     LogEntry,
+    MultiSlotHeader,
     MultiSlotInteraction,
     Observation,
     Record,
@@ -124,6 +126,40 @@ def test_what_is_appended_is_read_back(home: Home, run: Run) -> None:
     assert [entry.record for entry in entries] == written
     assert results == [Appended(entry.offset, entry.time_us) for entry in entries]
     assert [entry.time_us for entry in entries] == [home.clock.now_us] * len(written)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_headers_are_what_the_whole_entries_say(home: Home, run: Run, sealed: bool) -> None:
+    """Joining reads nothing else: what it misread would be joined wrong for ever."""
+    log = home.event_log(seal_entries=1)
+    deferred = msgspec.structs.replace(interaction("e1", wait_us=7), excluded=(0, 2), chosen=1, deferred=True)
+    others: list[Record] = [
+        Observation(event_id="e1", value=0.5, metrics={"seconds": 2.0}),
+        Activation(event_id="e1"),
+        SettingsChange(settings=msgspec.Raw(b'{"reward_wait":"PT10M"}')),
+        Tick(),
+    ]
+    whole_page = page("e2")
+    append_each(run, log, [deferred, *others, whole_page, interaction("e1")])
+    if sealed:
+        seal(run, log)
+
+    entries = run(log.read_headers(0, limit=ALL))
+    first, *between, of_page, last = [entry.record for entry in entries]
+
+    assert [(entry.offset, entry.time_us) for entry in entries] == [
+        (entry.offset, entry.time_us) for entry in run(log.read(0, limit=ALL))
+    ]
+    assert first == InteractionHeader(event_id="e1", chosen=1, reward_wait_us=7, excluded=(0, 2), deferred=True)
+    assert first.chose_baseline
+    assert deferred.chose_baseline
+    assert between == others
+    assert of_page == MultiSlotHeader(
+        event_id="e2", slots=whole_page.slots, choices=whole_page.choices, reward_wait_us=whole_page.reward_wait_us
+    )
+    assert of_page.chose_baseline == whole_page.chose_baseline
+    assert last == InteractionHeader(event_id="e1", chosen=0, reward_wait_us=WAIT_US)
+    assert [entry.offset for entry in run(log.read_headers(2, limit=3))] == [2, 3, 4]
 
 
 def test_offsets_are_dense_when_many_append_at_once(home: Home, run: Run) -> None:

@@ -16,12 +16,12 @@ import msgspec
 
 from rankward.records import (
     Activation,
-    AnyInteraction,
-    Interaction,
+    AnyHeader,
+    HeaderEntry,
+    InteractionHeader,
     JoinedEntry,
     JoinedObservation,
-    LogEntry,
-    MultiSlotInteraction,
+    MultiSlotHeader,
     Observation,
     Offset,
     TimeUs,
@@ -32,13 +32,13 @@ EARLY_US = 120_000_000
 """An observation may stand in the log this long before its interaction: the two travel on separate ways."""
 
 
-class Due(msgspec.Struct, frozen=True):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """An interaction whose wait is over."""
 
     due_us: TimeUs
     offset: Offset
     time_us: TimeUs
-    interaction: AnyInteraction
+    interaction: AnyHeader
 
 
 class Joiner:
@@ -84,7 +84,7 @@ class Joiner:
         return min(moments, default=None)
 
     @staticmethod
-    def lookups(entries: Sequence[LogEntry]) -> list[Lookup]:
+    def lookups(entries: Sequence[HeaderEntry]) -> list[Lookup]:
         """What must be located before `entries` can be read: one lookup per observation or activation."""
         return [
             Lookup(entry.record.event_id, entry.offset, entry.time_us)
@@ -92,7 +92,7 @@ class Joiner:
             if isinstance(entry.record, Observation | Activation)
         ]
 
-    def read(self, entries: Sequence[LogEntry], located: Sequence[Sequence[Located]]) -> None:
+    def read(self, entries: Sequence[HeaderEntry], located: Sequence[Sequence[Located]]) -> None:
         """Take in the next entries of the log.
 
         Args:
@@ -106,7 +106,7 @@ class Joiner:
             self.now_us = entry.time_us
             self._expire()
             match entry.record:
-                case (Interaction() | MultiSlotInteraction()) as interaction:
+                case (InteractionHeader() | MultiSlotHeader()) as interaction:
                     self._take_interaction(entry, interaction)
                 case Observation() as observation:
                     self._counts["observed"] += 1
@@ -120,7 +120,7 @@ class Joiner:
                 case _:
                     pass
 
-    def _take_interaction(self, entry: LogEntry, interaction: AnyInteraction) -> None:
+    def _take_interaction(self, entry: HeaderEntry, interaction: AnyHeader) -> None:
         self._counts["ranked"] += 1
         self._counts["repeats"] += interaction.repeats
         self._lanes.setdefault(interaction.reward_wait_us, entry.offset)
@@ -130,7 +130,7 @@ class Joiner:
 
     def _take_observation(
         self,
-        entry: LogEntry,
+        entry: HeaderEntry,
         event_id: str,
         observation: JoinedObservation | None,
         candidates: Sequence[Located],
@@ -166,7 +166,7 @@ class Joiner:
         """The lanes that may hold something due, by reward wait: where to read them from."""
         return {wait: start for wait, start in self._lanes.items() if self._next_due_us.get(wait, 0) <= self.now_us}
 
-    def due(self, lanes: Mapping[int, Sequence[LogEntry]]) -> list[Due]:
+    def due(self, lanes: Mapping[int, Sequence[HeaderEntry]]) -> list[Due]:
         """Pick the interactions that can be let go now, in the order of (due, offset).
 
         Args:
@@ -182,7 +182,7 @@ class Joiner:
                 if entry.offset >= self.head:
                     place = self.head
                     break
-                if isinstance(entry.record, AnyInteraction) and entry.record.reward_wait_us == wait_us:
+                if isinstance(entry.record, AnyHeader) and entry.record.reward_wait_us == wait_us:
                     due_us = entry.time_us + wait_us
                     if due_us > self.now_us:
                         self._next_due_us[wait_us] = due_us
@@ -221,7 +221,8 @@ class Joiner:
             fresh.setdefault(match.interaction, []).append(match)
         joined = []
         for item in due:
-            matches = sorted([*kept.get(item.offset, ()), *fresh.pop(item.offset, ())], key=lambda match: match.offset)
+            matches = [*kept.get(item.offset, ()), *fresh.pop(item.offset, ())]
+            matches.sort(key=lambda match: match.offset)
             observed = [match.observation for match in matches if match.observation is not None]
             activated = len(observed) < len(matches)
             observations = self._of_known_slots(item.interaction, observed)
@@ -238,15 +239,15 @@ class Joiner:
         return step
 
     def _of_known_slots(
-        self, interaction: AnyInteraction, observed: Sequence[JoinedObservation]
+        self, interaction: AnyHeader, observed: Sequence[JoinedObservation]
     ) -> tuple[JoinedObservation, ...]:
         """Leave out what is about slots that the interaction does not have: nothing can use it, ever."""
-        slots = {slot.id for slot in interaction.slots} if isinstance(interaction, MultiSlotInteraction) else set()
+        slots = {slot.id for slot in interaction.slots} if isinstance(interaction, MultiSlotHeader) else set()
         kept = [each for each in observed if each.slot is None or each.slot in slots]
         self._counts["unknown_slot"] += len(observed) - len(kept)
         return tuple(kept)
 
-    def _count_joined(self, interaction: AnyInteraction, *, rewarded: bool, activated: bool) -> None:
+    def _count_joined(self, interaction: AnyHeader, *, rewarded: bool, activated: bool) -> None:
         self._counts["joined"] += 1
         if interaction.deferred and not activated:
             self._counts["never_activated"] += 1

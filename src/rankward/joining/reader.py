@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rankward.records import AnyInteraction, JoinedEvent, Offset, interactions
 from rankward.store.ports import EventLog, JoinedLog
-
-_STRAY = 4  # read a stretch in one go if at least one in so many of its entries is wanted
+from rankward.store.stretches import stretches
 
 
 async def read_joined(
@@ -22,7 +21,7 @@ async def read_joined(
         return [], start
     wanted = sorted(entry.interaction for _, entry in entries)
     found: dict[Offset, AnyInteraction] = {}
-    for first, last in _stretches(wanted):
+    for first, last in stretches(wanted):
         position = first
         while position <= last:
             stretch = await log.read(position, limit=last - position + 1)
@@ -34,18 +33,3 @@ async def read_joined(
         JoinedEvent(offset, entry, found[entry.interaction]) for offset, entry in entries if entry.interaction in found
     ]
     return events, entries[-1][0] + 1
-
-
-def _stretches(wanted: list[Offset]) -> list[tuple[Offset, Offset]]:
-    """Cover ascending offsets by few stretches without reading much that is not wanted."""
-    stretches: list[tuple[Offset, Offset]] = []
-    first = last = wanted[0]
-    count = 1
-    for offset in wanted[1:]:
-        if offset - first + 1 > (count + 1) * _STRAY + 64:
-            stretches.append((first, last))
-            first, count = offset, 0
-        last = offset
-        count += 1
-    stretches.append((first, last))
-    return stretches

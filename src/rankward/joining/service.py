@@ -49,10 +49,12 @@ class JoiningService:
         joiner = self._joiner or Joiner(await self._joined.state(), await self._joined.early())
         self._joiner = None  # until the step is committed: a failed one is thrown away
         before = joiner.state
-        entries = await self._log.read(joiner.head, limit=self._read)
+        entries = await self._log.read_headers(joiner.head, limit=self._read)
         lookups = joiner.lookups(entries)
         joiner.read(entries, await self._log.locate(lookups) if lookups else ())
-        lanes = {wait: await self._log.read(start, limit=self._lane_read) for wait, start in joiner.lanes().items()}
+        lanes = {
+            wait: await self._log.read_headers(start, limit=self._lane_read) for wait, start in joiner.lanes().items()
+        }
         due = joiner.due(lanes)
         # Only interactions that were rewarded before this step can have matches on record.
         kept = await self._joined.matches([item.offset for item in due]) if due else {}

@@ -10,6 +10,7 @@ import msgspec
 from rankward.records import (
     AppendResult,
     EventId,
+    HeaderEntry,
     Interactions,
     JoinedEntry,
     JoinedObservation,
@@ -22,7 +23,7 @@ from rankward.records import (
 from rankward.settings import LoopSettings
 
 
-class Located(msgspec.Struct, frozen=True):
+class Located(msgspec.Struct, frozen=True, gc=False):
     """Where an interaction stands, and how long it waits: all that matching a reward needs."""
 
     offset: Offset
@@ -30,7 +31,7 @@ class Located(msgspec.Struct, frozen=True):
     reward_wait_us: int
 
 
-class Lookup(msgspec.Struct, frozen=True):
+class Lookup(msgspec.Struct, frozen=True, gc=False):
     """A search for the interactions that something reported at a place and time may be about."""
 
     event_id: EventId
@@ -74,6 +75,9 @@ class EventLog(Protocol):
         Entries before the log's first are not there any more: the answer then starts with the first.
         """
 
+    async def read_headers(self, start: Offset, *, limit: int) -> Sequence[HeaderEntry]:
+        """Return what `read` would, without features and actions: for a fraction of the time."""
+
     async def locate(self, lookups: Sequence[Lookup]) -> Sequence[Sequence[Located]]:
         """Answer each lookup with the interactions that bear its event id, oldest first.
 
@@ -96,7 +100,7 @@ class EventLog(Protocol):
         """Finish what is under way and let go of all files."""
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, gc=False):
     """An observation or activation, and the interaction whose window holds it."""
 
     interaction: Offset
@@ -104,7 +108,7 @@ class Match(msgspec.Struct, frozen=True):
     offset: Offset  # of the observation or activation itself
 
 
-class Unmatched(msgspec.Struct, frozen=True):
+class Unmatched(msgspec.Struct, frozen=True, gc=False):
     """An observation or activation whose interaction has not been seen: it may be early."""
 
     offset: Offset

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rankward.records import Action, AnyInteraction, EventId, Record, SettingsChange
+from rankward.records import Action, AnyInteraction, EventId, Header, Record, SettingsChange
 
 
-class Row(msgspec.Struct, frozen=True, array_like=True):
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A record on its way to or from a file."""
 
     body: bytes  # MessagePack of the record; of an interaction without its actions
@@ -21,6 +21,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Record)
+_header_decoder = msgspec.msgpack.Decoder(Header)
 
 
 def event_key(event_id: EventId) -> int:
@@ -49,10 +50,18 @@ def to_row(record: Record) -> Row:
 def to_record(body: bytes, actions: Sequence[Action] | None) -> Record:
     """Put a record together again."""
     record: Record = _decoder.decode(body)
-    if isinstance(record, SettingsChange):
-        packed = msgspec.msgpack.decode(record.settings, type=bytes)
-        record = msgspec.structs.replace(record, settings=msgspec.Raw(packed))
     if actions is None:
-        return record
+        return _unpacked(record) if isinstance(record, SettingsChange) else record
     assert isinstance(record, AnyInteraction), "only interactions have actions"
     return msgspec.structs.replace(record, actions=tuple(actions))
+
+
+def to_header(body: bytes) -> Header:
+    """Read as much of a record as joining needs."""
+    header: Header = _header_decoder.decode(body)
+    return _unpacked(header) if isinstance(header, SettingsChange) else header
+
+
+def _unpacked(record: SettingsChange) -> SettingsChange:
+    packed = msgspec.msgpack.decode(record.settings, type=bytes)
+    return msgspec.structs.replace(record, settings=msgspec.Raw(packed))

@@ -25,6 +25,7 @@ from rankward.records import (
     AnyInteraction,
     Appended,
     AppendResult,
+    HeaderEntry,
     Known,
     LogEntry,
     Offset,
@@ -321,6 +322,14 @@ class SqliteEventLog:
     def _read(self, start: Offset, limit: int) -> Sequence[LogEntry]:
         with self._reading, _translated(self.folder):
             return self._segments.read(start, limit)
+
+    async def read_headers(self, start: Offset, *, limit: int) -> Sequence[HeaderEntry]:
+        """See `ports.EventLog`."""
+        return await asyncio.to_thread(self._read_headers, start, limit)
+
+    def _read_headers(self, start: Offset, limit: int) -> Sequence[HeaderEntry]:
+        with self._reading, _translated(self.folder):
+            return self._segments.read_headers(start, limit)
 
     async def locate(self, lookups: Sequence[Lookup]) -> Sequence[Sequence[Located]]:
         """See `ports.EventLog`."""

@@ -19,10 +19,10 @@ from rankward.records import JoinedEntry, JoinedObservation, Offset
 from rankward.store.ports import JoinState, JoinStep, Match, Unmatched
 from rankward.store.sqlite.live import as_world_error, connect, os_error_as_ours
 from rankward.store.sqlite.sealed import COMPRESSION_LEVEL, sync_folder
+from rankward.store.stretches import stretches
 
 FORMAT = 1
 FILE_ENTRIES = 65_536  # every sealed file holds this many, so that a rejoin makes the same files
-_VARIABLES = 500  # of one SQL statement
 
 _SCHEMA = """
 CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 1), body BLOB NOT NULL);
@@ -43,7 +43,9 @@ _SELECT_ENTRIES = "SELECT offset, body FROM entry WHERE offset >= ? ORDER BY off
 _SELECT_RANGE = "SELECT (SELECT min(offset) FROM entry), (SELECT max(offset) FROM entry)"
 _DELETE_ENTRIES = "DELETE FROM entry WHERE offset < ?"
 _INSERT_MATCH = "INSERT OR REPLACE INTO match VALUES (?, ?, ?)"
-_SELECT_MATCHES = "SELECT interaction, offset, body FROM match WHERE interaction IN ({}) ORDER BY interaction, offset"
+_SELECT_MATCHES = (
+    "SELECT interaction, offset, body FROM match WHERE interaction BETWEEN ? AND ? ORDER BY interaction, offset"
+)
 _DELETE_MATCH = "DELETE FROM match WHERE interaction = ?"
 _SELECT_MATCH_BEFORE = "SELECT 1 FROM match WHERE interaction < ? LIMIT 1"
 _DELETE_MATCHES_BEFORE = "DELETE FROM match WHERE interaction < ?"
@@ -119,13 +121,13 @@ class SqliteJoinedLog:
     async def matches(self, interactions: Sequence[Offset]) -> Mapping[Offset, Sequence[Match]]:
         """See `ports.JoinedLog`."""
         found: dict[Offset, list[Match]] = {}
+        wanted = set(interactions)
         with self._lock, self._translated():
-            for begin in range(0, len(interactions), _VARIABLES):
-                chunk = interactions[begin : begin + _VARIABLES]
-                query = _SELECT_MATCHES.format(",".join("?" * len(chunk)))
-                for interaction, offset, body in self._connection.execute(query, chunk):
-                    observation = None if body is None else _observation.decode(body)
-                    found.setdefault(interaction, []).append(Match(interaction, observation, offset))
+            for stretch in stretches(sorted(wanted)):
+                for interaction, offset, body in self._connection.execute(_SELECT_MATCHES, stretch):
+                    if interaction in wanted:
+                        observation = None if body is None else _observation.decode(body)
+                        found.setdefault(interaction, []).append(Match(interaction, observation, offset))
         return found
 
     async def commit(self, step: JoinStep) -> None:

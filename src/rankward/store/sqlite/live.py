@@ -8,13 +8,14 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from rankward.errors import StorageFull, StoreUnavailable, WorldError
-from rankward.records import Action, LogEntry, Offset, TimeUs
-from rankward.store.ports import Located
-from rankward.store.sqlite.codec import Row, to_record
+from rankward.records import Action, HeaderEntry, LogEntry, Offset, TimeUs
+from rankward.store.ports import LOOKUP_NEWEST, Located
+from rankward.store.sqlite.codec import Row, to_header, to_record
 
 FORMAT = 1
 _PARTS_REMEMBERED = 65_536
@@ -54,14 +55,33 @@ _ENTRY_VALUES = "(?, ?, ?, ?, ?, ?)"
 _ROWS_TOGETHER = 64
 _SELECT_KNOWN = "SELECT DISTINCT event_key FROM entry WHERE event_key IN ({})"
 _SELECT_ENTRIES = "SELECT offset, time_us, body, actions FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
+_SELECT_HEADERS = "SELECT offset, time_us, body FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
 _SELECT_ROWS = "SELECT time_us, event_key, reward_wait_us, body, actions FROM entry ORDER BY offset"
 _LOCATE = (
     "SELECT offset, time_us, reward_wait_us FROM entry WHERE event_key = ? AND offset < ? "
     "AND time_us + reward_wait_us >= ? ORDER BY offset DESC LIMIT ?"
 )
+# Each search by itself would cost more to ask for than to make.
+_LOCATE_EACH = """
+WITH search (number, key, before, ended_us) AS (VALUES {})
+SELECT number, offset, time_us, reward_wait_us FROM search CROSS JOIN entry ON offset IN (
+    SELECT offset FROM entry WHERE event_key = key AND offset < before
+    AND time_us + reward_wait_us >= ended_us ORDER BY offset DESC LIMIT ?
+) ORDER BY number, offset DESC
+"""
+_SEARCHES_TOGETHER = 64
 _INSERT_PART = "INSERT OR IGNORE INTO part (action) VALUES (?)"
 _SELECT_PART = "SELECT number FROM part WHERE action = ?"
 _SELECT_PART_BY_NUMBER = "SELECT action FROM part WHERE number = ?"
+
+
+class Search(NamedTuple):
+    """A search for interactions by the key of their event id."""
+
+    key: int
+    before: Offset  # they stand before this offset
+    ended_us: TimeUs  # their waits end at this time or later
+
 
 _offered = msgspec.msgpack.Decoder(list[int | Action])
 _action = msgspec.msgpack.Decoder(Action)
@@ -291,6 +311,13 @@ class LiveSegment:
             for offset, time_us, body, actions in self._connection.execute(_SELECT_ENTRIES, (start, limit)).fetchall()
         ]
 
+    def read_headers(self, start: Offset, limit: int) -> list[HeaderEntry]:
+        """Return what joining needs of at most `limit` entries from `start` on."""
+        return [
+            HeaderEntry(offset, time_us, to_header(body))
+            for offset, time_us, body in self._connection.execute(_SELECT_HEADERS, (start, limit)).fetchall()
+        ]
+
     def rows(self) -> Iterator[tuple[TimeUs, Row]]:
         """Return every entry for sealing, in log order."""
         for time_us, key, wait_us, body, actions in self._connection.execute(_SELECT_ROWS):
@@ -309,6 +336,17 @@ class LiveSegment:
             self._write()
         query = self._connection.execute(_LOCATE, (key, before, ended_us, limit))
         return [Located(*row) for row in query.fetchall()]
+
+    def locate_each(self, searches: Sequence[Search]) -> list[list[Located]]:
+        """Find for each search the newest interactions, newest first: at most `LOOKUP_NEWEST`."""
+        found: list[list[Located]] = [[] for _ in searches]
+        for begin in range(0, len(searches), _SEARCHES_TOGETHER):
+            together = searches[begin : begin + _SEARCHES_TOGETHER]
+            values = [value for number, search in enumerate(together, begin) for value in (number, *search)]
+            query = _LOCATE_EACH.format(", ".join(["(?, ?, ?, ?)"] * len(together)))
+            for number, *place in self._connection.execute(query, [*values, LOOKUP_NEWEST]).fetchall():
+                found[number].append(Located(*place))
+        return found
 
     def checkpoint(self) -> None:
         """Move what is in the write-ahead log to its place, as far as that holds up nobody."""

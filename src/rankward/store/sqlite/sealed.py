@@ -22,9 +22,10 @@ import numpy.typing as npt
 import zstandard
 
 from rankward.errors import StoreUnavailable
-from rankward.records import Action, LogEntry, Offset, TimeUs
-from rankward.store.ports import Located
-from rankward.store.sqlite.codec import Row, to_record
+from rankward.records import Action, HeaderEntry, LogEntry, Offset, TimeUs
+from rankward.store.ports import LOOKUP_NEWEST, Located
+from rankward.store.sqlite.codec import Row, to_header, to_record
+from rankward.store.sqlite.live import Search
 
 MAGIC = b"rwseg\x00\x01\n"
 _FORMAT = slice(5, 7)  # of the magic: big-endian
@@ -228,21 +229,35 @@ class SealedSegment:
     def read(self, start: Offset, limit: int) -> list[LogEntry]:
         """Return at most `limit` entries from `start` on."""
         entries: list[LogEntry] = []
-        offers: dict[tuple[int, ...], tuple[Action, ...]] = {}  # most are made again and again
-        number = max(0, int(np.searchsorted([place.first for place in self.footer.blocks], start, side="right")) - 1)
-        while len(entries) < limit and number < len(self.footer.blocks):
-            first = self.footer.blocks[number].first
-            block = self._held.block(self.path, self.footer.blocks[number])
-            begin = max(0, start - first)
-            for index in range(begin, min(len(block.bodies), begin + limit - len(entries))):
+        for first, block, indexes in self._blocks(start, limit):
+            offers: dict[tuple[int, ...], tuple[Action, ...]] = {}  # most are made again and again
+            for index in indexes:
                 offered = block.offered[index]
                 actions = None
                 if offered is not None and (actions := offers.get(offered)) is None:
                     actions = offers[offered] = tuple([block.actions[part] for part in offered])
                 entries.append(LogEntry(first + index, block.times_us[index], to_record(block.bodies[index], actions)))
-            offers.clear()  # the next block numbers its actions anew
-            number += 1
         return entries
+
+    def read_headers(self, start: Offset, limit: int) -> list[HeaderEntry]:
+        """Return what joining needs of at most `limit` entries from `start` on."""
+        return [
+            HeaderEntry(first + index, block.times_us[index], to_header(block.bodies[index]))
+            for first, block, indexes in self._blocks(start, limit)
+            for index in indexes
+        ]
+
+    def _blocks(self, start: Offset, limit: int) -> Iterator[tuple[Offset, Block, range]]:
+        """Load the blocks that hold a stretch: offset of the first entry, block, indexes that are wanted."""
+        number = max(0, int(np.searchsorted([place.first for place in self.footer.blocks], start, side="right")) - 1)
+        for place in self.footer.blocks[number:]:
+            if limit <= 0:
+                return
+            block = self._held.block(self.path, place)
+            begin = max(0, start - place.first)
+            wanted = range(begin, min(len(block.bodies), begin + limit))
+            yield place.first, block, wanted
+            limit -= len(wanted)
 
     def locate(self, key: int, *, before: Offset, ended_us: TimeUs, limit: int) -> list[Located]:
         """Find interactions by the key of their event id: see `LiveSegment.locate`.
@@ -264,6 +279,20 @@ class SealedSegment:
                 found.append(located)
             index -= 1
         return found
+
+    def locate_each(self, searches: Sequence[Search]) -> list[list[Located]]:
+        """Find for each search the newest interactions: see `LiveSegment.locate_each`.
+
+        Raises:
+            StoreUnavailable: the index is damaged.
+        """
+        keys, _ = self._mapped()
+        wanted = np.array([search.key for search in searches], dtype=_KEY)
+        held = np.searchsorted(keys, wanted, side="left") < np.searchsorted(keys, wanted, side="right")
+        return [
+            self.locate(search.key, before=search.before, ended_us=search.ended_us, limit=LOOKUP_NEWEST) if here else []
+            for search, here in zip(searches, held.tolist(), strict=True)
+        ]
 
     def _mapped(self) -> Index:
         index = self._held.indexes.get(self.path)

@@ -10,19 +10,21 @@ from typing import TypeVar
 
 from rankward.errors import StoreUnavailable
 from rankward.records import (
+    HeaderEntry,
     LogEntry,
     Offset,
     TimeUs,
 )
 from rankward.store.ports import LOOKUP_BACK_US, LOOKUP_NEWEST, Located, LogExtent, Lookup
 from rankward.store.sqlite.codec import event_key
-from rankward.store.sqlite.live import LiveSegment, live_files
+from rankward.store.sqlite.live import LiveSegment, Search, live_files
 from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder
 
 REPEAT_GRACE_US = 3_600_000_000  # a Rank may be repeated for its reward wait and this long
 _LOOKS = 8  # how often files may vanish under one reading before that is an error
 
 T = TypeVar("T")
+Entry = TypeVar("Entry", LogEntry, HeaderEntry)
 
 
 def unlink_live(path: Path) -> None:
@@ -51,13 +53,17 @@ class LiveView(LiveSegment):
         return self.tail()[1]
 
 
+Segment = SealedSegment | LiveView
+ReadPart = Callable[[Offset, int], list[Entry]]  # from an offset on, at most so many
+
+
 class Segments:
     """This process's view of the folder, for reading. Guarded by the log's reading lock."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.paths: list[Path] = []
-        self._open: dict[Path, SealedSegment | LiveView] = {}
+        self._open: dict[Path, Segment] = {}
         self._reaches: list[TimeUs] | None = None  # None: not known for these paths
         self._held = Held()
 
@@ -100,7 +106,7 @@ class Segments:
         finally:
             segment.close()
 
-    def _at(self, index: int) -> SealedSegment | LiveView:
+    def _at(self, index: int) -> Segment:
         path = self.paths[index]
         segment = self._open.get(path)
         if segment is None:
@@ -113,12 +119,18 @@ class Segments:
 
     def read(self, start: Offset, limit: int) -> list[LogEntry]:
         """See `ports.EventLog.read`."""
+        return self._read(start, limit, lambda segment: segment.read)
 
-        def look() -> list[LogEntry]:
-            entries = self._read(start, limit)
+    def read_headers(self, start: Offset, limit: int) -> list[HeaderEntry]:
+        """See `ports.EventLog.read_headers`."""
+        return self._read(start, limit, lambda segment: segment.read_headers)
+
+    def _read(self, start: Offset, limit: int, how: Callable[[Segment], ReadPart[Entry]]) -> list[Entry]:
+        def look() -> list[Entry]:
+            entries = self._read_parts(start, limit, how)
             if len(entries) < limit and self._has_moved_on():
                 self.refresh()
-                entries = self._read(start, limit)
+                entries = self._read_parts(start, limit, how)
             return entries
 
         return self._again_when_moved(look)
@@ -128,12 +140,12 @@ class Segments:
         last = self._at(len(self.paths) - 1)
         return not isinstance(last, LiveView) or last.is_closed()
 
-    def _read(self, start: Offset, limit: int) -> list[LogEntry]:
-        entries: list[LogEntry] = []
+    def _read_parts(self, start: Offset, limit: int, how: Callable[[Segment], ReadPart[Entry]]) -> list[Entry]:
+        entries: list[Entry] = []
         firsts = self._firsts()
         following = max(start, firsts[0])
         for index in range(bisect_right(firsts, following) - 1, len(firsts)):
-            part = self._at(index).read(following, limit - len(entries))
+            part = how(self._at(index))(following, limit - len(entries))
             if part and part[0].offset != following:
                 raise _Gap(f"the entries {following} to {part[0].offset - 1}")
             entries += part
@@ -151,18 +163,22 @@ class Segments:
 
     def locate(self, lookups: Sequence[Lookup]) -> list[list[Located]]:
         """See `ports.EventLog.locate`."""
-        return self._again_when_moved(lambda: [self._locate(lookup) for lookup in lookups])
+        return self._again_when_moved(lambda: self._locate(lookups))
 
-    def _locate(self, lookup: Lookup) -> list[Located]:
-        key = event_key(lookup.event_id)
-        ended_us = lookup.time_us - LOOKUP_BACK_US
-        found: list[Located] = []
-        for index in self._waiting(ended_us):
-            if int(self.paths[index].stem) < lookup.before and len(found) < LOOKUP_NEWEST:
-                found += self._at(index).locate(
-                    key, before=lookup.before, ended_us=ended_us, limit=LOOKUP_NEWEST - len(found)
-                )
-        return found[::-1]
+    def _locate(self, lookups: Sequence[Lookup]) -> list[list[Located]]:
+        searches = [Search(event_key(each.event_id), each.before, each.time_us - LOOKUP_BACK_US) for each in lookups]
+        found: list[list[Located]] = [[] for _ in searches]  # newest first
+        for index in self._waiting(min((search.ended_us for search in searches), default=0)):
+            first = int(self.paths[index].stem)
+            asked = [
+                number
+                for number, search in enumerate(searches)
+                if first < search.before and len(found[number]) < LOOKUP_NEWEST
+            ]
+            answers = self._at(index).locate_each([searches[number] for number in asked])
+            for number, places in zip(asked, answers, strict=True):
+                found[number] = (found[number] + places)[:LOOKUP_NEWEST]
+        return [places[::-1] for places in found]
 
     def locate_before_live(self, keys: Sequence[int], now_us: TimeUs) -> tuple[dict[int, Sequence[Located]], Offset]:
         """Look for event keys, newest first, in the segments before the last whose events may come again."""
@@ -199,7 +215,7 @@ class Segments:
         if isinstance(last, LiveView):
             last.checkpoint()
 
-    def drop(self, condition: Callable[[SealedSegment | LiveView], bool]) -> None:
+    def drop(self, condition: Callable[[Segment], bool]) -> None:
         """Unlink the oldest segments for as long as the condition holds; never the last."""
         dropped = False
         while len(self.paths) > 1 and condition(self._at(0)):
