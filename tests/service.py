@@ -85,15 +85,15 @@ class RunningService:
         self._numbers = count()
         self.port = 0
 
-    def start(self) -> RunningService:
-        """Start it, and wait until it can rank."""
+    def start(self, *, port: int = 0) -> RunningService:
+        """Start it, and wait until it can rank. Port 0 stands for any that is free."""
         if self._process is not None:
             self._process.wait(PATIENCE_S)
         self._port_file.unlink(missing_ok=True)
         encoded = msgspec.json.encode(self.options).decode()
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(self.root), str(self.workers), encoded, str(self._port_file)],
+                [sys.executable, __file__, str(self.root), str(self.workers), encoded, str(self._port_file), str(port)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -355,14 +355,14 @@ def _role(process: psutil.Process) -> tuple[str, str]:
     return role, command[-2] if role == "api" else ""
 
 
-def _main(root: str, workers: str, options: str, port_file: str) -> None:
-    def announce(_: Home, port: int) -> None:
+def _main(root: str, workers: str, options: str, port_file: str, port: str) -> None:
+    def announce(_: Home, found: int) -> None:
         aside = Path(port_file).with_suffix(".tmp")
-        aside.write_text(str(port))
+        aside.write_text(str(found))
         aside.replace(port_file)
 
     decoded = msgspec.json.decode(options, type=ApiOptions)
-    serve(Path(root), host="127.0.0.1", port=0, workers=int(workers), options=decoded, announce=announce)
+    serve(Path(root), host="127.0.0.1", port=int(port), workers=int(workers), options=decoded, announce=announce)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         ),
     ),
     ("services", frozenset({"configuration", "telemetry", "wiring", "worker", "api.options"})),
-    ("doors", frozenset({"api", "portal", "local", "backup", "doctor", "simulate.traffic", "simulate.display"})),
+    (
+        "doors",
+        frozenset({"api", "client", "portal", "local", "backup", "doctor", "simulate.traffic", "simulate.display"}),
+    ),
     ("processes", frozenset({"roles", "supervisor"})),  # `python -m rankward.roles`: they start the doors
     ("commands", frozenset({"cli", "__main__"})),
 )

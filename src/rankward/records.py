@@ -183,6 +183,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defa
     metrics: dict[str, float] = {}  # named figures beside the reward; never learned
     subject: str | None = None
     slot: str | None = None  # id of the slot it is about; None: the whole event
+    report: str | None = None  # its reporter's name for it: what is sent again counts once; None: it has no name
 
 
 class Activation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="activation"):
@@ -301,6 +302,7 @@ class JoinedObservation(msgspec.Struct, frozen=True, gc=False, array_like=True, 
     value: float
     metrics: dict[str, float] = {}
     slot: str | None = None
+    report: str | None = None
 
 
 class JoinedEntry(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):

@@ -142,7 +142,7 @@ def test_probabilities_have_single_precision() -> None:
 @pytest.mark.parametrize(("body", "value"), [(b'{"value": 1}', 1.0), (b'{"value":-0.5,"note":"x"}', -0.5)])
 def test_a_reward_is_a_number(body: bytes, value: float) -> None:
     """Whole numbers too, and with whatever else a client sends."""
-    assert ranking.read_reward(body) == value
+    assert ranking.read_reward(body, limits=Limits()) == (value, None)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_reward_is_a_number(body: bytes, value: float) -> None:
 def test_a_reward_that_is_none_is_refused(body: bytes) -> None:
     """It must never become 0 or 1 by accident: it would be learned."""
     with pytest.raises(InvalidRequest) as refused:
-        ranking.read_reward(body)
+        ranking.read_reward(body, limits=Limits())
 
     assert refused.value.code == "InvalidRewardRequest"
 

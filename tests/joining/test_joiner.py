@@ -440,3 +440,27 @@ def test_rewards_of_slots_that_an_event_does_not_have_are_dropped() -> None:
     assert one_slot.observations == ()
     assert joining.counts["unknown_slot"] == 2
     assert joining.counts["rewarded"] == joining.counts["defaulted"] == 1
+
+
+def test_a_report_that_is_sent_again_counts_once() -> None:
+    """A client that got no answer cannot know whether its reward arrived; with `sum` it would count twice."""
+    joining = Joining()
+    joining.push(interaction("e1"), at_us=0)
+    joining.push(page("e2"), at_us=0)
+    for event_id, report, slot in (
+        ("e1", "r1", None),
+        ("e1", "r2", None),
+        ("e1", "r1", None),
+        ("e1", None, None),
+        ("e1", None, None),
+        ("e2", "r1", "hero"),
+        ("e2", "r1", None),
+        ("e2", "r1", "hero"),
+    ):
+        joining.push(Observation(event_id=event_id, value=0.5, report=report, slot=slot), at_us=1)
+
+    one_slot, page_event = joining.advance(to_us=WAIT_US)
+
+    assert [observed.report for observed in one_slot.observations] == ["r1", "r2", None, None]
+    assert [observed.slot for observed in page_event.observations] == ["hero", None]
+    assert joining.counts["reported_again"] == 2

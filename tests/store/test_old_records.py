@@ -91,8 +91,10 @@ EXPECTED: dict[str, Record | JoinedEntry] = {
         pass_probability=0.5,
     ),
     "slot-observation": Observation(event_id="front-0007", value=0.75, slot="hero"),
+    "named-observation": Observation(event_id="order-page-0001", value=0.75, report="r-1"),
     "joined": JoinedEntry(7, 1_000, 601_000, (JoinedObservation(9, 2_000, 1.0, {"seconds": 1.0}),), activated=True),
     "joined-slot": JoinedEntry(7, 1_000, 601_000, (JoinedObservation(9, 2_000, 1.0, slot="hero"),)),
+    "joined-named": JoinedEntry(7, 1_000, 601_000, (JoinedObservation(9, 2_000, 1.0, report="r-1"),)),
 }
 
 

@@ -111,7 +111,12 @@ class Joiner:
                 case Observation() as observation:
                     self._counts["observed"] += 1
                     reported = JoinedObservation(
-                        entry.offset, entry.time_us, observation.value, observation.metrics, observation.slot
+                        entry.offset,
+                        entry.time_us,
+                        observation.value,
+                        observation.metrics,
+                        observation.slot,
+                        observation.report,
                     )
                     self._take_observation(entry, observation.event_id, reported, next(answers))
                 case Activation() as activation:
@@ -225,7 +230,7 @@ class Joiner:
             matches.sort(key=lambda match: match.offset)
             observed = [match.observation for match in matches if match.observation is not None]
             activated = len(observed) < len(matches)
-            observations = self._of_known_slots(item.interaction, observed)
+            observations = self._of_known_slots(item.interaction, self._once(observed))
             joined.append(JoinedEntry(item.offset, item.time_us, item.due_us, observations, activated))
             self._count_joined(item.interaction, rewarded=bool(observations), activated=activated)
         step = JoinStep(
@@ -237,6 +242,19 @@ class Joiner:
         )
         self._matches, self._early_new, self._settled = [], {}, []
         return step
+
+    def _once(self, observed: Sequence[JoinedObservation]) -> list[JoinedObservation]:
+        """Leave out what was reported before: a reporter that got no answer reports again, under the same name."""
+        known: set[tuple[str, str | None]] = set()
+        kept = []
+        for each in observed:
+            if each.report is not None:
+                if (each.report, each.slot) in known:
+                    continue
+                known.add((each.report, each.slot))
+            kept.append(each)
+        self._counts["reported_again"] += len(observed) - len(kept)
+        return kept
 
     def _of_known_slots(
         self, interaction: AnyHeader, observed: Sequence[JoinedObservation]

@@ -118,9 +118,9 @@ class RankingService:
             return None
         return self.scorer.explain(interaction)
 
-    async def reward(self, event_id: EventId, value: float) -> None:
-        """Log a reward. Whether it finds its event is seen when the event is joined."""
-        await self._log.append([Observation(event_id=event_id, value=value)])
+    async def reward(self, event_id: EventId, value: float, *, report: str | None = None) -> None:
+        """Log a reward. Whether it finds its event, or was reported before, is seen when the event is joined."""
+        await self._log.append([Observation(event_id=event_id, value=value, report=report)])
 
     async def activate(self, event_id: EventId) -> None:
         """Log that a deferred decision was shown."""

@@ -25,7 +25,8 @@ async def _rank(call: Call) -> Answer:
 
 async def _reward(call: Call) -> Answer:
     event_id = check_id(call.path_id, "eventId", limits=call.doors.limits, code="InvalidRewardRequest")
-    await call.service.reward(event_id, schema.read_reward(call.body))
+    value, report = schema.read_reward(call.body, limits=call.doors.limits)
+    await call.service.reward(event_id, value, report=report)
     return Answer(204)
 
 

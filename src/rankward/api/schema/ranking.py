@@ -71,10 +71,16 @@ class RewardBody(msgspec.Struct, rename="camel"):
     """Body of Reward."""
 
     value: Annotated[float, Meta(ge=-1.0, le=1.0)]
+    report_id: Annotated[
+        str | None,
+        Meta(description="Ours: your name for this reward. Sent again under the same name, it counts once."),
+    ] = None
 
 
 _rank_body = msgspec.json.Decoder(RankBody)
-_reward_body = msgspec.json.Decoder(msgspec.defstruct("RewardValue", [("value", float)]))
+_reward_body = msgspec.json.Decoder(
+    msgspec.defstruct("RewardValue", [("value", float), ("report_id", str | None, None)], rename="camel")
+)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -179,13 +185,20 @@ def _explanation(action_id: str, contributions: Sequence[Contribution]) -> Infer
     return InferenceExplanation(action_id, [FeatureScore(part.name, round(part.score, 7)) for part in contributions])
 
 
-def read_reward(body: bytes) -> float:
+def read_reward(body: bytes, *, limits: Limits) -> tuple[float, str | None]:
     """Read the body of Reward.
 
+    Returns:
+        The value, and the caller's name for the report, if it has one.
+
     Raises:
-        InvalidRequest: there is no number in it, or one outside -1 to 1.
+        InvalidRequest: there is no number in it, or one outside -1 to 1, or the name is empty or too long.
     """
-    value: float = decode(_reward_body, body, code="InvalidRewardRequest").value
+    wire = decode(_reward_body, body, code="InvalidRewardRequest")
+    value: float = wire.value
     if not -1.0 <= value <= 1.0:
         raise InvalidRequest(f"value {value} is outside -1 to 1: scale it", code="InvalidRewardRequest", target="value")
-    return value
+    report: str | None = wire.report_id
+    if report is not None:
+        check_id(report, "reportId", limits=limits, code="InvalidRewardRequest")
+    return value, report

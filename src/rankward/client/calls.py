@@ -1,0 +1,169 @@
+"""What a client asks a service and makes of its answers, as bytes: the part that needs no network."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import msgspec
+
+from rankward.api.schema.ranking import RankableAction, RankAnswer, RankBody, RewardBody
+from rankward.decision import Actions, Decision, Features, check_id, encode_features, read_pairs
+from rankward.errors import CallerError, InvalidRequest, WorldError
+from rankward.records import EventId
+from rankward.settings import Limits
+
+API = "/personalizer/v1.1-preview.3"
+FALLBACK_PREFIX = "fallback-"
+"""Event ids of fallback decisions begin so. No service ever saw one, so a reward under it can do no harm."""
+
+_LIMITS = Limits()
+_encode = msgspec.json.Encoder().encode
+_answer = msgspec.json.Decoder(RankAnswer)
+_refusal = msgspec.json.Decoder(dict[str, dict[str, object]])
+
+
+class Reason(enum.StrEnum):
+    """Why a decision fell back to the baseline."""
+
+    TIMEOUT = "timeout"  # no answer within the time
+    UNREACHABLE = "unreachable"  # no connection, or it broke
+    BUSY = "busy"  # 429 or 503
+    FAILED = "failed"  # any other 5xx, 409, or an answer that makes no sense
+    REFUSED = "refused"  # the service calls it the caller's mistake: 400, 401, 403, 404
+    INVALID = "invalid"  # the arguments cannot be used: seen before anything was sent
+    CLOSED = "closed"  # the client was closed
+
+
+class UnansweredError(WorldError):
+    """The service gave no decision."""
+
+    def __init__(self, message: str, reason: Reason, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class RefusedError(CallerError):
+    """The service calls it the caller's mistake. The code is the HTTP status."""
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """Actions to choose from, by id, and the one to show when nobody chooses."""
+
+    action_ids: tuple[str, ...]
+    baseline: str
+
+    def fallback(self, event_id: EventId) -> Decision:
+        """Decide without the service."""
+        pmf = tuple([(action_id, float(action_id == self.baseline)) for action_id in self.action_ids])
+        return Decision(event_id=event_id, action_id=self.baseline, ranking=pmf, model_id=None, fallback=True)
+
+
+class Question(msgspec.Struct, frozen=True):
+    """A Rank, ready to be sent."""
+
+    event_id: EventId
+    body: bytes
+    rankable: frozenset[str]  # ids that may be answered
+    confirms: bool = False  # whether the client activates the decision once it has come in time
+
+
+class Report(msgspec.Struct, frozen=True):
+    """A reward or an activation, ready to be sent."""
+
+    event_id: EventId
+    path: str
+    body: bytes = b""
+
+
+def read_offer(actions: Actions, excluded: Sequence[str]) -> Offer:
+    """Find what could be shown.
+
+    Raises:
+        InvalidRequest: nothing could, so that there is nothing to fall back to.
+    """
+    action_ids = tuple([action_id for action_id, _ in read_pairs(actions)])
+    for action_id in action_ids:
+        if action_id not in excluded:
+            return Offer(action_ids, action_id)
+    raise InvalidRequest(f"all {len(action_ids)} actions are excluded: leave at least one to choose")
+
+
+def write_question(
+    context: Features,
+    actions: Actions,
+    *,
+    event_id: EventId,
+    excluded: Sequence[str],
+    deferred: bool,
+    confirms: bool,
+) -> Question:
+    """Write a Rank. What its bounds are is the service's to say, as they may differ from ours.
+
+    Raises:
+        InvalidRequest: it cannot be written.
+    """
+    pairs = read_pairs(actions)
+    ids = [check_id(action_id, _LIMITS) for action_id, _ in pairs]
+    if len(set(ids)) < len(ids):
+        raise InvalidRequest("two actions have the same id: an id must name one action")
+    body = RankBody(
+        actions=[RankableAction(action_id, msgspec.Raw(encode_features(features))) for action_id, features in pairs],
+        context_features=msgspec.Raw(encode_features(context)),
+        excluded_actions=list(excluded),
+        event_id=check_id(event_id, _LIMITS),
+        defer_activation=deferred or confirms,
+    )
+    return Question(event_id, _encode(body), frozenset(ids).difference(excluded), confirms and not deferred)
+
+
+def read_decision(body: bytes, question: Question) -> Decision:
+    """Read the answer of a Rank.
+
+    Raises:
+        UnansweredError: it is none that fits the question.
+    """
+    try:
+        answer = _answer.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnansweredError(f"the answer cannot be read: {error}", Reason.FAILED) from error
+    if answer.reward_action_id not in question.rankable:
+        raise UnansweredError(f"the answer names {answer.reward_action_id!r}, which was not asked for", Reason.FAILED)
+    return Decision(
+        event_id=answer.event_id,
+        action_id=answer.reward_action_id,
+        ranking=tuple([(action.id, action.probability) for action in answer.ranking]),
+        model_id=None,
+    )
+
+
+def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> RefusedError | UnansweredError:
+    """Make an error of an answer that is not the one hoped for."""
+    try:
+        said = str(_refusal.decode(body)["error"]["message"])
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+        said = "without saying why"
+    message = f"the service answers {status}: {said}"
+    if status in {429, 503}:
+        after = headers.get("retry-after", "")
+        return UnansweredError(message, Reason.BUSY, retry_after_s=float(after) if after.isdecimal() else 0.0)
+    if status >= 500 or status in {408, 409}:
+        return UnansweredError(message, Reason.FAILED)
+    return RefusedError(message, code=str(status))
+
+
+def write_reward(event_id: EventId, value: float, *, report_id: str) -> Report:
+    """Write a Reward. Its name lets it be sent again when no answer came: it counts once."""
+    body = RewardBody(value=value, report_id=report_id)
+    return Report(event_id, f"{API}/events/{_quoted(event_id)}/reward", _encode(body))
+
+
+def write_activation(event_id: EventId) -> Report:
+    """Write an Activate."""
+    return Report(event_id, f"{API}/events/{_quoted(event_id)}/activate")
+
+
+def _quoted(event_id: EventId) -> str:
+    return quote(check_id(event_id, _LIMITS), safe="")

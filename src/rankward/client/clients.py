@@ -1,0 +1,271 @@
+"""The clients themselves: one that waits in the calling thread, one for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from types import TracebackType
+
+from rankward.client.calls import Reason, Report, UnansweredError, read_offer
+from rankward.client.front import Front
+from rankward.client.remote import Remote
+from rankward.client.stats import ClientStats, Tally
+from rankward.decision import Actions, Decision, Features
+from rankward.errors import RankwardError
+from rankward.records import EventId
+
+_FLUSH_S = 5.0
+_EXIT_S = 2.0  # for what waits when the process ends and nobody closed the client
+_SLACK_S = 0.01  # beyond the deadline, before the caller stops waiting for the background's word
+
+
+class Client:
+    """A loop of a service, for code that waits. Any thread may use it, and so may processes forked after it was made.
+
+    Nothing that the service does or fails to do is raised: `rank` falls back to the first action that is not
+    excluded, and rewards are sent behind the page's back.
+
+    >>> with Client("http://127.0.0.1:9", "no such key") as client:
+    ...     decision = client.rank({"hour": 12}, {"soup": {"hot": True}, "salad": {"hot": False}})
+    >>> decision.action_id, decision.fallback
+    ('soup', True)
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: str,
+        *,
+        timeout_s: float = 0.05,
+        confirm: bool = False,
+        strict: bool = False,
+        queue_size: int = 10_000,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
+        """Prepare, and start a thread for what goes on in the background.
+
+        Args:
+            endpoint: of the service, as `http://HOST:PORT`, or `http://HOST:PORT/loops/NAME`.
+            key: of the loop.
+            timeout_s: how long a decision may take in all, from name resolution to the last byte.
+            confirm: have a decision learned only if it came in time. It costs a second call in the background.
+            strict: raise the caller's mistakes (what cannot be used, 400, 401, 403, 404), for tests.
+            queue_size: rewards that may wait to be sent; the oldest are given up for newer ones.
+            verify: how the service's certificate is checked.
+        """
+        self._timeout_s = timeout_s
+        self._tally = Tally()
+        self._front = Front(confirm=confirm, strict=strict, tally=self._tally)
+        self._remote_arguments = (endpoint, key, queue_size, verify)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
+        endpoint, key, queue_size, verify = self._remote_arguments
+        self._remote = Remote(endpoint, key, queue_size=queue_size, verify=verify, tally=self._tally)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="rankward client", daemon=True)
+        self._thread.start()
+        self._pid = os.getpid()
+        self._end = weakref.finalize(self, _end, self._pid, self._loop, self._thread, self._remote, _EXIT_S)
+
+    def _here(self) -> Remote:
+        """Return what asks the service, in this process: threads do not survive a fork."""
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    self._end.detach()
+                    self._start()
+        return self._remote
+
+    def rank(
+        self,
+        context: Features,
+        actions: Actions,
+        *,
+        excluded: Sequence[str] = (),
+        event_id: EventId | None = None,
+        deferred: bool = False,
+    ) -> Decision:
+        """Choose one of the actions, within the time.
+
+        Args:
+            context: features of the situation.
+            actions: features by action id, or pairs of both; the first one not excluded is the baseline.
+            excluded: ids of actions that must not be chosen.
+            event_id: yours; None: one is made.
+            deferred: whether the decision counts only once it is activated.
+
+        Raises:
+            InvalidRequest: there is nothing to show: no actions, or all of them excluded.
+            CallerError: the client is strict, and something cannot be used.
+        """
+        deadline_s = time.monotonic() + self._timeout_s
+        offer = read_offer(actions, excluded)
+        try:
+            question = self._front.question(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
+            if self._closed:
+                raise UnansweredError("the client is closed", Reason.CLOSED)
+            remote = self._here()
+            asked = asyncio.run_coroutine_threadsafe(remote.rank(question, deadline_s=deadline_s), self._loop)
+            try:
+                decision = asked.result(deadline_s + _SLACK_S - time.monotonic())
+            except TimeoutError:
+                if asked.cancel():
+                    raise UnansweredError("the background did not answer in time", Reason.TIMEOUT) from None
+                decision = asked.result()
+        except RankwardError as error:
+            return self._front.fall_back(offer, event_id, error)
+        self._front.decided(event_id)
+        return decision
+
+    def reward(self, event_id: EventId, value: float) -> None:
+        """Report how well the shown action did, from -1 to 1 and best from 0 to 1. It is sent in the background.
+
+        Raises:
+            CallerError: the client is strict, and id or value cannot be used.
+        """
+        report = self._front.reward(event_id, value)
+        if report is not None:
+            self._report(report)
+
+    def activate(self, event_id: EventId) -> None:
+        """Say that a deferred decision was really shown. It is sent in the background.
+
+        Raises:
+            CallerError: the client is strict, and the id cannot be used.
+        """
+        report = self._front.activation(event_id)
+        if report is not None:
+            self._report(report)
+
+    def _report(self, report: Report) -> None:
+        if self._closed:
+            self._tally.count("dropped")
+        else:
+            remote = self._here()
+            self._loop.call_soon_threadsafe(remote.report, report)
+
+    @property
+    def stats(self) -> ClientStats:
+        """What became of the calls so far."""
+        return self._remote.stats
+
+    def flush(self, timeout_s: float = _FLUSH_S) -> bool:
+        """Wait until everything reported is sent. Returns whether it was, within the time."""
+        if self._closed:
+            return True
+        remote = self._here()
+        return asyncio.run_coroutine_threadsafe(remote.flush(timeout_s), self._loop).result()
+
+    def close(self, timeout_s: float = _FLUSH_S) -> None:
+        """Send what waits, within the time, and let go of everything. Decisions fall back from here on."""
+        self._here()
+        self._closed = True
+        if self._end.detach() is not None:
+            _end(self._pid, self._loop, self._thread, self._remote, timeout_s)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _end(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread, remote: Remote, timeout_s: float) -> None:
+    """End the background of a client, in the process that it belongs to."""
+    if pid != os.getpid():
+        return
+    closing = asyncio.run_coroutine_threadsafe(remote.close(timeout_s), loop)
+    with suppress(TimeoutError):
+        closing.result(timeout_s + 1.0)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+class AsyncClient:
+    """A loop of a service, for asyncio. It belongs to the event loop that it is first used in.
+
+    It does what `Client` does, and takes the same arguments. Use it as an asynchronous context manager, or close it:
+    what was not sent by then is lost with the event loop.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        key: str,
+        *,
+        timeout_s: float = 0.05,
+        confirm: bool = False,
+        strict: bool = False,
+        queue_size: int = 10_000,
+        verify: ssl.SSLContext | bool = True,
+    ) -> None:
+        """Prepare; see `Client`. Nothing is started."""
+        self._timeout_s = timeout_s
+        self._tally = Tally()
+        self._front = Front(confirm=confirm, strict=strict, tally=self._tally)
+        self._remote = Remote(endpoint, key, queue_size=queue_size, verify=verify, tally=self._tally)
+
+    async def rank(
+        self,
+        context: Features,
+        actions: Actions,
+        *,
+        excluded: Sequence[str] = (),
+        event_id: EventId | None = None,
+        deferred: bool = False,
+    ) -> Decision:
+        """Choose one of the actions, within the time; see `Client.rank`."""
+        deadline_s = time.monotonic() + self._timeout_s
+        offer = read_offer(actions, excluded)
+        try:
+            question = self._front.question(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
+            decision = await self._remote.rank(question, deadline_s=deadline_s)
+        except RankwardError as error:
+            return self._front.fall_back(offer, event_id, error)
+        self._front.decided(event_id)
+        return decision
+
+    def reward(self, event_id: EventId, value: float) -> None:
+        """Report how well the shown action did; see `Client.reward`. There is nothing to wait for."""
+        report = self._front.reward(event_id, value)
+        if report is not None:
+            self._remote.report(report)
+
+    def activate(self, event_id: EventId) -> None:
+        """Say that a deferred decision was really shown; see `Client.activate`. There is nothing to wait for."""
+        report = self._front.activation(event_id)
+        if report is not None:
+            self._remote.report(report)
+
+    @property
+    def stats(self) -> ClientStats:
+        """What became of the calls so far."""
+        return self._remote.stats
+
+    async def flush(self, timeout_s: float = _FLUSH_S) -> bool:
+        """Wait until everything reported is sent. Returns whether it was, within the time."""
+        return await self._remote.flush(timeout_s)
+
+    async def close(self, timeout_s: float = _FLUSH_S) -> None:
+        """Send what waits, within the time, and let go of everything. Decisions fall back from here on."""
+        await self._remote.close(timeout_s)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()

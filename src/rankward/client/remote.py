@@ -1,0 +1,149 @@
+"""Asks a service over HTTP: a decision within a deadline, reports in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+
+import httpx
+
+from rankward.client.calls import (
+    API,
+    Question,
+    Reason,
+    Report,
+    UnansweredError,
+    read_decision,
+    read_refusal,
+    write_activation,
+)
+from rankward.client.outbox import Outbox
+from rankward.client.stats import ClientStats, Tally
+from rankward.decision import Decision
+
+_PATIENCE_S = 10.0  # of anything that nobody waits for
+_LATE_MAX = 64  # questions that may stay open after their deadline
+_CONNECTIONS = 100
+
+
+class Remote:
+    """Questions and reports to one loop of a service. It belongs to one event loop."""
+
+    def __init__(
+        self, endpoint: str, key: str, *, queue_size: int, verify: ssl.SSLContext | bool, tally: Tally
+    ) -> None:
+        self._tally = tally
+        self._http = httpx.AsyncClient(
+            base_url=endpoint.rstrip("/"),
+            headers={"Ocp-Apim-Subscription-Key": key, "Content-Type": "application/json"},
+            timeout=_PATIENCE_S,
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            verify=verify,
+        )
+        self._outbox = Outbox(self._deliver, size=queue_size, tally=tally)
+        self._open: set[asyncio.Task[Decision]] = set()
+        self._closed = False
+
+    async def rank(self, question: Question, *, deadline_s: float) -> Decision:
+        """Ask for a decision.
+
+        A question that is not answered in time stays open for a while: breaking it off would close its connection,
+        and the next one would have to begin by opening another. It is counted if the service had decided.
+
+        Args:
+            question: what to decide.
+            deadline_s: when to give up, on the clock of `time.monotonic`.
+
+        Raises:
+            CallerError: the service refuses the question.
+            UnansweredError: there is no answer, or none in time.
+        """
+        if self._closed:
+            raise UnansweredError("the client is closed", Reason.CLOSED)
+        asking = asyncio.create_task(self._ask(question))
+        self._open.add(asking)
+        in_time = False
+        try:
+            answered, _ = await asyncio.wait({asking}, timeout=max(0.0, deadline_s - time.monotonic()))
+            in_time = bool(answered)
+        finally:
+            asking.add_done_callback(self._note if in_time else self._note_late)
+        if not in_time:
+            if len(self._open) > _LATE_MAX:
+                asking.cancel()
+            raise UnansweredError("there was no answer in time", Reason.TIMEOUT)
+        if asking.cancelled():
+            raise UnansweredError("the client was closed meanwhile", Reason.CLOSED)
+        decision = asking.result()
+        self._tally.decided()
+        if question.confirms:
+            self._outbox.put(write_activation(question.event_id))
+        return decision
+
+    async def _ask(self, question: Question) -> Decision:
+        try:
+            answer = await self._post(f"{API}/rank", question.body)
+        except httpx.TransportError as error:
+            reason = Reason.TIMEOUT if isinstance(error, httpx.TimeoutException) else Reason.UNREACHABLE
+            raise UnansweredError(f"the service cannot be reached: {error!r}", reason) from error
+        if answer.status_code != 201:
+            raise read_refusal(answer.status_code, answer.headers, answer.content)
+        return read_decision(answer.content, question)
+
+    async def _post(self, path: str, body: bytes) -> httpx.Response:
+        try:
+            return await self._http.post(path, content=body)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            # What a connection looks like that the service closed while nobody used it. Asking again does no
+            # harm: the service knows the event id.
+            return await self._http.post(path, content=body)
+
+    def _note(self, asking: asyncio.Task[Decision]) -> bool:
+        self._open.discard(asking)
+        return not asking.cancelled() and asking.exception() is None
+
+    def _note_late(self, asking: asyncio.Task[Decision]) -> None:
+        if self._note(asking):
+            self._tally.count("late")
+
+    def report(self, report: Report) -> None:
+        """Send a reward or activation when it can be."""
+        if self._closed:
+            self._tally.count("dropped")
+        else:
+            self._outbox.put(report)
+
+    async def _deliver(self, report: Report) -> float | None:
+        try:
+            answer = await self._http.post(report.path, content=report.body)
+        except httpx.TransportError:
+            return 0.0
+        if answer.status_code == 204:
+            self._tally.count("sent")
+            return None
+        refusal = read_refusal(answer.status_code, answer.headers, answer.content)
+        if isinstance(refusal, UnansweredError):
+            return refusal.retry_after_s
+        self._tally.count("dropped")
+        self._tally.complain(refusal)
+        return None
+
+    async def flush(self, timeout_s: float) -> bool:
+        """Wait until all reports are sent. Returns whether they were, within the time."""
+        return await self._outbox.flush(timeout_s)
+
+    async def close(self, timeout_s: float) -> None:
+        """Send what waits, as far as time allows, and let go of the connections."""
+        self._closed = True
+        await self.flush(timeout_s)
+        await self._outbox.close()
+        for asking in self._open:
+            asking.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+        await self._http.aclose()
+
+    @property
+    def stats(self) -> ClientStats:
+        """What became of everything so far."""
+        return self._tally.stats(len(self._outbox))

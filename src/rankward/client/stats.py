@@ -1,0 +1,71 @@
+"""What a client counts and complains of."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+
+import msgspec
+
+from rankward.errors import CallerError
+
+logger = logging.getLogger("rankward.client")
+
+
+class ClientStats(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a client's calls so far."""
+
+    decisions: int = 0  # that came in time
+    fallbacks: dict[str, int] = {}  # decisions that the service did not make in time, by `calls.Reason`
+    late: int = 0  # of the fallbacks: the service had decided after all, and has logged what nobody saw
+    queued: int = 0  # reports (rewards, activations) that wait to be sent
+    sent: int = 0  # reports that the service has taken
+    dropped: int = 0  # reports given up: the queue was full, the service refused them, or the client was closed
+    withheld: int = 0  # reports of fallback decisions, which are not sent
+
+
+class Tally:
+    """Counts, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._fallbacks: Counter[str] = Counter()
+        self._known: set[object] = set()
+        self._away = False
+
+    def count(self, name: str, by: int = 1) -> None:
+        """Count something by the name it has in `ClientStats`."""
+        with self._lock:
+            self._counts[name] += by
+
+    def decided(self) -> None:
+        """Count a decision that came in time."""
+        with self._lock:
+            self._counts["decisions"] += 1
+            self._away = False
+
+    def fell_back(self, reason: str, error: Exception) -> None:
+        """Count a fallback. It is logged when it is the first since the last decision, or the first of its kind."""
+        with self._lock:
+            self._fallbacks[reason] += 1
+            first, self._away = not self._away, True
+        if isinstance(error, CallerError):
+            self.complain(error)
+        elif first:
+            logger.warning("decisions fall back to the baseline (%s): %s", reason, error)
+
+    def complain(self, error: CallerError) -> None:
+        """Log a mistake of the caller's, once of each kind."""
+        with self._lock:
+            kind = (type(error), error.code)
+            first = kind not in self._known
+            self._known.add(kind)
+        if first:
+            logger.error("%s (said once of its kind)", error)
+
+    def stats(self, queued: int) -> ClientStats:
+        """Say how things stand."""
+        with self._lock:
+            return ClientStats(queued=queued, fallbacks=dict(self._fallbacks), **self._counts)

@@ -1,0 +1,96 @@
+"""Services that are no help: silent, refusing, always answering the same, or losing an answer on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import socketserver
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_MUCH = 65_536
+
+
+def refused_endpoint() -> str:
+    """An endpoint where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return _endpoint(server)
+
+
+@contextlib.contextmanager
+def silent_service() -> Iterator[str]:
+    """Accept connections and never say anything. Gives the endpoint."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as server:
+        yield _endpoint(server)
+
+
+@contextlib.contextmanager
+def canned_service(answer: bytes) -> Iterator[str]:
+    """Give every request the same answer, and close. Gives the endpoint."""
+
+    class Canned(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(_MUCH)
+            self.request.sendall(answer)
+            self.request.shutdown(socket.SHUT_WR)
+            _pump(self.request, None)
+
+    with _serving(Canned) as endpoint:
+        yield endpoint
+
+
+@contextlib.contextmanager
+def lossy_service(port: int) -> Iterator[str]:
+    """Hand the first request on to a service, but not its answer, and break the connection; then hand on everything.
+
+    Args:
+        port: of the service, on this machine.
+
+    Gives the endpoint.
+    """
+    lost = threading.Event()
+
+    class Lossy(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as service:
+                there = threading.Thread(target=_pump, args=(self.request, service))
+                there.start()
+                if lost.is_set():
+                    _pump(service, self.request)
+                else:
+                    service.recv(_MUCH)
+                    lost.set()
+                    self.request.shutdown(socket.SHUT_RDWR)
+                there.join()
+
+    with _serving(Lossy) as endpoint:
+        yield endpoint
+
+
+def _pump(source: socket.socket, target: socket.socket | None) -> None:
+    """Hand on everything until the source ends. None: nobody wants it."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(_MUCH):
+            if target is not None:
+                target.sendall(data)
+        if target is not None:
+            target.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def _serving(handler: type[socketserver.BaseRequestHandler]) -> Iterator[str]:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield _endpoint(server.socket)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _endpoint(server: socket.socket) -> str:
+    return f"http://127.0.0.1:{server.getsockname()[1]}"

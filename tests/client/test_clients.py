@@ -1,0 +1,341 @@
+"""Clients: decisions in time or the baseline, rewards behind the page's back, and nothing raised."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import textwrap
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+import rankward
+from rankward.errors import InvalidRequest
+from rankward.records import Activation, Interaction, Observation
+from rankward.settings import Aggregation, LoopSettings
+from tests.client.networks import canned_service, lossy_service, refused_endpoint, silent_service
+from tests.service import RunningService, eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.service import LoopClient
+
+ACTIONS = {name: {"dish": {"name": name}} for name in ("soup", "salad", "stew")}
+CONTEXT = {"visitor": {"device": "phone"}}
+LONG_S = 20.0  # a deadline that a busy machine keeps, too
+REFUSAL = b'{"error":{"code":"%d","message":"as a test has it"}}'
+
+
+def answer(status: int, body: bytes, *headers: bytes) -> bytes:
+    """Write an HTTP answer."""
+    lines = [b"HTTP/1.1 %d X" % status, b"content-length: %d" % len(body), b"connection: close", *headers]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def observed(loop: LoopClient) -> list[tuple[str, float]]:
+    """The rewards in a loop's log."""
+    return [(r.event_id, r.value) for r in loop.service.records(loop.loop) if isinstance(r, Observation)]
+
+
+# With a service
+
+
+@pytest.mark.slow
+def test_a_decision_comes_from_the_service_and_its_reward_gets_there(service: RunningService) -> None:
+    """The whole way, as a page uses it."""
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client:
+        decision = client.rank(CONTEXT, ACTIONS, excluded=["soup"])
+        client.reward(decision.event_id, 0.5)
+        assert client.flush(LONG_S)
+        assert client.stats == rankward.ClientStats(decisions=1, sent=1)
+    assert not decision.fallback
+    assert dict(decision.ranking)["soup"] == 0.0
+    [logged] = [r for r in service.records(loop.loop) if isinstance(r, Interaction)]
+    assert (logged.event_id, logged.actions[logged.shown].id) == (decision.event_id, decision.action_id)
+    assert observed(loop) == [(decision.event_id, 0.5)]
+
+
+@pytest.mark.slow
+def test_the_asynchronous_client_does_the_same(service: RunningService) -> None:
+    """Many at once, on one event loop."""
+    loop = service.new_loop()
+
+    async def visit() -> None:
+        async with rankward.AsyncClient(service.url, loop.key, timeout_s=LONG_S) as client:
+            decisions = await asyncio.gather(*[client.rank(CONTEXT, ACTIONS, deferred=True) for _ in range(20)])
+            for decision in decisions:
+                client.activate(decision.event_id)
+                client.reward(decision.event_id, 1.0)
+            assert await client.flush(LONG_S)
+            assert client.stats.sent == 40
+            assert not any(decision.fallback for decision in decisions)
+
+    asyncio.run(visit())
+    assert len(observed(loop)) == 20
+    assert len([r for r in service.records(loop.loop) if isinstance(r, Activation)]) == 20
+
+
+@pytest.mark.slow
+def test_rewards_of_one_event_arrive_in_order(service: RunningService) -> None:
+    """The aggregation `earliest` takes the first that arrives."""
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client:
+        for number in range(10):
+            client.reward("one event/with a slash", number / 10)
+    assert observed(loop) == [("one event/with a slash", number / 10) for number in range(10)]
+
+
+@pytest.mark.slow
+def test_a_caller_may_repeat_a_rank_under_its_own_id(service: RunningService) -> None:
+    """It is answered as before, and logged once."""
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client:
+        first = client.rank(CONTEXT, ACTIONS, event_id="mine")
+        assert client.rank(CONTEXT, ACTIONS, event_id="mine") == first
+    assert len(service.records(loop.loop)) == 1
+
+
+@pytest.mark.slow
+def test_a_confirmed_decision_is_learned_and_one_that_came_late_is_not(service: RunningService) -> None:
+    """What the service decided and nobody saw must not be taken for something that earned nothing."""
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S, confirm=True) as client:
+        seen = client.rank(CONTEXT, ACTIONS)
+    with rankward.Client(service.url, loop.key, timeout_s=0.0, confirm=True) as client:
+        late = client.rank(CONTEXT, ACTIONS)
+        eventually(lambda: client.stats.late == 1, "the late answer is noticed")
+    assert late.fallback
+    logged = [r for r in service.records(loop.loop) if isinstance(r, Interaction)]
+    assert [r.deferred for r in logged] == [True, True]
+    assert [r.event_id for r in service.records(loop.loop) if isinstance(r, Activation)] == [seen.event_id]
+
+
+@pytest.mark.slow
+def test_a_reward_of_the_baseline_is_never_credited_to_what_was_drawn(service: RunningService) -> None:
+    """The service may have logged another action than the one that the visitor saw."""
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=0.0) as client:
+        decision = client.rank(CONTEXT, ACTIONS, event_id="mine")
+        assert (decision.action_id, decision.fallback, decision.probability) == ("soup", True, 1.0)
+        client.reward(decision.event_id, 1.0)
+        client.reward("mine", 1.0)
+        client.activate("mine")
+        eventually(lambda: client.stats.late == 1, "the late answer is noticed")
+        assert client.flush(LONG_S)
+        assert client.stats.withheld == 3
+        assert loop.reward(decision.event_id, 1.0).status_code == 204  # as another process would, unknowing
+    [logged, stray] = service.records(loop.loop)
+    assert logged.event_id == "mine"
+    assert stray.event_id != "mine"
+
+
+@pytest.mark.slow
+def test_rewards_outlive_a_service_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+    """They wait, and are sent when somebody is there again; decisions fall back meanwhile."""
+    running = RunningService(tmp_path)
+    try:
+        running.start()
+        loop = running.client("default")
+        with rankward.Client(running.url, loop.key, timeout_s=LONG_S) as client:
+            decisions = [client.rank(CONTEXT, ACTIONS) for _ in range(5)]
+            running.kill()
+            assert client.rank(CONTEXT, ACTIONS).fallback
+            for decision in decisions:
+                client.reward(decision.event_id, 1.0)
+            assert not client.flush(0.3)
+            assert client.stats.queued == 5
+            port = running.port
+            running.start(port=port)
+            assert client.flush(LONG_S)
+            assert not client.rank(CONTEXT, ACTIONS).fallback
+            assert client.stats.fallbacks == {"unreachable": 1}
+        assert {event_id for event_id, _ in observed(loop)} == {decision.event_id for decision in decisions}
+    finally:
+        running.close()
+
+
+@pytest.mark.slow
+def test_a_report_whose_answer_is_lost_is_sent_again_and_counts_once(service: RunningService) -> None:
+    """Nobody can tell a lost answer from a lost request; a reward must neither vanish nor count twice."""
+    settings = LoopSettings(reward_wait=timedelta(seconds=1), reward_aggregation=Aggregation.SUM)
+    loop = service.new_loop(settings)
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client:
+        decision = client.rank(CONTEXT, ACTIONS)
+    with lossy_service(service.port) as endpoint, rankward.Client(endpoint, loop.key) as client:
+        client.reward(decision.event_id, 0.5)
+        assert client.flush(LONG_S)
+        assert client.stats.sent == 1
+    assert observed(loop) == [(decision.event_id, 0.5)] * 2
+    eventually(lambda: len(service.joined(loop.loop)) == 1, "the event is joined")
+    [event] = service.joined(loop.loop)
+    assert [observation.value for observation in event.entry.observations] == [0.5]
+
+
+@pytest.mark.slow
+def test_a_rank_whose_answer_is_lost_is_asked_again(service: RunningService) -> None:
+    """A connection that the service closed while nobody used it looks just like that. The event is logged once."""
+    loop = service.new_loop()
+    with lossy_service(service.port) as endpoint, rankward.Client(endpoint, loop.key, timeout_s=LONG_S) as client:
+        assert not client.rank(CONTEXT, ACTIONS).fallback
+    assert len(service.records(loop.loop)) == 1
+
+
+@pytest.mark.slow
+def test_a_client_works_in_a_process_that_was_forked_after_it_was_made(service: RunningService) -> None:
+    """Web servers load the application first and fork afterwards; threads stay behind in the parent."""
+    loop = service.new_loop()
+    program = textwrap.dedent("""
+        import os, sys, rankward
+        client = rankward.Client(sys.argv[1], sys.argv[2], timeout_s=20)
+        child = os.fork()
+        decision = client.rank({"hour": 1}, {"a": {"x": 1}, "b": {"x": 2}})
+        client.reward(decision.event_id, 1.0)
+        if child:
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or decision.fallback)
+        sys.exit(decision.fallback)
+    """)
+    ran = subprocess.run([sys.executable, "-c", program, service.url, loop.key], check=False, timeout=60)
+    assert ran.returncode == 0
+    assert len(observed(loop)) == 2  # sent as the processes ended, though nobody closed the client
+
+
+@pytest.mark.slow
+def test_mistakes_are_logged_once_and_fall_back(service: RunningService, caplog: pytest.LogCaptureFixture) -> None:
+    """A page is shown whatever is wrong, and the log is not filled with the same line."""
+    loop = service.new_loop()
+    with (
+        caplog.at_level(logging.ERROR, "rankward.client"),
+        rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client,
+        rankward.Client(service.url, "no such key", timeout_s=LONG_S) as stranger,
+    ):
+        for _ in range(3):
+            assert client.rank(CONTEXT, {"a": {"tags": ["x"]}, "b": {"x": 1}}).action_id == "a"  # seen by the service
+            assert client.rank({"x": float("nan")}, ACTIONS).fallback  # seen here
+            assert stranger.rank(CONTEXT, ACTIONS).fallback
+            client.reward("e", 7.0)
+        stranger.reward("e", 1.0)
+        assert stranger.flush(LONG_S)
+        assert client.stats.fallbacks == {"refused": 3, "invalid": 3}
+        assert client.stats.dropped == 3
+        assert stranger.stats.dropped == 1
+    said = [record.message for record in caplog.records]
+    assert len(said) == 4
+    assert any("actions[0]: features[0].tags[0]" in line for line in said)
+
+
+@pytest.mark.slow
+def test_a_strict_client_raises_mistakes(service: RunningService) -> None:
+    """In a test suite they should be seen."""
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S, strict=True) as client:
+        with pytest.raises(rankward.CallerError, match="numbers only"):
+            client.rank(CONTEXT, {"a": {"tags": ["x"]}, "b": {"x": 1}})
+        with pytest.raises(rankward.CallerError, match="JSON"):
+            client.rank({"x": float("nan")}, ACTIONS)
+        with pytest.raises(rankward.CallerError, match="outside -1 to 1"):
+            client.reward("e", 7.0)
+        with pytest.raises(rankward.CallerError, match="is no id"):
+            client.activate("")
+
+
+# Without one
+
+
+def test_a_silent_service_costs_no_more_than_the_deadline() -> None:
+    """A page must not wait for a service that hangs. Its connections stay open for a while, but not many."""
+    with silent_service() as endpoint, rankward.Client(endpoint, "key", timeout_s=0.01) as client:
+        decisions = [client.rank(CONTEXT, ACTIONS, excluded=["soup"]) for _ in range(100)]
+        assert {(decision.action_id, decision.fallback) for decision in decisions} == {("salad", True)}
+        assert len({decision.event_id for decision in decisions}) == 100
+        assert client.stats == rankward.ClientStats(fallbacks={"timeout": 100})
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (answer(503, REFUSAL % 503, b"retry-after: 3"), "busy"),
+        (answer(429, REFUSAL % 429), "busy"),
+        (answer(500, b"oops"), "failed"),
+        (answer(409, REFUSAL % 409), "failed"),
+        (answer(301, b"", b"location: /"), "refused"),
+        (answer(403, REFUSAL % 403), "refused"),
+        (answer(201, b"[]"), "failed"),
+        (answer(201, b'{"ranking":[],"eventId":"e","rewardActionId":"soup"}'), "failed"),
+        (b"", "unreachable"),
+        (b"nonsense", "unreachable"),
+    ],
+)
+def test_whatever_a_service_answers_something_is_shown(reply: bytes, reason: str) -> None:
+    """The first action that is not excluded, whatever came back."""
+    with canned_service(reply) as endpoint, rankward.Client(endpoint, "key", timeout_s=LONG_S) as client:
+        decision = client.rank(CONTEXT, ACTIONS, excluded=["soup"])
+        assert (decision.action_id, decision.fallback) == ("salad", True)
+        assert client.stats.fallbacks == {reason: 1}
+
+
+def test_nobody_there_is_noticed_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """And said once, not with every page."""
+    with rankward.Client(refused_endpoint(), "key", timeout_s=LONG_S) as client:
+        for _ in range(3):
+            assert client.rank(CONTEXT, ACTIONS).fallback
+        assert client.stats.fallbacks == {"unreachable": 3}
+    assert len([record for record in caplog.records if "fall back" in record.message]) == 1
+
+
+def test_waiting_rewards_are_bounded_and_the_oldest_go(caplog: pytest.LogCaptureFixture) -> None:
+    """A service that is away for a day must not fill the application's memory."""
+    with rankward.Client(refused_endpoint(), "key", queue_size=10) as client:
+        for number in range(100):
+            client.reward(f"e{number}", 1.0)
+        assert not client.flush(0.01)
+        assert client.stats.queued <= 26  # those under way come on top
+        assert client.stats.queued + client.stats.dropped == 100
+        client.close(0.01)
+        assert client.stats == rankward.ClientStats(dropped=100)
+
+
+def test_a_closed_client_still_shows_something() -> None:
+    """A page that is being made while the application shuts down."""
+    client = rankward.Client(refused_endpoint(), "key")
+    client.close()
+    client.close()
+    assert client.rank(CONTEXT, ACTIONS).action_id == "soup"
+    client.reward("e", 1.0)
+    assert client.flush()
+    assert client.stats == rankward.ClientStats(fallbacks={"closed": 1}, dropped=1)
+
+
+def test_there_must_be_something_to_show() -> None:
+    """Without an action nobody could say what to fall back to."""
+    with rankward.Client(refused_endpoint(), "key") as client:
+        for actions in ({}, ACTIONS):
+            with pytest.raises(InvalidRequest):
+                client.rank(CONTEXT, actions, excluded=list(ACTIONS))
+        with pytest.raises(InvalidRequest, match="mapping"):
+            client.rank(CONTEXT, 7)  # type: ignore[arg-type]
+
+
+def test_a_page_that_is_given_up_leaves_nothing_behind() -> None:
+    """A web framework cancels what it does for a visitor who went away."""
+
+    async def visit() -> None:
+        with silent_service() as endpoint:
+            async with rankward.AsyncClient(endpoint, "key", timeout_s=LONG_S) as client:
+                page = asyncio.create_task(client.rank(CONTEXT, ACTIONS))
+                await asyncio.sleep(0)
+                page.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await page
+
+    asyncio.run(visit())
+
+
+def test_importing_starts_nothing() -> None:
+    """A package that starts threads or processes when it is imported cannot be imported anywhere."""
+    program = "import threading, rankward; assert threading.active_count() == 1"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
