@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches"})),
     (
         "cores",
-        frozenset({"decision", "joining", "ranking", "training", "vw", "simulate", "dsjson"}),
+        frozenset({"decision", "evaluation", "joining", "ranking", "training", "vw", "simulate", "dsjson"}),
     ),
     (
         "shells",
@@ -49,6 +49,10 @@ PURE = frozenset(
         "settings",
         "dsjson.read",
         "dsjson.write",
+        "evaluation.contrast",
+        "evaluation.diagnostics",
+        "evaluation.estimators",
+        "evaluation.intervals",
         "joining.joiner",
         "joining.reward",
         "ranking.decide",

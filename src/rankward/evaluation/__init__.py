@@ -1,0 +1,1 @@
+"""Evaluation: what another policy would have earned, judged from the joined log."""
