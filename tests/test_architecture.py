@@ -21,6 +21,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "shells",
         frozenset(
             {
+                "evaluation.service",
                 "joining.reader",
                 "joining.service",
                 "ranking.service",
@@ -53,6 +54,10 @@ PURE = frozenset(
         "evaluation.diagnostics",
         "evaluation.estimators",
         "evaluation.intervals",
+        "evaluation.judge",
+        "evaluation.replay",
+        "evaluation.report",
+        "evaluation.waiting",
         "joining.joiner",
         "joining.reward",
         "ranking.decide",

@@ -1,0 +1,316 @@
+"""Runs an evaluation in processes of its own, with low priority, and puts its report together.
+
+Every process reads the whole log and judges a share of the policies: what a learner does cannot be shared between
+learners, and the rest costs little beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from rankward.errors import InvalidRequest, RankwardError
+from rankward.evaluation.replay import FLAWS_KEPT, Candidate, Part, Replay, Setup
+from rankward.evaluation.report import EventCounts, Line, PolicyResult, PolicySource, Report, Verdict
+from rankward.records import JoinedEvent
+from rankward.vw.arguments import parse_policy
+from rankward.vw.presets import PRESETS
+
+PROCESSES = 2
+NICENESS = 10  # serving comes first
+_TELL_EVERY_S = 0.5
+_CERTAIN_SHARE = 0.999  # of decisions: beyond it, the log's probabilities are taken for made up
+
+
+class EvaluationFailedError(RankwardError):
+    """An evaluation could not be ended."""
+
+
+class CancelledError(RankwardError):
+    """An evaluation was told to stop."""
+
+
+class Batch(NamedTuple):
+    """A stretch of a log."""
+
+    events: Sequence[JoinedEvent]
+    read: float  # of the whole log with this stretch, within [0, 1]
+    skipped: Mapping[str, int] = MappingProxyType({})  # lines that are no joined events, by kind
+    flaws: Sequence[Line] = ()  # some of those, for people
+
+
+class Source(Protocol):
+    """A log to judge by. It is sent to other processes, so it can be pickled."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Read the log from its beginning, in the order of the joined log."""
+
+
+class Progress(NamedTuple):
+    """How far an evaluation has come."""
+
+    events: int  # read by the slowest process
+    read: float  # of the log, within [0, 1]
+    rate_per_s: float
+    remaining_s: float | None  # None: nobody can tell yet
+
+
+def custom(name: str, policy: str, *, exploration: float, model: bytes | None = None) -> Candidate:
+    """Make a candidate of what somebody asked for.
+
+    Args:
+        name: what to call it.
+        policy: learner arguments, or the name of a preset.
+        exploration: of the loop, where the policy names none.
+        model: to judge as it is; None: the policy learns along the log.
+
+    Raises:
+        InvalidPolicy: the arguments are malformed or not allowed.
+    """
+    preset = PRESETS.get(policy)
+    arguments = parse_policy(policy) if preset is None else preset.policy()
+    return Candidate(
+        name=name,
+        source=PolicySource.CUSTOM,
+        policy=arguments.text,
+        exploration=exploration if arguments.epsilon is None else arguments.epsilon,
+        derives_interactions=preset is not None and preset.derives_interactions,
+        model=model,
+        learns=model is None,
+    )
+
+
+def evaluate(
+    source: Source,
+    candidates: Sequence[Candidate],
+    setup: Setup,
+    *,
+    processes: int = PROCESSES,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Judge policies by a log. Blocks until it is done.
+
+    Args:
+        source: the log.
+        candidates: policies beside `online` and the baselines, which are always judged.
+        setup: how to.
+        processes: how many to use at most.
+        progress: told now and then how far it has come.
+        cancelled: asked now and then whether to stop.
+
+    Raises:
+        InvalidRequest: two candidates have one name, or one of a policy that is always there.
+        CancelledError: `cancelled` said so.
+        EvaluationFailedError: a process broke; the message says on what.
+    """
+    _check_names(candidates)
+    count = max(1, min(processes, len(candidates)))
+    shares = [candidates[number::count] for number in range(count)]
+    workers = [_Worker(source, share, setup, references=number == 0) for number, share in enumerate(shares)]
+    begun_s = told_s = time.monotonic()
+    try:
+        while any(worker.part is None for worker in workers):
+            wait([worker.connection for worker in workers if worker.part is None], timeout=_TELL_EVERY_S)
+            for worker in workers:
+                worker.listen()
+            if cancelled():
+                raise CancelledError("the evaluation was cancelled")
+            if progress is not None and time.monotonic() - told_s >= _TELL_EVERY_S:
+                told_s = time.monotonic()
+                progress(_progress(workers, told_s - begun_s))
+    finally:
+        for worker in workers:
+            worker.end()
+    told = workers[0].told  # all have read the same lines
+    report = compiled([worker.part for worker in workers if worker.part is not None], candidates, setup)
+    return msgspec.structs.replace(
+        report,
+        counts=msgspec.structs.replace(report.counts, skipped=told.skipped),
+        flaws=(*told.flaws, *report.flaws)[:FLAWS_KEPT],
+    )
+
+
+def _check_names(candidates: Sequence[Candidate]) -> None:
+    taken = {"online", "baseline1", "baselinerand"}
+    for candidate in candidates:
+        if candidate.name.lower() in taken:
+            raise InvalidRequest(
+                f"there would be two policies called {candidate.name!r}: give each a name of its own",
+                code="InvalidEvaluationContract",
+                target="policies",
+            )
+        taken.add(candidate.name.lower())
+
+
+class _Told(msgspec.Struct):
+    """What a process says of its way."""
+
+    events: int = 0
+    read: float = 0.0
+    skipped: dict[str, int] = {}
+    flaws: list[Line] = []
+    part: Part | None = None
+    failure: str | None = None
+
+
+class _Worker:
+    """A process that judges a share of the policies."""
+
+    def __init__(self, source: Source, share: Sequence[Candidate], setup: Setup, *, references: bool) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe(duplex=False)
+        self.told = _Told()
+        self._names = [candidate.name for candidate in share]
+        self._process: BaseProcess = context.Process(
+            target=_work, args=(source, share, setup, references, theirs), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    @property
+    def part(self) -> Part | None:
+        """What it found. None: it is on its way."""
+        return self.told.part
+
+    def listen(self) -> None:
+        """Hear what it has to say.
+
+        Raises:
+            EvaluationFailedError: it broke.
+        """
+        try:
+            while self.told.part is None and self.connection.poll():
+                self.told = msgspec.msgpack.decode(self.connection.recv_bytes(), type=_Told)
+        except EOFError:
+            self._process.join()
+            raise EvaluationFailedError(
+                f"the process that judged {', '.join(self._names) or 'the baselines'} ended with status "
+                f"{self._process.exitcode} after {self.told.events} events"
+            ) from None
+        if self.told.failure is not None:
+            raise EvaluationFailedError(self.told.failure)
+
+    def end(self) -> None:
+        """Make sure that it is no more."""
+        if self._process.is_alive():
+            self._process.terminate()
+        self._process.join()
+        self.connection.close()
+
+
+def _work(source: Source, share: Sequence[Candidate], setup: Setup, references: bool, connection: Connection) -> None:
+    """Judge a share of the policies: what a worker's process does."""
+    with contextlib.suppress(OSError):
+        os.nice(NICENESS)
+    told = _Told()
+    skipped: Counter[str] = Counter()
+    told_s = time.monotonic()
+    replay = Replay(share, setup, references=references)
+    try:
+        for batch in source.batches():
+            for event in batch.events:
+                replay.take(event)
+            told.events += len(batch.events)
+            told.read = batch.read
+            skipped.update(batch.skipped)
+            told.flaws = [*told.flaws, *batch.flaws][:FLAWS_KEPT]
+            if time.monotonic() - told_s >= _TELL_EVERY_S:
+                told_s = time.monotonic()
+                connection.send_bytes(msgspec.msgpack.encode(told))
+        told.part = replay.end()
+    except (RankwardError, OSError) as error:
+        told.failure = str(error)
+    told.skipped = dict(skipped)
+    connection.send_bytes(msgspec.msgpack.encode(told))
+
+
+def _progress(workers: Sequence[_Worker], elapsed_s: float) -> Progress:
+    slowest = min(workers, key=lambda worker: worker.told.read).told
+    remaining_s = elapsed_s * (1 - slowest.read) / slowest.read if slowest.read > 0 else None
+    return Progress(slowest.events, slowest.read, slowest.events / max(elapsed_s, 1e-9), remaining_s)
+
+
+def compiled(parts: Sequence[Part], candidates: Sequence[Candidate], setup: Setup) -> Report:
+    """Put a report together from what replays found, policies in the order they were asked for.
+
+    Args:
+        parts: at least one; the first judged the references.
+        candidates: all of them.
+        setup: of the replays.
+    """
+    first = parts[0]
+    order = {candidate.name: number for number, candidate in enumerate(candidates)}
+    found = sorted(
+        (result for part in parts for result in part.policies), key=lambda result: order.get(result.name, len(order))
+    )
+    decided = first.certain + first.uncertain
+    trusted = decided == 0 or first.certain < _CERTAIN_SHARE * decided
+    if not trusted:
+        found = [_untrusted(result) for result in found]
+    best = optimal(found)
+    return Report(
+        start_us=first.start_us,
+        end_us=first.end_us,
+        reward_min=setup.reward_min,
+        reward_max=setup.reward_max,
+        reward_wait_us=first.reward_wait_us,
+        export_us=setup.export_us,
+        counts=first.counts,
+        policies=tuple(found),
+        optimal=best,
+        verdict=_verdict(first.counts, found, best, trusted=trusted),
+        trusted=trusted,
+        flaws=first.flaws,
+    )
+
+
+def _untrusted(result: PolicyResult) -> PolicyResult:
+    if result.source is PolicySource.ONLINE:
+        return result
+    return msgspec.structs.replace(result, verdict=Verdict.UNKNOWN)
+
+
+def optimal(results: Sequence[PolicyResult]) -> str:
+    """Name the policy to take: of those that are better beyond doubt the one that is so by most; else `online`."""
+    better = [
+        (result.against_online.always.low, result.name)
+        for result in results
+        if result.verdict is Verdict.BETTER and result.against_online is not None and not result.slot_id
+    ]
+    if better:
+        return max(better)[1]
+    return "online" if any(result.verdict is Verdict.REFERENCE for result in results) else ""
+
+
+def _verdict(counts: EventCounts, results: Sequence[PolicyResult], best: str, *, trusted: bool) -> str:
+    if not counts.judged and not counts.baseline_only:
+        return "There is no event to judge by."
+    if not counts.judged:
+        return (
+            "In every event the baseline was shown (Apprentice or LoggingOnly mode), so the log judges the baseline "
+            "and no other policy."
+        )
+    if not trusted:
+        return (
+            "The log cannot judge other policies: nearly every decision was logged with probability 1. Either nothing "
+            "was explored, or the probabilities are not the ones that decisions were drawn with."
+        )
+    if best == "online":
+        return "No policy is better than the one that acted beyond doubt."
+    margin = next(result.against_online for result in results if result.name == best)
+    assert margin is not None, "it was chosen by its margin"
+    return (
+        f"{best} is better than the policy that acted, by {margin.value:.4g} a decision, and by at least "
+        f"{margin.always.low:.4g} however often one looks."
+    )
