@@ -8,6 +8,7 @@ import pytest
 from estimators.bandits import cressieread as reference_cressie_read
 from estimators.bandits import gaussian as reference_gaussian
 from hypothesis import given
+from hypothesis import strategies as st
 
 from rankward.evaluation.contrast import Decisions, Floats, contrast
 from rankward.evaluation.estimators import Sums
@@ -38,14 +39,15 @@ def test_the_fixed_length_interval_agrees_with_vw_estimators(
     assert ours == pytest.approx(tuple(known.get()), abs=1e-9)
 
 
-@given(pairs)
-def test_the_fixed_length_interval_agrees_on_odd_logs(drawn: list[tuple[float, float]]) -> None:
-    """Of a few events, of weights all alike: the square root of a rounding error is all that may differ."""
+@given(st.one_of(pairs, st.tuples(pairs, pairs).map(lambda two: [*two[0], *two[1]])))
+def test_the_fixed_length_interval_is_one_whatever_the_log(drawn: list[tuple[float, float]]) -> None:
+    """Weights that cannot be true must not turn it inside out, nor a handful of decisions make it a point."""
     weights, rewards = arrays(drawn)
-    known = reference_cressie_read.Interval()
-    for weight, reward in drawn:
-        known.add_example(1.0, reward, weight)
-    assert cressie_read_interval(sums_of(weights, rewards)) == pytest.approx(tuple(known.get()), abs=1e-5)
+    bounds = cressie_read_interval(sums_of(weights, rewards))
+    assert bounds is not None
+    assert 0 <= bounds.low <= bounds.high <= 1
+    if len(drawn) < 20:
+        assert bounds == (0, 1)
 
 
 @given(pairs)

@@ -20,6 +20,7 @@ from rankward.evaluation.estimators import Sums
 
 ALPHA = 0.05
 _CONTRACT_Z = 1.96  # the contract rounds the normal quantile so
+_TELLING = 20  # decisions: the interval of fewer can be a point, which is arithmetic and no evidence
 _CLOSE = 1e-9  # products below its square count as 0
 
 
@@ -57,11 +58,13 @@ def cressie_read_interval(sums: Sums, *, alpha: float = ALPHA, weight_max: float
     Source: Karampatziakis, Langford and Mineiro, arXiv 1906.03323.
 
     Returns:
-        The bounds. None: there are no events.
+        The bounds; the whole range for fewer than 20 decisions. None: there are no events.
     """
     n = sums.count
     if n == 0:
         return None
+    if sums.events < _TELLING:
+        return Bounds(0.0, 1.0)
     highest = max(weight_max, sums.weight_max)
     extreme = highest if sums.weights < n else 0.0
     if math.isinf(extreme):
@@ -73,7 +76,7 @@ def cressie_read_interval(sums: Sums, *, alpha: float = ALPHA, weight_max: float
     radius = (unconstrained + float(f_distribution.isf(alpha, 1, n))) / (2 * (1 + n))
     low = min(_least(sums, weight, 0.0, 1, radius) for weight in (0.0, highest))
     high = -min(_least(sums, weight, 1.0, -1, radius) for weight in (0.0, highest))
-    if math.isinf(low) or math.isinf(high):
+    if math.isinf(low) or math.isinf(high) or low > high:
         return Bounds(0.0, 1.0)  # no weights like these average 1: the log says nothing
     return Bounds(min(1.0, max(0.0, low)), min(1.0, max(0.0, high)))
 
