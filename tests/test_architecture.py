@@ -36,7 +36,19 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("services", frozenset({"configuration", "telemetry", "wiring", "worker", "api.options"})),
     (
         "doors",
-        frozenset({"api", "client", "portal", "local", "backup", "doctor", "simulate.traffic", "simulate.display"}),
+        frozenset(
+            {
+                "administration",
+                "api",
+                "backup",
+                "client",
+                "doctor",
+                "local",
+                "portal",
+                "simulate.display",
+                "simulate.traffic",
+            }
+        ),
     ),
     ("processes", frozenset({"roles", "supervisor"})),  # `python -m rankward.roles`: they start the doors
     ("commands", frozenset({"cli", "__main__"})),
@@ -60,6 +72,7 @@ PURE = frozenset(
         "evaluation.waiting",
         "joining.joiner",
         "joining.reward",
+        "registry.compare",
         "ranking.decide",
         "ranking.explore",
         "ranking.features",

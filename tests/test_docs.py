@@ -18,6 +18,7 @@ import typer.main
 from prometheus_client.metrics import MetricWrapperBase
 
 from rankward import telemetry
+from rankward.api.admin import ADMIN_OPERATIONS
 from rankward.api.openapi import document
 from rankward.api.operation import ALL, Operation
 from rankward.api.operations import OPERATIONS
@@ -116,8 +117,15 @@ def pages_table() -> str:
     """What is served beside the contract."""
     rows = [("path", "what is there")]
     for path, methods in document()["paths"].items():
-        if not path.startswith("/personalizer/"):
+        if not path.startswith(("/personalizer/", "/admin/")):
             rows.append((code(path), methods["get"]["summary"]))
+    return table(*rows)
+
+
+def admin_table() -> str:
+    """Every operation of the administration."""
+    rows = [("method", "path", "what it does", "success")]
+    rows += [(each.method, code(each.path), each.summary, str(each.success)) for each in ADMIN_OPERATIONS]
     return table(*rows)
 
 
@@ -180,6 +188,7 @@ MADE: dict[str, tuple[str, Callable[[Home], str]]] = {
     "settings": ("docs/settings.md", lambda _: settings_table()),
     "limits": ("docs/settings.md", lambda _: limits_table()),
     "routes": ("docs/api.md", lambda _: routes_table()),
+    "administration": ("docs/api.md", lambda _: admin_table()),
     "pages": ("docs/api.md", lambda _: pages_table()),
     "metrics": ("docs/operating.md", metrics_table),
     "commands": ("docs/commands.md", lambda _: commands_text()),

@@ -294,7 +294,11 @@ def parse(name: str, text: str) -> object:
         if timedelta in (kind, *get_args(kind)):
             return parse_duration(text)
         if kind is bool:
-            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
+            if text.lower() not in _BOOLEANS:
+                raise ValueError(f"it is one of {', '.join(_BOOLEANS)}")
+            return _BOOLEANS[text.lower()]
+        if kind is int or kind is float:
+            return _number(text, whole=kind is int)
         if text == "" and type(None) in get_args(kind):
             return None
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
@@ -302,12 +306,22 @@ def parse(name: str, text: str) -> object:
             if text.lower() not in members:
                 raise ValueError(f"it is one of {', '.join(member.value for member in kind)}")
             return members[text.lower()]
-        value = msgspec.convert(text, kind, strict=False)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError("it is no number to count with")
-        return value
-    except (KeyError, ValueError, msgspec.ValidationError) as error:
+        return msgspec.convert(text, kind, strict=False)
+    except (ValueError, msgspec.ValidationError) as error:
         raise InvalidSettings(f"{name}={text!r} cannot be read: {error}", target=name) from error
+
+
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def _number(text: str, *, whole: bool) -> float:
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        raise ValueError(f"it is no {'whole ' if whole else ''}number") from None
+    if not math.isfinite(value):
+        raise ValueError("it is no number to count with")
+    return value
 
 
 _CLOCK = re.compile(r"(?:(?P<days>\d+)\.)?(?P<hours>\d+):(?P<minutes>\d{1,2}):(?P<seconds>\d{1,2}(?:\.\d+)?)")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.service import RunningService
 
 DOCUMENT = document()
-METHODS = {"get", "put", "post", "delete", "head"}
+METHODS = {"get", "put", "post", "patch", "delete", "head"}
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:

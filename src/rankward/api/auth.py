@@ -6,7 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Sequence
 
-from rankward.errors import NotFound, Unauthorized
+from rankward.errors import CallerError, NotFound, Unauthorized
 from rankward.store.ports import Key
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -38,6 +38,23 @@ class KeyRing:
         if loop is None:
             raise NotFound("the admin key opens every loop but selects none: call /loops/NAME/personalizer/...")
         return loop
+
+    def check_admin(self, headers: Headers) -> None:
+        """Let pass whoever sends the admin key.
+
+        Args:
+            headers: names in lower case.
+
+        Raises:
+            Unauthorized: there is no key, or it is wrong.
+            CallerError: it is a loop's.
+        """
+        if self._find(headers).loop is not None:
+            raise CallerError(
+                "a loop's key does not open the administration: send the admin key, which "
+                "`rankward loop keys --admin --show` prints",
+                code="InvalidApiAccess",
+            )
 
     def _find(self, headers: Headers) -> Key:
         sent = b""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from rankward import __version__
+from rankward.api.admin import ADMIN_OPERATIONS
 from rankward.api.operation import V2022, Operation
 from rankward.api.operations import OPERATIONS
 from rankward.settings import SETTINGS, LoopSettings
@@ -34,6 +36,7 @@ _ERROR = {
 def document() -> dict[str, Any]:
     """Describe every operation in every version, and the service's own pages."""
     types = [kind for op in OPERATIONS for kind in (op.request, op.response) if _is_struct(kind)]
+    types += [kind for each in ADMIN_OPERATIONS for kind in (each.request, each.response) if kind not in {None, bytes}]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = {
         **components,
@@ -55,7 +58,7 @@ def document() -> dict[str, Any]:
             "description": "The contract of Azure AI Personalizer. The key selects the loop; under /loops/NAME the "
             "same operations are there with the loop in the path.",
         },
-        "paths": paths | _own_pages(),
+        "paths": paths | _administration() | _own_pages(),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -144,6 +147,50 @@ def _parameters(op: Operation, version: str) -> list[dict[str, Any]]:
             {"name": "api-version", "in": "query", "required": True, "schema": {"type": "string", "enum": [V2022]}}
         )
     return in_path + in_query
+
+
+def _administration() -> dict[str, Any]:
+    """Describe what is under `/admin`."""
+    paths: dict[str, dict[str, Any]] = {}
+    for each in ADMIN_OPERATIONS:
+        success: dict[str, Any] = {"description": "Done."}
+        if each.response is bytes:
+            success["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        elif each.response is not None:
+            success["content"] = {"application/json": {"schema": _reference(each.response)}}
+        in_path = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+            for name in re.findall(r"{(\w+)}", each.path)
+        ]
+        in_query = [
+            {"name": name, "in": "query", "required": True, "description": what, "schema": {"type": "string"}}
+            for name, what in each.query
+        ]
+        described: dict[str, Any] = {
+            "operationId": each.name,
+            "summary": each.summary,
+            "tags": ["administration"],
+            "security": [{"key": []}, {"bearer": []}],
+            "parameters": in_path + in_query,
+            "responses": {
+                str(each.success): success,
+                "401": _refusal("The admin key is missing or wrong."),
+                "403": _refusal("A loop's key was sent: it takes the admin key."),
+                "default": _refusal("Refused."),
+            },
+        }
+        if each.request is not None:
+            described["requestBody"] = {
+                "required": True,
+                "content": {"application/json": {"schema": _reference(each.request)}},
+            }
+        paths.setdefault(each.path, {})[each.method.lower()] = described
+    return paths
+
+
+def _reference(kind: Any) -> dict[str, Any]:
+    [schema], _ = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
+    return schema
 
 
 def _refusal(description: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
 from rankward.api import errors
+from rankward.api.admin import admin_routes
 from rankward.api.openapi import contract_path, document
 from rankward.api.operation import ALL
 from rankward.api.operations import OPERATIONS
@@ -82,6 +83,7 @@ def pages(doors: Doors) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            *admin_routes(doors),
             Mount("/static", static),
         ],
         exception_handlers={HTTPException: refused},

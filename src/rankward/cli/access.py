@@ -5,13 +5,15 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import msgspec
 import typer
 
-from rankward.errors import Unauthorized
+from rankward.errors import CallerError, NotFound, RankwardError, Unauthorized, WorldError
 
 PLAYGROUND = "playground"
 KEY_VARIABLE = "RANKWARD_API_KEY"
+ADMIN_KEY_VARIABLE = "RANKWARD_ADMIN_KEY"
 
 EndpointOption = Annotated[
     str, typer.Option(envvar="RANKWARD_ENDPOINT", help="Of the service: http://HOST:PORT, as a client is given it.")
@@ -27,6 +29,19 @@ CalledLoopOption = Annotated[
     typer.Option(
         "--loop", metavar="LOOP", help=f"The loop to call; {PLAYGROUND} if no key is given.", show_default=False
     ),
+]
+AdminEndpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        envvar="RANKWARD_ENDPOINT",
+        help="Of a service elsewhere, instead of a data folder on this machine.",
+        show_default=False,
+    ),
+]
+AdminKeyOption = Annotated[
+    str | None,
+    typer.Option("--key", envvar=ADMIN_KEY_VARIABLE, help="The admin key of that service.", show_default=False),
 ]
 ENDPOINT = "http://127.0.0.1:8080"
 
@@ -77,3 +92,26 @@ def _kept_key(data: Path, loop: str) -> str | None:
         return None
     keys: dict[str, str] = document.get("loops", {}).get(loop, {})
     return keys.get("key1") or keys.get("key2")
+
+
+def refused(endpoint: str, response: httpx.Response) -> RankwardError:
+    """Say why a service refused a call."""
+    message = f"{endpoint} answered {response.status_code}: {_message(response)}"
+    if response.status_code in {401, 403}:
+        return Unauthorized(message)
+    if response.status_code == 404:
+        return NotFound(message)
+    if response.is_server_error:
+        return WorldError(message)
+    return CallerError(message)
+
+
+def _message(response: httpx.Response) -> str:
+    """Take the message out of the contract's error body."""
+    try:
+        error = response.json().get("error", {})
+        text = error.get("message") or response.text
+        inner = (error.get("innerError") or {}).get("message")
+    except (ValueError, AttributeError):
+        return response.text[:300]
+    return f"{text} {inner}" if inner and inner != text else str(text)

@@ -12,9 +12,9 @@ import msgspec
 import typer
 from rich.text import Text
 
-from rankward.cli.access import ENDPOINT, Access, CalledLoopOption, EndpointOption, KeyOption, access
+from rankward.cli.access import ENDPOINT, Access, CalledLoopOption, EndpointOption, KeyOption, access, refused
 from rankward.cli.terminal import DATA, DataOption, JsonOption, LoopArgument, home_at, out, table
-from rankward.errors import CallerError, InvalidRequest, Unauthorized, WorldError
+from rankward.errors import InvalidRequest, WorldError
 from rankward.records import Activation, Interaction, LogEntry, MultiSlotInteraction, Observation, SettingsChange, Tick
 from rankward.settings import as_datetime
 from rankward.store.ports import EventLog
@@ -166,23 +166,7 @@ def _post(to: Access, path: str, body: bytes, *, expected: int) -> bytes:
         ) from error
     if response.status_code == expected:
         return response.content
-    message = f"{to.endpoint} answered {response.status_code}: {_message(response)}"
-    if response.status_code in {401, 403}:
-        raise Unauthorized(message)
-    if response.is_server_error:
-        raise WorldError(message)
-    raise CallerError(message)
-
-
-def _message(response: httpx.Response) -> str:
-    """Take the message out of the contract's error body."""
-    try:
-        error = response.json().get("error", {})
-        text = error.get("message") or response.text
-        inner = (error.get("innerError") or {}).get("message")
-    except (ValueError, AttributeError):
-        return response.text[:300]
-    return f"{text} {inner}" if inner and inner != text else str(text)
+    raise refused(to.endpoint, response)
 
 
 def tail(

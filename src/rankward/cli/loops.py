@@ -1,11 +1,14 @@
 """`rankward loop`: loops and their keys."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 from rich.text import Text
 
+from rankward.administration import NewLoop
+from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.terminal import (
     DATA,
     DataOption,
@@ -14,17 +17,18 @@ from rankward.cli.terminal import (
     MaybeLoopArgument,
     OneLineErrors,
     YesOption,
+    administer,
     home_at,
     out,
     table,
     when,
 )
+from rankward.cli.tuning import readable
 from rankward.errors import InvalidRequest, NotFound
-from rankward.settings import LoopSettings, show
-from rankward.store.ports import Loop
-from rankward.telemetry import find_version
-from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
-from rankward.wiring import Home, new_loop_settings
+from rankward.vw.presets import BALANCED, PRESETS
+from rankward.wiring import Home
+
+NOT_WRITTEN = "set by you, and not written down"
 
 app = typer.Typer(cls=OneLineErrors, help="Loops: each learns one kind of decision.", no_args_is_help=True)
 
@@ -34,83 +38,78 @@ def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 of a-z, 0-9, - and _.")],
     preset: Annotated[str, typer.Option(help=f"What it starts with: {' or '.join(PRESETS)}.")] = BALANCED.name,
     data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Add a loop. A running service has it at once."""
-    if preset not in PRESETS:
-        raise InvalidRequest(f"there is no preset {preset!r}: one of {', '.join(PRESETS)}")
-    with home_at(data) as home:
-        home.create_loop(name, LoopSettings() if preset == PERSONALIZER.name else new_loop_settings())
-    out().print(
-        f"Loop {name} is there, with the preset {preset}. Its keys: `rankward loop keys {name} --show`", markup=False
-    )
+    created = administer(data, endpoint, key, lambda admin: admin.create_loop(NewLoop(name=name, preset=preset)))
+    if as_json:
+        typer.echo(msgspec.json.encode(created))
+        return
+    where = f"`rankward loop keys {name} --show`" if endpoint is None else f"{created.keys[0].key} is key 1"
+    out().print(f"Loop {name} is there, with the preset {preset}. Its keys: {where}", markup=False)
 
 
 @app.command("list")
-def list_loops(data: DataOption = DATA, as_json: JsonOption = False) -> None:
+def list_loops(
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the loops."""
-    with home_at(data) as home:
-        loops = home.catalog.loops()
-        if as_json:
-            typer.echo(msgspec.json.encode([_summary(home, loop) for loop in loops]))
-            return
-        made = table("loop", "mode", "reward wait", "export", "preset", "model", "created")
-        for loop in loops:
-            settings = loop.settings
-            made.add_row(
-                loop.name,
-                settings.learning_mode,
-                show(settings.reward_wait),
-                show(settings.model_export_frequency),
-                settings.preset or "—",
-                loop.model_id or "none yet",
-                when(loop.created_us),
-            )
+    loops = administer(data, endpoint, key, lambda admin: admin.loops())
+    if as_json:
+        typer.echo(msgspec.json.encode(loops))
+        return
+    made = table("loop", "mode", "reward wait", "export", "preset", "model", "created")
+    for loop in loops:
+        made.add_row(
+            loop.name,
+            loop.learning_mode,
+            readable("reward_wait", loop.reward_wait),
+            readable("model_export_frequency", loop.model_export_frequency),
+            loop.preset or "—",
+            loop.model_id or "none yet",
+            when(loop.created_us),
+        )
     out().print(made)
 
 
 @app.command("show")
-def show_loop(loop: LoopArgument, data: DataOption = DATA, as_json: JsonOption = False) -> None:
+def show_loop(
+    loop: LoopArgument,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show one loop."""
-    with home_at(data) as home:
-        summary = _summary(home, home.catalog.loop(loop))
+    found = administer(data, endpoint, key, lambda admin: admin.loop(loop))
     if as_json:
-        typer.echo(msgspec.json.encode(summary))
+        typer.echo(msgspec.json.encode(found))
         return
     made = table("", "")
-    for name, value in summary.items():
-        made.add_row(Text(name.replace("_", " "), style="dim"), Text(str("—" if value is None else value)))
+    for name, value in msgspec.structs.asdict(found).items():
+        said = when(value) if name.endswith("_us") and value is not None else str("—" if value is None else value)
+        made.add_row(Text(name.removesuffix("_us").replace("_", " "), style="dim"), Text(said))
     out().print(made)
 
 
-def _summary(home: Home, loop: Loop) -> dict[str, Any]:
-    version = find_version(home.catalog.versions(loop.loop_id), loop.model_id)
-    epochs = home.catalog.epochs(loop.loop_id)
-    return {
-        "name": loop.name,
-        "loop_id": loop.loop_id,
-        "created": when(loop.created_us),
-        "endpoint_path": f"/loops/{loop.name}",
-        "learning_mode": loop.settings.learning_mode,
-        "preset": loop.settings.preset,
-        "policy": loop.settings.policy,
-        "exploration": loop.settings.exploration,
-        "reward_wait": show(loop.settings.reward_wait),
-        "model": loop.model_id,
-        "model_made": when(version.created_us) if version else None,
-        "model_learned": version.learned if version else None,
-        "building": next((epoch.reason for epoch in epochs if epoch.state == "building"), None),
-        "folder": str(home.folder.loops / loop.loop_id),
-    }
-
-
 @app.command()
-def delete(loop: LoopArgument, data: DataOption = DATA, yes: YesOption = False) -> None:
+def delete(
+    loop: LoopArgument,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    yes: YesOption = False,
+) -> None:
     """Remove a loop with its log, its models and its keys."""
-    with home_at(data) as home:
-        home.catalog.loop(loop)
-        if not yes:
-            typer.confirm(f"Remove the loop {loop} with everything it logged and learned?", abort=True)
-        home.delete_loop(loop)
+    administer(data, endpoint, key, lambda admin: admin.loop(loop))
+    if not yes:
+        typer.confirm(f"Remove the loop {loop} with everything it logged and learned?", abort=True)
+    administer(data, endpoint, key, lambda admin: admin.delete_loop(loop))
     out().print(f"Loop {loop} is gone.", markup=False)
 
 
@@ -126,10 +125,22 @@ def keys(
     ] = None,
     admin: Annotated[bool, typer.Option("--admin", help="The admin key, which guards loops and keys.")] = False,
     data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
 ) -> None:
-    """Show or renew a loop's keys. A loop has two, so that one can be changed while the other is in use."""
+    """Show or renew a loop's keys. A loop has two, so that one can be changed while the other is in use.
+
+    A service elsewhere shows their beginnings only, and a new key this once.
+    """
     if (loop is None) != admin:
         raise InvalidRequest("name a loop, or give --admin: one of the two")
+    if endpoint is not None:
+        if loop is None:
+            raise InvalidRequest(
+                "the admin key is shown and renewed on the service's own machine: leave out --endpoint"
+            )
+        _remote_keys(data, endpoint, key, loop, regenerate)
+        return
     with home_at(data) as home:
         if loop is not None:
             home.catalog.loop(loop)
@@ -145,11 +156,21 @@ def keys(
         typer.echo(slots[wanted])
         return
     made = table("", "")
-    for name, key in slots.items():
-        made.add_row(Text(name, style="dim"), _shown(key, reveal=reveal))
+    for name, kept_key in slots.items():
+        made.add_row(Text(name, style="dim"), _shown(kept_key, reveal=reveal))
     out().print(made)
     if not reveal:
         out().print(Text(f"They lie in {keys_file}; --show prints them whole.", style="dim"), soft_wrap=True)
+
+
+def _remote_keys(data: Path, endpoint: str, key: str | None, loop: str, regenerate: int | None) -> None:
+    if regenerate is not None:
+        typer.echo(administer(data, endpoint, key, lambda admin: admin.regenerate_key(loop, regenerate)).key)
+        return
+    made = table("", "")
+    for each in administer(data, endpoint, key, lambda admin: admin.keys(loop)):
+        made.add_row(Text(f"key{each.slot}", style="dim"), each.shown or NOT_WRITTEN)
+    out().print(made)
 
 
 def _kept_keys(home: Home, loop: str | None) -> dict[str, str]:
@@ -160,5 +181,5 @@ def _kept_keys(home: Home, loop: str | None) -> dict[str, str]:
 
 def _shown(key: str | None, *, reveal: bool) -> str:
     if key is None:
-        return "set by you, and not written down"
+        return NOT_WRITTEN
     return key if reveal else f"{key[:4]}{'•' * 12}"

@@ -17,8 +17,8 @@ from rankward.cli.terminal import (
     LoopArgument,
     OneLineErrors,
     YesOption,
-    changes_of,
     home_at,
+    opened,
     out,
     table,
     when,
@@ -139,8 +139,8 @@ def _version(home: Home, loop: Loop, model_id: str) -> ModelVersion:
 
 def _change(home: Home, change: Callable[[Registry], Awaitable[Loop]]) -> Loop:
     async def run() -> Loop:
-        async with changes_of(home) as changes:
-            return await change(changes.registry)
+        async with opened(home) as found:
+            return await change(found.registry)
 
     return asyncio.run(run())
 

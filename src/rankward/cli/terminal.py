@@ -1,23 +1,27 @@
 """What the commands share: how they print, how they fail, and how they find the data folder."""
 
-from collections.abc import AsyncIterator, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
-import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from rankward.administration import Administration
+from rankward.cli.remote import Administrator, RemoteAdministration
 from rankward.configuration import Configuration
-from rankward.errors import NotFound, RankwardError
+from rankward.errors import NotFound, RankwardError, Unauthorized
 from rankward.registry.service import Registry
 from rankward.settings import as_datetime
 from rankward.store.ports import EventLog, JoinedLog
 from rankward.wiring import Home
+
+T = TypeVar("T")
 
 _PIPE_WIDTH = 200  # where nobody watches, nothing is wrapped or cut
 
@@ -53,6 +57,13 @@ def _say_error(text: str) -> None:
     err().print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
 
 
+class Opened(NamedTuple):
+    """What changes the loops of an installation."""
+
+    registry: Registry
+    administration: Administration
+
+
 @contextmanager
 def home_at(data: Path) -> Iterator[Home]:
     """Open a data folder that there is.
@@ -69,15 +80,8 @@ def home_at(data: Path) -> Iterator[Home]:
         home.close()
 
 
-class Changes(msgspec.Struct, frozen=True):
-    """What changes the loops of an installation."""
-
-    configuration: Configuration
-    registry: Registry
-
-
 @asynccontextmanager
-async def changes_of(home: Home) -> AsyncIterator[Changes]:
+async def opened(home: Home) -> AsyncIterator[Opened]:
     """Open what changes loops, and close the logs that it opens."""
     async with AsyncExitStack() as stack:
 
@@ -91,10 +95,39 @@ async def changes_of(home: Home) -> AsyncIterator[Changes]:
             stack.push_async_callback(opened.close)
             return opened
 
-        yield Changes(
-            Configuration(home.catalog, log=log, clock=home.clock),
-            Registry(home.catalog, home.models, log=log, joined=joined, clock=home.clock),
-        )
+        configuration = Configuration(home.catalog, log=log, clock=home.clock)
+        registry = Registry(home.catalog, home.models, log=log, joined=joined, clock=home.clock)
+        yield Opened(registry, Administration(home, configuration, registry, log=log, joined=joined))
+
+
+def administer(data: Path, endpoint: str | None, key: str | None, act: Callable[[Administrator], Awaitable[T]]) -> T:
+    """Do something to the loops of a data folder, or of a service elsewhere.
+
+    Args:
+        data: the folder, where no endpoint is given.
+        endpoint: of the service; None: the folder.
+        key: the service's admin key.
+        act: what to do.
+
+    Raises:
+        Unauthorized: an endpoint was given, and no key.
+        NotFound: there is no such folder.
+    """
+    if endpoint is not None:
+        if not key:
+            raise Unauthorized(f"{endpoint} is administered with its admin key: give --key, or set RANKWARD_ADMIN_KEY")
+        return asyncio.run(_awaited(act(RemoteAdministration(endpoint, key))))
+    with home_at(data) as home:
+
+        async def run() -> T:
+            async with opened(home) as found:
+                return await act(found.administration)
+
+        return asyncio.run(run())
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -1,0 +1,388 @@
+"""Loops, keys, settings, policies and models, as somebody who runs an installation sees and changes them.
+
+The HTTP API under `/admin` and the command line both stand on this, so that either does what the other does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import msgspec
+
+from rankward.configuration import Configuration
+from rankward.doctor import Report, findings, gather, report
+from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
+from rankward.joining.reader import read_joined
+from rankward.ranking.service import Scorer
+from rankward.records import Interaction, LearningMode, ModelId, TimeUs
+from rankward.registry.compare import Comparison, compare
+from rankward.registry.service import Registry
+from rankward.settings import READ_ONLY, SETTINGS, LoopSettings, parse, show
+from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
+from rankward.telemetry import find_version
+from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
+from rankward.wiring import Home, new_loop_settings
+
+COMPARED_MAX = 2_000  # decisions that two models are compared on
+_KEY_SHOWN = 4  # characters of a key that are shown
+_EFFECTS = {
+    "reward_wait": "It holds for decisions from now on; each keeps the wait it was decided with.",
+    "exploration": "Every model serves with it at once; what was learned stays.",
+    "model_export_frequency": "It holds from the next model on.",
+    "learning_mode": "It holds for decisions from now on; earlier events are learned as they were logged.",
+    "log_retention_days": "Older events are removed within a second, once they are joined.",
+}
+
+
+class LoopView(msgspec.Struct, frozen=True, kw_only=True):
+    """A loop."""
+
+    name: str
+    loop_id: str
+    created_us: TimeUs
+    endpoint_path: str  # below the service's address: an endpoint for clients, with the loop in it
+    learning_mode: LearningMode
+    preset: str | None  # None: a policy of its own
+    policy: str
+    exploration: float
+    reward_wait: str
+    model_export_frequency: str
+    model_id: ModelId | None  # None: decisions are uniform
+    model_created_us: TimeUs | None
+    model_learned: int | None
+    building: str | None  # what the epoch that is being built was started for; None: none is
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key, as far as it is shown."""
+
+    slot: int  # 1 or 2
+    shown: str | None  # its first characters; None: it was set by the operator, and is not written down
+
+
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that was just made. It is shown this once."""
+
+    slot: int  # 1 or 2
+    key: str
+
+
+class NewLoop(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new loop is to be."""
+
+    name: str  # 1 to 64 of a-z, 0-9, - and _
+    preset: str = BALANCED.name
+
+
+class CreatedLoop(msgspec.Struct, frozen=True, kw_only=True):
+    """A loop that was just made, with its keys."""
+
+    loop: LoopView
+    keys: list[NewKey]
+
+
+class PolicyChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Another policy: the learner's arguments or the name of a preset, one of the two."""
+
+    arguments: str | None = None
+    preset: str | None = None
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A loop's policy, and what is trained under it."""
+
+    policy: str
+    preset: str | None  # None: a policy of its own
+    exploration: float
+    epochs: list[Epoch]  # building or serving, oldest first
+
+
+class PresetView(msgspec.Struct, frozen=True, kw_only=True):
+    """A named policy."""
+
+    name: str
+    arguments: str
+    description: str  # what it costs and gains
+
+
+class Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change of settings or policy did."""
+
+    before: dict[str, str]  # settings that changed, as they were
+    after: dict[str, str]  # and as they are
+    effects: list[str]  # what that does to what was learned, for people
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a loop's model."""
+
+    serving: bool
+    version: ModelVersion
+
+
+class Administration:
+    """Everything that can be done to the loops of an installation."""
+
+    def __init__(
+        self,
+        home: Home,
+        configuration: Configuration,
+        registry: Registry,
+        *,
+        log: Callable[[str], EventLog],
+        joined: Callable[[str], JoinedLog],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            home: the installation.
+            configuration: changes settings and policies.
+            registry: changes models.
+            log: gives a loop's event log, by loop id.
+            joined: gives a loop's joined log, by loop id.
+        """
+        self._home = home
+        self._configuration = configuration
+        self._registry = registry
+        self._log = log
+        self._joined = joined
+
+    async def loops(self) -> list[LoopView]:
+        """List the loops, by name."""
+        return [self._view(loop) for loop in self._home.catalog.loops()]
+
+    async def loop(self, name: str) -> LoopView:
+        """Show one loop.
+
+        Raises:
+            NotFound: there is none of the name.
+        """
+        return self._view(self._home.catalog.loop(name))
+
+    def _view(self, loop: Loop) -> LoopView:
+        version = find_version(self._home.catalog.versions(loop.loop_id), loop.model_id)
+        epochs = self._home.catalog.epochs(loop.loop_id)
+        settings = loop.settings
+        return LoopView(
+            name=loop.name,
+            loop_id=loop.loop_id,
+            created_us=loop.created_us,
+            endpoint_path=f"/loops/{loop.name}",
+            learning_mode=settings.learning_mode,
+            preset=settings.preset,
+            policy=settings.policy,
+            exploration=settings.exploration,
+            reward_wait=show(settings.reward_wait),
+            model_export_frequency=show(settings.model_export_frequency),
+            model_id=loop.model_id,
+            model_created_us=version.created_us if version else None,
+            model_learned=version.learned if version else None,
+            building=next((epoch.reason for epoch in epochs if epoch.state == "building"), None),
+        )
+
+    async def create_loop(self, wanted: NewLoop) -> CreatedLoop:
+        """Add a loop. A running service has it at once.
+
+        Raises:
+            InvalidRequest: the name cannot be used, or there is no such preset.
+            Conflict: the name is taken.
+        """
+        if wanted.preset not in PRESETS:
+            raise InvalidRequest(f"there is no preset {wanted.preset!r}: one of {', '.join(PRESETS)}", target="preset")
+        settings = LoopSettings() if wanted.preset == PERSONALIZER.name else new_loop_settings()
+        loop = await asyncio.to_thread(self._home.create_loop, wanted.name, settings)
+        kept = self._kept_keys(wanted.name)
+        keys = [NewKey(slot=slot, key=kept[f"key{slot}"]) for slot in (1, 2)]
+        return CreatedLoop(loop=self._view(loop), keys=keys)
+
+    async def delete_loop(self, name: str) -> None:
+        """Remove a loop with its log, its models and its keys.
+
+        Raises:
+            NotFound: there is none of the name.
+        """
+        self._home.catalog.loop(name)
+        await asyncio.to_thread(self._home.delete_loop, name)
+
+    async def keys(self, name: str) -> list[KeyView]:
+        """Show the beginnings of a loop's keys."""
+        self._home.catalog.loop(name)
+        kept = self._kept_keys(name)
+        return [KeyView(slot=slot, shown=_shown(kept.get(f"key{slot}"))) for slot in (1, 2)]
+
+    async def regenerate_key(self, name: str, slot: int) -> NewKey:
+        """Make a new key; the old one of the slot opens nothing then.
+
+        Raises:
+            NotFound: there is no such loop, or no such slot.
+        """
+        self._home.catalog.loop(name)
+        if slot not in {1, 2}:
+            raise NotFound(f"a loop has the keys 1 and 2, not {slot}")
+        return NewKey(slot=slot, key=await asyncio.to_thread(self._home.set_key, name, slot))
+
+    def _kept_keys(self, name: str) -> Mapping[str, str]:
+        loops = self._home.keys().get("loops", {})
+        kept: Mapping[str, str] = loops.get(name, {}) if isinstance(loops, dict) else {}
+        return kept
+
+    async def settings(self, name: str) -> dict[str, str]:
+        """Show every setting of a loop, by name."""
+        return _written(self._home.catalog.loop(name).settings)
+
+    async def change_settings(self, name: str, changes: Mapping[str, str]) -> Changed:
+        """Change settings, all of them or none.
+
+        Args:
+            name: of the loop.
+            changes: new values by setting, as `settings` shows them.
+
+        Raises:
+            InvalidSettings: one cannot be set, is out of bounds, or may not change together with another.
+        """
+        wanted: dict[str, object] = {}
+        for setting, text in changes.items():
+            if setting in READ_ONLY:
+                what = "`policy set` changes it" if setting in {"policy", "preset"} else "it cannot be set"
+                raise InvalidSettings(f"{setting} is no setting to change here: {what}", target=setting)
+            wanted[setting] = parse(setting, text)
+        return await self._changing(name, self._configuration.change(name, wanted))
+
+    async def policy(self, name: str) -> PolicyView:
+        """Show a loop's policy."""
+        loop = self._home.catalog.loop(name)
+        return PolicyView(
+            policy=loop.settings.policy,
+            preset=loop.settings.preset,
+            exploration=loop.settings.exploration,
+            epochs=list(self._home.catalog.epochs(loop.loop_id)),
+        )
+
+    async def set_policy(self, name: str, choice: PolicyChoice) -> Changed:
+        """Give a loop another policy.
+
+        Raises:
+            InvalidPolicy: it is malformed or not allowed, or not one of the two was given.
+        """
+        if (choice.arguments is None) == (choice.preset is None):
+            raise InvalidPolicy("give the learner's arguments or the name of a preset: one of the two")
+        if choice.preset is not None:
+            return await self._changing(name, self._configuration.set_preset(name, choice.preset))
+        return await self._changing(name, self._configuration.set_policy(name, choice.arguments or ""))
+
+    async def reset_policy(self, name: str) -> Changed:
+        """Restore Personalizer's own policy."""
+        return await self._changing(name, self._configuration.reset_policy(name))
+
+    async def _changing(self, name: str, change: Coroutine[Any, Any, Loop]) -> Changed:
+        """Make a change, and say what it was and what it does."""
+        with closing(change):  # a coroutine that is not awaited would be complained about
+            before = self._home.catalog.loop(name)
+            known = {epoch.epoch_id for epoch in self._home.catalog.epochs(before.loop_id)}
+            after = await change
+        started = [epoch for epoch in self._home.catalog.epochs(after.loop_id) if epoch.epoch_id not in known]
+        old, new = _written(before.settings), _written(after.settings)
+        names = [each for each in SETTINGS if old[each] != new[each] and each != "last_configuration_edit"]
+        return Changed(
+            before={each: old[each] for each in names},
+            after={each: new[each] for each in names},
+            effects=effects(before.settings, after.settings, started),
+        )
+
+    async def presets(self) -> list[PresetView]:
+        """List the named policies."""
+        return [
+            PresetView(name=preset.name, arguments=preset.policy().text, description=preset.description)
+            for preset in PRESETS.values()
+        ]
+
+    async def models(self, name: str) -> list[ModelView]:
+        """List the versions that are kept of a loop's model, newest first."""
+        loop = self._home.catalog.loop(name)
+        versions = self._home.catalog.versions(loop.loop_id)
+        return [ModelView(serving=version.model_id == loop.model_id, version=version) for version in versions]
+
+    async def model(self, name: str, model_id: ModelId) -> bytes:
+        """Read a version's bytes.
+
+        Raises:
+            NotFound: it is not kept.
+        """
+        loop = self._home.catalog.loop(name)
+        version = self._registry.version(loop, model_id)
+        return await asyncio.to_thread(self._home.models.get, loop.loop_id, version.model_id)
+
+    async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
+        """Serve a version, and go on learning from it.
+
+        Raises:
+            NotFound: it is not kept.
+        """
+        return self._view(await self._registry.roll_back(name, model_id))
+
+    async def delete_model(self, name: str) -> LoopView:
+        """Forget what a loop has learned. Its versions stay, and can be rolled back to."""
+        return self._view(await self._registry.delete(name))
+
+    async def compare(self, name: str, first: ModelId, second: ModelId) -> Comparison:
+        """Compare what two versions would do in the loop's newest decisions.
+
+        Raises:
+            NotFound: one of them is not kept.
+        """
+        loop = self._home.catalog.loop(name)
+        versions = [self._registry.version(loop, model_id) for model_id in (first, second)]
+        joined, log = self._joined(loop.loop_id), self._log(loop.loop_id)
+        begin, end = await joined.extent()
+        events, _ = await read_joined(log, joined, max(begin, end - COMPARED_MAX), limit=COMPARED_MAX)
+        decisions = [event.interaction for event in events if isinstance(event.interaction, Interaction)]
+        return await asyncio.to_thread(self._compare, loop, versions, decisions)
+
+    def _compare(self, loop: Loop, versions: Sequence[ModelVersion], decisions: Sequence[Interaction]) -> Comparison:
+        scorers = []
+        try:
+            for version in versions:
+                model = self._home.models.get(loop.loop_id, version.model_id)
+                scorers.append(Scorer(version, model, loop.settings.exploration))
+            return compare(scorers[0], scorers[1], decisions)
+        finally:
+            for scorer in scorers:
+                scorer.close()
+
+    async def doctor(self, name: str) -> Report:
+        """Say what a loop waits for, and why it is not learning."""
+        facts = await gather(self._home, self._home.catalog.loop(name))
+        return report(facts, findings(facts))
+
+
+def effects(before: LoopSettings, after: LoopSettings, started: Sequence[Epoch]) -> list[str]:
+    """Say what a change does to what was learned.
+
+    Args:
+        before: the settings before it.
+        after: the settings after it.
+        started: the epochs that it has started.
+    """
+    changed = [name for name in SETTINGS if getattr(before, name) != getattr(after, name)]
+    if not changed:
+        return ["Nothing changed: it was set so already."]
+    said = [f"{name}: {_EFFECTS[name]}" for name in changed if name in _EFFECTS]
+    if started:
+        said.append(
+            f"Model: a new one learns the last {after.model_retrain_days} days of the log in the background; the old "
+            "one serves until it has caught up. `rankward doctor` shows how far it is."
+        )
+    else:
+        said.append("Model: it goes on learning.")
+    return said
+
+
+def _written(settings: LoopSettings) -> dict[str, str]:
+    return {name: show(getattr(settings, name)) for name in SETTINGS}
+
+
+def _shown(key: str | None) -> str | None:
+    return None if key is None else key[:_KEY_SHOWN] + "•" * 12

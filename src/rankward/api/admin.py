@@ -1,0 +1,296 @@
+"""Administration over HTTP: loops, keys, settings, policies and models, for whoever has the admin key."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rankward.administration import (
+    Administration,
+    Changed,
+    CreatedLoop,
+    KeyView,
+    LoopView,
+    ModelView,
+    NewKey,
+    NewLoop,
+    PolicyChoice,
+    PolicyView,
+    PresetView,
+)
+from rankward.api import errors
+from rankward.api.app import read_body
+from rankward.api.schema.body import decode
+from rankward.api.service import Doors
+from rankward.doctor import Report
+from rankward.errors import InvalidRequest, NotFound, RankwardError
+from rankward.registry.compare import Comparison
+
+
+class AdminCall(msgspec.Struct, frozen=True):
+    """A request with the admin key."""
+
+    administration: Administration
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any  # of the operation's type; None: it has none
+
+    @property
+    def name(self) -> str:
+        """Of the loop."""
+        return self.path["loop"]
+
+
+class AdminOperation(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation under `/admin`."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    handle: Callable[[AdminCall], Awaitable[Any]]
+    response: Any = None  # type of the answer; None: it has no body; bytes: a file
+    request: Any = None  # type of the body; None: it has none
+    success: int = 200
+    query: tuple[tuple[str, str], ...] = ()  # parameters that it needs, with what each is
+    follows: bool = False  # whether this process should take over what was changed before it answers
+
+
+async def _delete_loop(call: AdminCall) -> None:
+    await call.administration.loop(call.name)
+    if call.query.get("confirm") != call.name:
+        raise InvalidRequest(
+            f"everything that the loop {call.name} logged and learned would be removed: say so with "
+            f"?confirm={call.name}",
+            code="InvalidRequest",
+            target="confirm",
+        )
+    await call.administration.delete_loop(call.name)
+
+
+async def _regenerate(call: AdminCall) -> NewKey:
+    slot = call.path["slot"]
+    if slot not in {"1", "2"}:
+        raise NotFound(f"a loop has the keys 1 and 2, not {slot[:20]!r}")
+    return await call.administration.regenerate_key(call.name, int(slot))
+
+
+async def _compare(call: AdminCall) -> Comparison:
+    missing = [name for name in ("first", "second") if not call.query.get(name)]
+    if missing:
+        raise InvalidRequest(
+            "name two versions to compare: ?first=MODEL&second=MODEL", code="InvalidRequest", target=missing[0]
+        )
+    return await call.administration.compare(call.name, call.query["first"], call.query["second"])
+
+
+_LOOP = "/admin/loops/{loop}"
+
+ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
+    AdminOperation(
+        name="listLoops",
+        method="GET",
+        path="/admin/loops",
+        summary="List the loops.",
+        handle=lambda call: call.administration.loops(),
+        response=list[LoopView],
+    ),
+    AdminOperation(
+        name="createLoop",
+        method="POST",
+        path="/admin/loops",
+        summary="Add a loop. The answer holds its keys, this once.",
+        handle=lambda call: call.administration.create_loop(call.body),
+        request=NewLoop,
+        response=CreatedLoop,
+        success=201,
+        follows=True,
+    ),
+    AdminOperation(
+        name="showLoop",
+        method="GET",
+        path=_LOOP,
+        summary="Show a loop.",
+        handle=lambda call: call.administration.loop(call.name),
+        response=LoopView,
+    ),
+    AdminOperation(
+        name="deleteLoop",
+        method="DELETE",
+        path=_LOOP,
+        summary="Remove a loop with its log, its models and its keys.",
+        handle=_delete_loop,
+        success=204,
+        query=(("confirm", "The loop's name, once more."),),
+        follows=True,
+    ),
+    AdminOperation(
+        name="listKeys",
+        method="GET",
+        path=f"{_LOOP}/keys",
+        summary="Show the beginnings of a loop's keys.",
+        handle=lambda call: call.administration.keys(call.name),
+        response=list[KeyView],
+    ),
+    AdminOperation(
+        name="regenerateKey",
+        method="POST",
+        path=f"{_LOOP}/keys/{{slot}}/regenerate",
+        summary="Make a new key 1 or 2. The old one opens nothing from then on.",
+        handle=_regenerate,
+        response=NewKey,
+        follows=True,
+    ),
+    AdminOperation(
+        name="showSettings",
+        method="GET",
+        path=f"{_LOOP}/settings",
+        summary="Show every setting of a loop.",
+        handle=lambda call: call.administration.settings(call.name),
+        response=dict[str, str],
+    ),
+    AdminOperation(
+        name="changeSettings",
+        method="PATCH",
+        path=f"{_LOOP}/settings",
+        summary="Change settings, all of them or none.",
+        handle=lambda call: call.administration.change_settings(call.name, call.body),
+        request=dict[str, str],
+        response=Changed,
+        follows=True,
+    ),
+    AdminOperation(
+        name="showPolicy",
+        method="GET",
+        path=f"{_LOOP}/policy",
+        summary="Show a loop's policy, and what is trained under it.",
+        handle=lambda call: call.administration.policy(call.name),
+        response=PolicyView,
+    ),
+    AdminOperation(
+        name="setPolicy",
+        method="PUT",
+        path=f"{_LOOP}/policy",
+        summary="Give a loop another policy, by its arguments or the name of a preset.",
+        handle=lambda call: call.administration.set_policy(call.name, call.body),
+        request=PolicyChoice,
+        response=Changed,
+        follows=True,
+    ),
+    AdminOperation(
+        name="resetPolicyByAdmin",
+        method="DELETE",
+        path=f"{_LOOP}/policy",
+        summary="Restore Personalizer's own policy.",
+        handle=lambda call: call.administration.reset_policy(call.name),
+        response=Changed,
+        follows=True,
+    ),
+    AdminOperation(
+        name="listModels",
+        method="GET",
+        path=f"{_LOOP}/models",
+        summary="List the versions of a loop's model, newest first.",
+        handle=lambda call: call.administration.models(call.name),
+        response=list[ModelView],
+    ),
+    AdminOperation(
+        name="compareModels",
+        method="GET",
+        path=f"{_LOOP}/models/compare",
+        summary="Compare what two versions would do in the newest decisions.",
+        handle=_compare,
+        response=Comparison,
+        query=(("first", "Id of a version."), ("second", "Id of another.")),
+    ),
+    AdminOperation(
+        name="downloadModel",
+        method="GET",
+        path=f"{_LOOP}/models/{{model}}",
+        summary="Download a version.",
+        handle=lambda call: call.administration.model(call.name, call.path["model"]),
+        response=bytes,
+    ),
+    AdminOperation(
+        name="promoteModel",
+        method="POST",
+        path=f"{_LOOP}/models/{{model}}/promote",
+        summary="Serve a version, and go on learning from it: to promote one, or to roll back.",
+        handle=lambda call: call.administration.roll_back(call.name, call.path["model"]),
+        response=LoopView,
+        follows=True,
+    ),
+    AdminOperation(
+        name="forgetModel",
+        method="DELETE",
+        path=f"{_LOOP}/models",
+        summary="Forget what a loop has learned. The versions stay.",
+        handle=lambda call: call.administration.delete_model(call.name),
+        response=LoopView,
+        follows=True,
+    ),
+    AdminOperation(
+        name="examineLoop",
+        method="GET",
+        path=f"{_LOOP}/doctor",
+        summary="Say what a loop waits for, and why it is not learning.",
+        handle=lambda call: call.administration.doctor(call.name),
+        response=Report,
+    ),
+    AdminOperation(
+        name="listPresets",
+        method="GET",
+        path="/admin/presets",
+        summary="List the named policies.",
+        handle=lambda call: call.administration.presets(),
+        response=list[PresetView],
+    ),
+)
+
+
+def admin_routes(doors: Doors) -> list[Route]:
+    """Make the routes of every operation."""
+    administration = Administration(doors.home, doors.configuration, doors.registry, log=doors.log, joined=doors.joined)
+    return [_route(operation, doors, administration) for operation in ADMIN_OPERATIONS]
+
+
+def _route(operation: AdminOperation, doors: Doors, administration: Administration) -> Route:
+    decoder = None if operation.request is None else msgspec.json.Decoder(operation.request)
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            doors.keep_up()
+            doors.keys.check_admin(request.headers.raw)
+            body = await read_body(request.headers.raw, request.receive, doors.limits.body_bytes)
+            decoded = None if decoder is None else decode(decoder, body, code="InvalidRequest")
+            call = AdminCall(administration, request.path_params, request.query_params, decoded)
+            answer = await operation.handle(call)
+            if operation.follows:
+                await doors.follow()
+        except RankwardError as error:
+            return refusal(error)
+        return _answer(operation, answer)
+
+    return Route(operation.path, endpoint, methods=[operation.method])
+
+
+def _answer(operation: AdminOperation, answer: Any) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    if operation.response is None:
+        return Response(status_code=operation.success, headers=headers)
+    if operation.response is bytes:
+        headers["Content-Disposition"] = "attachment; filename=model.vw"
+        return Response(answer, operation.success, headers, media_type="application/octet-stream")
+    return Response(msgspec.json.encode(answer), operation.success, headers, media_type="application/json")
+
+
+def refusal(error: RankwardError) -> Response:
+    """Answer an error in the contract's shape."""
+    refused = errors.answer(error)
+    headers = {} if refused.retry_after_s is None else {"Retry-After": str(refused.retry_after_s)}
+    return Response(refused.body, refused.status, headers, media_type="application/json")

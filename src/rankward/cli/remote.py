@@ -1,0 +1,168 @@
+"""Administration of a service elsewhere, over HTTP: the same calls as on a data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from rankward.administration import (
+    Administration,
+    Changed,
+    CreatedLoop,
+    KeyView,
+    LoopView,
+    ModelView,
+    NewKey,
+    NewLoop,
+    PolicyChoice,
+    PolicyView,
+    PresetView,
+)
+from rankward.api.admin import ADMIN_OPERATIONS
+from rankward.cli.access import refused
+from rankward.doctor import Report
+from rankward.errors import WorldError
+from rankward.records import ModelId
+from rankward.registry.compare import Comparison
+
+_TIMEOUT_S = 30.0
+_BY_NAME = {operation.name: operation for operation in ADMIN_OPERATIONS}
+
+
+class RemoteAdministration:
+    """See `administration.Administration`: each method does what that of the same name does, on the other side."""
+
+    def __init__(self, endpoint: str, key: str) -> None:
+        """Prepare.
+
+        Args:
+            endpoint: address of the service.
+            key: the admin key.
+        """
+        self._endpoint = endpoint.rstrip("/")
+        self._key = key
+
+    async def loops(self) -> list[LoopView]:
+        """List the loops, by name."""
+        found: list[LoopView] = await self._call("listLoops")
+        return found
+
+    async def loop(self, name: str) -> LoopView:
+        """Show one loop."""
+        found: LoopView = await self._call("showLoop", loop=name)
+        return found
+
+    async def create_loop(self, wanted: NewLoop) -> CreatedLoop:
+        """Add a loop."""
+        created: CreatedLoop = await self._call("createLoop", wanted)
+        return created
+
+    async def delete_loop(self, name: str) -> None:
+        """Remove a loop with its log, its models and its keys."""
+        await self._call("deleteLoop", query={"confirm": name}, loop=name)
+
+    async def keys(self, name: str) -> list[KeyView]:
+        """Show the beginnings of a loop's keys."""
+        found: list[KeyView] = await self._call("listKeys", loop=name)
+        return found
+
+    async def regenerate_key(self, name: str, slot: int) -> NewKey:
+        """Make a new key."""
+        made: NewKey = await self._call("regenerateKey", loop=name, slot=str(slot))
+        return made
+
+    async def settings(self, name: str) -> dict[str, str]:
+        """Show every setting of a loop."""
+        found: dict[str, str] = await self._call("showSettings", loop=name)
+        return found
+
+    async def change_settings(self, name: str, changes: Mapping[str, str]) -> Changed:
+        """Change settings, all of them or none."""
+        changed: Changed = await self._call("changeSettings", dict(changes), loop=name)
+        return changed
+
+    async def policy(self, name: str) -> PolicyView:
+        """Show a loop's policy."""
+        found: PolicyView = await self._call("showPolicy", loop=name)
+        return found
+
+    async def set_policy(self, name: str, choice: PolicyChoice) -> Changed:
+        """Give a loop another policy."""
+        changed: Changed = await self._call("setPolicy", choice, loop=name)
+        return changed
+
+    async def reset_policy(self, name: str) -> Changed:
+        """Restore Personalizer's own policy."""
+        changed: Changed = await self._call("resetPolicyByAdmin", loop=name)
+        return changed
+
+    async def presets(self) -> list[PresetView]:
+        """List the named policies."""
+        found: list[PresetView] = await self._call("listPresets")
+        return found
+
+    async def models(self, name: str) -> list[ModelView]:
+        """List the versions that are kept of a loop's model."""
+        found: list[ModelView] = await self._call("listModels", loop=name)
+        return found
+
+    async def model(self, name: str, model_id: ModelId) -> bytes:
+        """Read a version's bytes."""
+        content: bytes = await self._call("downloadModel", loop=name, model=model_id)
+        return content
+
+    async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
+        """Serve a version, and go on learning from it."""
+        changed: LoopView = await self._call("promoteModel", loop=name, model=model_id)
+        return changed
+
+    async def delete_model(self, name: str) -> LoopView:
+        """Forget what a loop has learned."""
+        changed: LoopView = await self._call("forgetModel", loop=name)
+        return changed
+
+    async def compare(self, name: str, first: ModelId, second: ModelId) -> Comparison:
+        """Compare what two versions would do."""
+        query = {"first": first, "second": second}
+        found: Comparison = await self._call("compareModels", query=query, loop=name)
+        return found
+
+    async def doctor(self, name: str) -> Report:
+        """Say what a loop waits for, and why it is not learning."""
+        found: Report = await self._call("examineLoop", loop=name)
+        return found
+
+    async def _call(self, name: str, body: Any = None, *, query: Mapping[str, str] | None = None, **path: str) -> Any:
+        operation = _BY_NAME[name]
+        target = operation.path.format_map({part: quote(value, safe="") for part, value in path.items()})
+        try:
+            async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
+                response = await client.request(
+                    operation.method,
+                    self._endpoint + target,
+                    params=query,
+                    content=None if body is None else msgspec.json.encode(body),
+                    headers={"Ocp-Apim-Subscription-Key": self._key, "Content-Type": "application/json"},
+                )
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise WorldError(
+                f"no answer from {self._endpoint}: {error or type(error).__name__}. Is `rankward serve` running there?"
+            ) from error
+        if response.status_code != operation.success:
+            raise refused(self._endpoint, response)
+        if operation.response is None:
+            return None
+        if operation.response is bytes:
+            return response.content
+        try:
+            return msgspec.json.decode(response.content, type=operation.response)
+        except msgspec.DecodeError as error:
+            raise WorldError(f"{self._endpoint} answers in a way that this version does not read: {error}") from error
+
+
+Administrator = Administration | RemoteAdministration
+"""Whoever administers: a data folder on this machine, or a service."""

@@ -1,0 +1,184 @@
+"""Administration over HTTP: what the admin key may do, and what others may not."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rankward.api.admin import ADMIN_OPERATIONS
+from rankward.settings import LoopSettings
+from tests.service import ADMIN_KEY, KEY_HEADER, eventually, request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+    from tests.service import RunningService
+
+pytestmark = pytest.mark.slow
+
+QUICK = LoopSettings(
+    reward_wait=timedelta(milliseconds=100),
+    model_export_frequency=timedelta(milliseconds=100),
+    policy="--cb_explore_adf --epsilon 0.2 --cb_type mtr -l 0.5",
+    preset=None,
+)
+
+
+def admin(service: RunningService, method: str, path: str, body: Any = None, *, key: str = ADMIN_KEY) -> httpx.Response:
+    """Call an operation."""
+    content = None if body is None else json.dumps(body).encode()
+    return service.send(method, f"/admin{path}", headers={KEY_HEADER: key}, body=content)
+
+
+def code(answer: httpx.Response) -> str:
+    """The code of a refusal."""
+    found: str = answer.json()["error"]["code"]
+    return found
+
+
+@pytest.mark.parametrize("operation", ADMIN_OPERATIONS, ids=lambda operation: operation.name)
+def test_nothing_is_administered_without_the_admin_key(service: RunningService, operation: Any) -> None:
+    """A loop's key opens that loop, and no operation here."""
+    loop = service.new_loop()
+    path = operation.path.removeprefix("/admin").format(loop=loop.loop, slot="1", model="x")
+    path += f"?confirm={loop.loop}"
+
+    assert admin(service, operation.method, path, {}, key="").status_code == 401
+    assert admin(service, operation.method, path, {}, key="wrong").status_code == 401
+    refused = admin(service, operation.method, path, {}, key=loop.key)
+    assert (refused.status_code, code(refused)) == (403, "invalidApiAccess")
+    assert loop.rank(request("a", "b")).status_code == 201, "the loop is still there"
+
+
+def test_a_loop_is_made_used_and_removed(service: RunningService) -> None:
+    """Its keys work from the answer on, and open nothing once it is gone."""
+    with service.passing_loops():
+        created = admin(service, "POST", "/loops", {"name": "by-admin", "preset": "personalizer"})
+        assert created.status_code == 201
+        keys = [each["key"] for each in created.json()["keys"]]
+        assert created.json()["loop"]["preset"] == "personalizer"
+        assert "by-admin" in [each["name"] for each in admin(service, "GET", "/loops").json()]
+        body = json.dumps(request("a", "b")).encode()
+        for key in keys:
+            answer = service.send("POST", "/personalizer/v1.0/rank", headers={KEY_HEADER: key}, body=body)
+            assert answer.status_code == 201
+
+        unsure = admin(service, "DELETE", "/loops/by-admin")
+        assert (unsure.status_code, code(unsure)) == (400, "invalidRequest")
+        assert admin(service, "DELETE", "/loops/by-admin?confirm=other").status_code == 400
+        assert admin(service, "DELETE", "/loops/by-admin?confirm=by-admin").status_code == 204
+        assert admin(service, "GET", "/loops/by-admin").status_code == 404
+        answer = service.send("POST", "/personalizer/v1.0/rank", headers={KEY_HEADER: keys[0]}, body=body)
+        assert answer.status_code == 401
+
+
+def test_a_key_is_replaced_while_the_other_stays(service: RunningService) -> None:
+    """So that an application can be moved from one to the other."""
+    loop = service.new_loop()
+    masked = admin(service, "GET", f"/loops/{loop.loop}/keys").json()
+    assert masked[0]["shown"] == loop.key[:4] + "•" * 12
+
+    made = admin(service, "POST", f"/loops/{loop.loop}/keys/1/regenerate")
+
+    assert made.status_code == 200
+    renewed = {KEY_HEADER: made.json()["key"]}
+    body = json.dumps(request("a", "b")).encode()
+    assert service.send("POST", "/personalizer/v1.0/rank", headers=renewed, body=body).status_code == 201
+    assert loop.rank(request("a", "b")).status_code == 401
+    other = {KEY_HEADER: service.key(loop.loop, 2)}
+    assert service.send("POST", "/personalizer/v1.0/rank", headers=other, body=body).status_code == 201
+    assert admin(service, "POST", f"/loops/{loop.loop}/keys/3/regenerate").status_code == 404
+
+
+def test_settings_and_policy_are_changed_and_the_effects_told(service: RunningService) -> None:
+    """By the names that the command line has."""
+    loop = service.new_loop()
+    settings = admin(service, "PATCH", f"/loops/{loop.loop}/settings", {"reward_wait": "20m", "exploration": "0.1"})
+    policy = admin(service, "PUT", f"/loops/{loop.loop}/policy", {"preset": "balanced"})
+
+    assert settings.json()["after"] == {"reward_wait": "PT20M", "exploration": "0.1", "policy": ANY_EPSILON}
+    assert admin(service, "GET", f"/loops/{loop.loop}/settings").json()["reward_wait"] == "PT20M"
+    assert any("in the background" in effect for effect in policy.json()["effects"])
+    shown = admin(service, "GET", f"/loops/{loop.loop}/policy").json()
+    assert shown["preset"] == "balanced"
+    assert "changed: preset, policy" in shown["epochs"][-1]["reason"]
+    assert admin(service, "DELETE", f"/loops/{loop.loop}/policy").json()["after"]["preset"] == "personalizer"
+
+
+ANY_EPSILON = "--cb_explore_adf --epsilon 0.1 --power_t 0 -l 0.001 --cb_type mtr -q ::"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("POST", "/loops", {"name": "No Such Name"}, (400, "badRequest")),
+        ("POST", "/loops", {"name": "x", "preset": "none"}, (400, "badRequest")),
+        ("POST", "/loops", {}, (400, "invalidRequest")),
+        ("POST", "/loops", {"name": 3}, (400, "invalidRequest")),
+        ("POST", "/loops", {"name": "default"}, (503, "operationNotAllowed")),
+        ("GET", "/loops/none", None, (404, "resourceNotFound")),
+        ("PATCH", "/loops/default/settings", {"reward_wait": "soon"}, (400, "invalidServiceConfiguration")),
+        ("PATCH", "/loops/default/settings", {"reward_wait": "-5s"}, (400, "invalidServiceConfiguration")),
+        ("PATCH", "/loops/default/settings", {"policy": "x"}, (400, "invalidServiceConfiguration")),
+        ("PATCH", "/loops/default/settings", {"no_such": "1"}, (400, "invalidServiceConfiguration")),
+        ("PATCH", "/loops/default/settings", {"exploration": 0.5}, (400, "invalidRequest")),
+        ("PUT", "/loops/default/policy", {}, (400, "invalidPolicyConfiguration")),
+        ("PUT", "/loops/default/policy", {"arguments": "a", "preset": "b"}, (400, "invalidPolicyConfiguration")),
+        ("PUT", "/loops/default/policy", {"arguments": "--daemon"}, (400, "invalidPolicyConfiguration")),
+        ("GET", "/loops/default/models/none", None, (404, "resourceNotFound")),
+        ("POST", "/loops/default/models/none/promote", None, (404, "resourceNotFound")),
+        ("GET", "/loops/default/models/compare", None, (400, "invalidRequest")),
+        ("GET", "/loops/default/models/compare?first=a&second=b", None, (404, "resourceNotFound")),
+    ],
+)
+def test_bad_input_is_refused(
+    service: RunningService, method: str, path: str, body: Any, expected: tuple[int, str]
+) -> None:
+    """In the contract's shape, with nothing changed."""
+    before = admin(service, "GET", "/loops").json()
+
+    answer = admin(service, method, path, body)
+
+    assert (answer.status_code, code(answer)) == expected
+    assert admin(service, "GET", "/loops").json() == before
+
+
+def test_models_are_listed_compared_promoted_and_forgotten(service: RunningService) -> None:
+    """Two versions, one that has hardly learned, and one that has."""
+    with service.passing_loops():
+        loop = service.new_loop(QUICK)
+        place = f"/loops/{loop.loop}"
+
+        def models() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = admin(service, "GET", f"{place}/models").json()
+            return found
+
+        def learned(count: int) -> Callable[[], bool]:
+            return lambda: count in [each["version"]["learned"] for each in models()]
+
+        for begin, end in ((0, 20), (20, 60)):
+            for n in range(begin, end):
+                shown = loop.rank(request("ramen", "pasta", eventId=f"e{n}")).json()["rewardActionId"]
+                loop.reward(f"e{n}", 1.0 if shown == "pasta" else 0.0)
+            eventually(learned(end), f"{end} are learned")
+        versions = models()
+        newest, oldest = versions[0]["version"]["model_id"], versions[-1]["version"]["model_id"]
+
+        same = admin(service, "GET", f"{place}/models/compare?first={newest}&second={newest}").json()
+        other = admin(service, "GET", f"{place}/models/compare?first={newest}&second={oldest}").json()
+        assert (same["same_best_share"], same["distance_max"]) == (1.0, 0.0)
+        assert same["decisions"] == other["decisions"] == 60
+        assert 0.0 <= other["distance_mean"] <= other["distance_max"] <= 1.0
+
+        content = admin(service, "GET", f"{place}/models/{oldest}")
+        assert len(content.content) == versions[-1]["version"]["size_bytes"]
+        assert admin(service, "POST", f"{place}/models/{oldest}/promote").json()["model_id"] == oldest
+        assert [each["version"]["model_id"] for each in models() if each["serving"]] == [oldest]
+        assert admin(service, "DELETE", f"{place}/models").json()["model_id"] is None
+        report = admin(service, "GET", f"{place}/doctor").json()
+        assert report["counts"]["joined"] == 60
