@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import TextIO
@@ -32,6 +33,11 @@ errors_total = Counter(
 model_load_seconds = Histogram(
     "rankward_model_load_seconds", "Time to load a published model, in seconds.", buckets=BUCKETS_S
 )
+
+
+# To find a metric by its labels takes as long as to count with it.
+seconds_of = lru_cache(maxsize=256)(request_seconds.labels)
+count_of = lru_cache(maxsize=4_096)(requests_total.labels)
 
 
 class LoopCollector:

@@ -72,7 +72,7 @@ RANKS: dict[str, tuple[bytes, str, str]] = {
     "a string": (b'"rank"', RANK, "object"),
     "a number": (b"7", RANK, "object"),
     "nothing in it": (b"{}", RANK, "actions"),
-    "a thousand levels": (b'{"actions":' + b"[" * 1_000 + b"]" * 1_000 + b"}", RANK, "object"),
+    "a thousand levels": (b'{"actions":' + b"[" * 1_000 + b"]" * 1_000 + b"}", RANK, "nested too deeply"),
     "a hundred thousand levels": (b'{"deep":' + b"[" * 100_000 + b"]" * 100_000 + b"}", RANK, ""),
     # Actions
     "no actions": (with_members(actions=[]), RANK, "1 to 50"),

@@ -37,6 +37,13 @@ def test_actions_are_read_in_request_order() -> None:
     assert rank_request.context == b'[{"visitor":{"device":"phone"}}]'
 
 
+@pytest.mark.parametrize("misfit", [{"id": 7, "features": [{"a": 1}]}, {"id": "x"}, 7])
+def test_an_action_that_does_not_fit_is_found_in_the_body(misfit: object) -> None:
+    """Actions are read one by one, but the caller knows only the body."""
+    with pytest.raises(InvalidRequest, match=r"\$\.actions\[1\]"):
+        read({"actions": [BODY["actions"][0], misfit]})
+
+
 def test_features_of_a_known_action_are_read_anew_when_they_change() -> None:
     """Actions are remembered by what was sent of them, not by their id."""
     action = {"id": "pasta", "features": [{"dish": {"veg": True}}]}
@@ -137,6 +144,16 @@ def test_probabilities_have_single_precision() -> None:
     answer = ranking.write_rank(interaction(excluded=(), pmf=(13 / 15, 1 / 15, 1 / 15), chosen=0))
 
     assert b'"probability":0.8666667}' in answer
+
+
+@given(st.floats(0, 1))
+def test_probabilities_are_rounded_to_the_nearest_of_seven_places(probability: float) -> None:
+    """As `round` does, but for what lies just between two."""
+    answer = ranking.write_rank(interaction(excluded=(), pmf=(probability, 1 - probability, 0.0), chosen=0))
+    written = json.loads(answer)["ranking"][0]["probability"]
+
+    assert written == round(written, 7)
+    assert abs(written - probability) <= 0.5000001e-7
 
 
 @pytest.mark.parametrize(("body", "value"), [(b'{"value": 1}', 1.0), (b'{"value":-0.5,"note":"x"}', -0.5)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -287,6 +288,20 @@ def test_a_client_that_goes_away_in_the_middle_leaves_no_trace(service: RunningS
 
     assert loop.rank(request("a", "b", eventId="whole")).status_code == 201
     assert [record.event_id for record in service.records(loop.loop)] == ["whole"]
+
+
+def test_requests_sent_before_the_answers_came_are_answered_in_turn(service: RunningService, loop: LoopClient) -> None:
+    """HTTP/1.1 allows it, and some proxies do it."""
+    ids = [f"pipelined-{number}" for number in range(5)]
+    with socket.create_connection(("127.0.0.1", service.port), PATIENCE_S) as connection:
+        for event_id in ids:
+            body = json.dumps({**request("a", "b"), "eventId": event_id}).encode()
+            head = f"POST {RANK} HTTP/1.1\r\nhost: x\r\n{KEY_HEADER}: {loop.key}\r\ncontent-length: {len(body)}\r\n"
+            last = "connection: close\r\n" if event_id == ids[-1] else ""
+            connection.sendall(f"{head}{last}\r\n".encode() + body)
+        answers = b"".join(iter(lambda: connection.recv(65_536), b""))
+
+    assert re.findall(rb'"eventId":"([^"]+)"', answers) == [event_id.encode() for event_id in ids]
 
 
 def test_many_requests_share_a_connection(service: RunningService, loop: LoopClient) -> None:

@@ -17,7 +17,7 @@ from rankward.api.operation import V2022, Answer, Call
 from rankward.api.route import RouteError, Target, route
 from rankward.api.service import Doors
 from rankward.errors import InvalidRequest, RankwardError
-from rankward.telemetry import RequestLog, errors_total, request_seconds, requests_total
+from rankward.telemetry import RequestLog, count_of, errors_total, seconds_of
 
 logger = logging.getLogger(__name__)
 
@@ -143,8 +143,8 @@ class App:
 
     def _note(self, started: float, operation: str, loop: str, status: int, request_id: str, code: str = "") -> None:
         seconds = time.perf_counter() - started
-        request_seconds.labels(operation).observe(seconds)
-        requests_total.labels(loop, operation, status).inc()
+        seconds_of(operation).observe(seconds)
+        count_of(loop, operation, status).inc()
         self._request_log.write(
             loop=loop,
             operation=operation,

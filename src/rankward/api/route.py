@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -16,6 +17,7 @@ for _operation in OPERATIONS:
     for _version in _operation.versions:
         _BY_SHAPE.setdefault((_version, _operation.path[0], len(_operation.path)), []).append(_operation)
 
+_REMEMBERED_BYTES = 128  # a path longer than this, with its query, is not remembered
 _IN_PATH = frozenset(ALL) - {V2022}
 
 
@@ -26,7 +28,7 @@ class Target(msgspec.Struct, frozen=True):
     version: str  # of the contract
     loop: str | None  # named in the path; None: the key selects it
     path_id: str  # what stands for the name in braces of the operation's path; empty: there is none
-    query: dict[str, str]
+    query: Mapping[str, str]
 
 
 class RouteError(Exception):
@@ -56,6 +58,12 @@ def route(method: str, raw_path: bytes, raw_query: bytes = b"") -> Target | None
     Raises:
         RouteError: it begins as the contract's paths do, and leads nowhere.
     """
+    if len(raw_path) + len(raw_query) <= _REMEMBERED_BYTES:
+        return _remembered(method, raw_path, raw_query)
+    return _find(method, raw_path, raw_query)
+
+
+def _find(method: str, raw_path: bytes, raw_query: bytes) -> Target | None:
     segments = [segment for segment in raw_path.split(b"/") if segment]
     loop: str | None = None
     if len(segments) > 2 and segments[0] == b"loops" and segments[2] == b"personalizer":
@@ -83,6 +91,9 @@ def route(method: str, raw_path: bytes, raw_query: bytes = b"") -> Target | None
         listed = sorted(allowed)
         raise RouteError(405, f"use {' or '.join(listed)} here", ((b"allow", ", ".join(listed).encode()),))
     raise RouteError(404, f"API version {version} has no such operation: /docs lists those it has")
+
+
+_remembered = lru_cache(maxsize=1_024)(_find)  # nearly every Rank has the same path
 
 
 def _queried_version(first: str, query: dict[str, str]) -> str:

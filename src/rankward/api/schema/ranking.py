@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from rankward.records import Action, Interaction
 from rankward.settings import Limits
 from rankward.vw.explain import Contribution
 
-_REMEMBERED_BYTES = 2_048  # features longer than this are not remembered
+_REMEMBERED_BYTES = 2_048  # an action whose text is longer than this is not remembered
 
 
 class RankableAction(msgspec.Struct, rename="camel"):
@@ -27,14 +27,23 @@ class RankableAction(msgspec.Struct, rename="camel"):
     features: Annotated[msgspec.Raw, Meta(description="An array with at least one object of features.")]
 
 
-class RankBody(msgspec.Struct, rename="camel"):
-    """Body of Rank."""
-
-    actions: list[RankableAction | None]
+class _RankOptions(msgspec.Struct, rename="camel", kw_only=True):
     context_features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     excluded_actions: list[str | None] | None = None
     event_id: str | None = None
     defer_activation: bool | None = None
+
+
+class RankBody(_RankOptions):
+    """Body of Rank."""
+
+    actions: list[RankableAction | None]
+
+
+class _UnreadRankBody(_RankOptions):
+    """The same, with actions as they were sent: most were sent before."""
+
+    actions: list[msgspec.Raw]
 
 
 class RankedAction(msgspec.Struct, rename="camel"):
@@ -78,6 +87,8 @@ class RewardBody(msgspec.Struct, rename="camel"):
 
 
 _rank_body = msgspec.json.Decoder(RankBody)
+_unread_rank_body = msgspec.json.Decoder(_UnreadRankBody)
+_rankable_action = msgspec.json.Decoder(RankableAction | None)
 _reward_body = msgspec.json.Decoder(
     msgspec.defstruct("RewardValue", [("value", float), ("report_id", str | None, None)], rename="camel")
 )
@@ -94,7 +105,7 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Ra
         InvalidRequest: it cannot be used.
     """
     code = "InvalidRankRequest"
-    wire: RankBody = decode(_rank_body, body, code=code)
+    wire: _UnreadRankBody = decode(_unread_rank_body, body, code=code)
     count = len(wire.actions)
     if not 1 <= count <= limits.actions:
         raise InvalidRequest(
@@ -103,7 +114,11 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Ra
             target="actions",
             reason="ActionCountOutOfBounds",
         )
-    actions = _read_actions(wire.actions, limits, bounds)
+    try:
+        actions = _read_actions(wire.actions, limits, bounds)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        decode(_rank_body, body, code=code)  # which says where in the body it is that something does not fit
+        raise
     if len({action.id for action in actions}) < count:
         raise InvalidRequest(
             "two actions have the same id: an id must name one action",
@@ -128,17 +143,15 @@ def _raw(text: msgspec.Raw | msgspec.UnsetType) -> bytes:
     return b"" if text is msgspec.UNSET else bytes(text)
 
 
-def _read_actions(wire: Sequence[RankableAction | None], limits: Limits, bounds: FeatureBounds) -> list[Action]:
+def _read_actions(wire: Sequence[msgspec.Raw], limits: Limits, bounds: FeatureBounds) -> list[Action]:
     """Check all actions; what is wrong with one is said with its index."""
+    remembered = _remembered_actions(limits, bounds)
     index = 0
     actions: list[Action] = []
     try:
-        for index, action in enumerate(wire):  # noqa: B007  (the index is for the error)
-            if action is None:
-                raise InvalidRequest("it is null: leave it out", code="InvalidRankRequest")
-            raw = bytes(action.features)
-            read = _remembered_action if len(raw) <= _REMEMBERED_BYTES else _read_action
-            actions.append(read(action.id, raw, limits, bounds))
+        for index, raw in enumerate(wire):  # noqa: B007  (the index is for the error)
+            text = bytes(raw)
+            actions.append(remembered(text) if len(text) <= _REMEMBERED_BYTES else _read_action(text, limits, bounds))
     except InvalidRequest as error:
         place = f"actions[{index}]"
         raise InvalidRequest(
@@ -150,12 +163,21 @@ def _read_actions(wire: Sequence[RankableAction | None], limits: Limits, bounds:
     return actions
 
 
-def _read_action(action_id: str, raw: bytes, limits: Limits, bounds: FeatureBounds) -> Action:
-    return Action(check_id(action_id, "id", limits=limits, code="InvalidRankRequest"), check_action(raw, bounds))
+def _read_action(text: bytes, limits: Limits, bounds: FeatureBounds) -> Action:
+    wire = _rankable_action.decode(text)
+    if wire is None:
+        raise InvalidRequest("it is null: leave it out", code="InvalidRankRequest")
+    action_id = check_id(wire.id, "id", limits=limits, code="InvalidRankRequest")
+    return Action(action_id, check_action(bytes(wire.features), bounds))
 
 
-# An application offers the same actions again and again: most need not be checked twice.
-_remembered_action = lru_cache(maxsize=16_384)(_read_action)
+@lru_cache(maxsize=1)  # a process has but one set of limits and bounds
+def _remembered_actions(limits: Limits, bounds: FeatureBounds) -> Callable[[bytes], Action]:
+    """Make what reads actions by their text: an application offers the same ones again and again.
+
+    So most are neither taken apart nor checked twice, and are one object wherever they are looked up later.
+    """
+    return lru_cache(maxsize=16_384)(lambda text: _read_action(text, limits, bounds))
 
 
 def write_rank(interaction: Interaction, contributions: Sequence[Contribution] | None = None) -> bytes:
@@ -166,9 +188,8 @@ def write_rank(interaction: Interaction, contributions: Sequence[Contribution] |
         contributions: what made the model choose it; None: the answer does not say.
     """
     actions = interaction.actions
-    # Most probabilities of a decision are the same number: rounding each once is what counts at 50 actions.
-    rounded = {probability: round(probability, 7) for probability in set(interaction.pmf)}
-    pmf = [rounded[probability] for probability in interaction.pmf]
+    # To seven places, in a third of the time that `round` takes, which showed in a decision with 50 actions.
+    pmf = [int(probability * 1e7 + 0.5) / 1e7 for probability in interaction.pmf]
     return _encode(
         RankAnswer(
             ranking=[RankedAction(actions[index].id, pmf[index]) for index in ranking(interaction)],

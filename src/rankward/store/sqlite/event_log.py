@@ -14,7 +14,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -52,13 +52,17 @@ class SealPolicy(msgspec.Struct, frozen=True):
     age_us: int = 3_600_000_000
 
 
+_Outcome = Sequence[AppendResult] | RankwardError
+_Answer = asyncio.Future[Sequence[AppendResult]]
+
+
 class _Request(msgspec.Struct):
     records: Sequence[Record]
     rows: Sequence[Row]
     once: bool
     known: Mapping[int, Sequence[Located]]  # by event key: what the segments before `live_first` hold
     live_first: Offset
-    done: Callable[[Sequence[AppendResult] | RankwardError], None]
+    answer: _Answer
 
 
 class SqliteEventLog:
@@ -126,17 +130,6 @@ class SqliteEventLog:
             raise Overloaded(
                 f"{self._pending} records wait for the disk, the bound is {self._pending_bound}: try again in a second"
             )
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Sequence[AppendResult]] = loop.create_future()
-
-        def settle(outcome: Sequence[AppendResult] | RankwardError) -> None:
-            if future.cancelled():
-                return
-            if isinstance(outcome, RankwardError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
         rows = [to_row(record) for record in records]
         known: dict[int, Sequence[Located]] = {}
         live_first = 0
@@ -145,10 +138,8 @@ class SqliteEventLog:
             with self._reading, _translated(self.folder):
                 known, live_first = self._segments.locate_before_live(keys, self._clock())
 
-        def done(outcome: Sequence[AppendResult] | RankwardError) -> None:
-            loop.call_soon_threadsafe(settle, outcome)
-
-        request = _Request(records, rows, once, known, live_first, done)
+        answer: _Answer = asyncio.get_running_loop().create_future()
+        request = _Request(records, rows, once, known, live_first, answer)
         with self._wake:
             if self._closing:
                 raise StoreUnavailable(f"{self.folder} is being closed: nothing more is stored")
@@ -158,7 +149,7 @@ class SqliteEventLog:
             self._pending += len(records)
             self._queue.append(request)
             self._wake.notify()
-        return await future
+        return await answer
 
     def _write(self) -> None:
         """Serve the queue until the log is closed: the writer thread."""
@@ -173,7 +164,7 @@ class SqliteEventLog:
                 while self._queue and count < _COMMIT_RECORDS:
                     batch.append(self._queue.popleft())
                     count += len(batch[-1].records)
-            outcomes: Sequence[Sequence[AppendResult] | RankwardError]
+            outcomes: Sequence[_Outcome]
             try:
                 outcomes = self._commit(batch)
             except Exception as error:  # a mistake of ours: callers are told, and the thread must live
@@ -181,15 +172,12 @@ class SqliteEventLog:
                 outcomes = [StoreUnavailable(f"appending to {self.folder} failed: {error!r}")] * len(batch)
             with self._wake:
                 self._pending -= count
-            for request, outcome in zip(batch, outcomes, strict=True):
-                # A caller whose event loop has ended cannot be told; the record is stored all the same.
-                with contextlib.suppress(RuntimeError):
-                    request.done(outcome)
+            _tell(batch, outcomes)
         self._forget_live()
         if self._writer_lock is not None:
             os.close(self._writer_lock)
 
-    def _commit(self, batch: Sequence[_Request]) -> Sequence[Sequence[AppendResult] | RankwardError]:
+    def _commit(self, batch: Sequence[_Request]) -> Sequence[_Outcome]:
         try:
             with self._append_locked():
                 live, offset, last_us = self._begin()
@@ -433,6 +421,27 @@ class SqliteEventLog:
             await asyncio.to_thread(self._writer.join)
         with self._reading:
             self._segments.close()
+
+
+def _tell(batch: Sequence[_Request], outcomes: Sequence[_Outcome]) -> None:
+    """Give callers what became of their records, waking each event loop once."""
+    told: defaultdict[asyncio.AbstractEventLoop, list[tuple[_Answer, _Outcome]]] = defaultdict(list)
+    for request, outcome in zip(batch, outcomes, strict=True):
+        told[request.answer.get_loop()].append((request.answer, outcome))
+    for loop, answers in told.items():
+        # A caller whose event loop has ended cannot be told; the record is stored all the same.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_settle, answers)
+
+
+def _settle(answers: Sequence[tuple[_Answer, _Outcome]]) -> None:
+    for answer, outcome in answers:
+        if answer.cancelled():
+            continue
+        if isinstance(outcome, RankwardError):
+            answer.set_exception(outcome)
+        else:
+            answer.set_result(outcome)
 
 
 def _as_ours(error: sqlite3.Error | OSError | RankwardError, folder: Path) -> RankwardError:
