@@ -122,7 +122,9 @@ class Worker:
         busy = False
         if self._home.clock() >= work.join_again_us:
             try:
-                busy = await work.joining.step()
+                await work.joining.step()
+                # What has just come can wait for more: each step is a flush of the disk that Rank needs, too.
+                busy = work.joining.behind
                 work.pause_us = 0
             except RankwardError as error:
                 work.join_again_us = self._stumble(work, error)

@@ -39,6 +39,7 @@ class JoiningService:
         self._joined = joined
         self._clock = clock
         self._joiner: Joiner | None = None
+        self.behind = False  # whether the last step left something that could be joined at once
 
     async def step(self) -> bool:
         """Join what can be joined now, up to a few thousand events.
@@ -62,6 +63,7 @@ class JoiningService:
         if step.state != before or step.joined:
             await self._joined.commit(step)
         self._joiner = joiner
+        self.behind = len(entries) == self._read or bool(joiner.lanes())
         # A step may have done no more than look through a stretch in which nothing was due.
         return step.state != before or await self._tick(joiner)
 
