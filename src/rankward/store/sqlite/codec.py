@@ -53,7 +53,9 @@ def to_record(body: bytes, actions: Sequence[Action] | None) -> Record:
     if actions is None:
         return _unpacked(record) if isinstance(record, SettingsChange) else record
     assert isinstance(record, AnyInteraction), "only interactions have actions"
-    return msgspec.structs.replace(record, actions=tuple(actions))
+    # Nobody has seen the record yet, and to make another would cost as much as to decode it.
+    msgspec.structs.force_setattr(record, "actions", tuple(actions))
+    return record
 
 
 def to_header(body: bytes) -> Header:

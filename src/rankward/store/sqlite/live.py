@@ -279,9 +279,7 @@ class LiveSegment:
             self._part_numbers.popitem(last=False)
         return int(number)
 
-    def _action(self, part: int | Action) -> Action:
-        if isinstance(part, Action):
-            return part
+    def _action(self, part: int) -> Action:
         action = self._parts.get(part)
         if action is None:
             [encoded] = self._connection.execute(_SELECT_PART_BY_NUMBER, (part,)).fetchone()
@@ -297,8 +295,11 @@ class LiveSegment:
         actions = self._offers.get(encoded)
         if actions is None:
             parts = _offered.decode(encoded)
-            actions = tuple([self._action(part) for part in parts])
-            if all(isinstance(part, int) for part in parts):  # all recur, so the whole offer may
+            try:
+                actions = tuple([self._parts[part] for part in parts])  # type: ignore[index]
+            except KeyError:  # some are written out, or are parts not read before
+                actions = tuple([part if isinstance(part, Action) else self._action(part) for part in parts])
+            else:  # all recur, so the whole offer may
                 if len(self._offers) >= _OFFERS_REMEMBERED:
                     self._offers.clear()
                 self._offers[encoded] = actions
