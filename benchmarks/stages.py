@@ -1,6 +1,6 @@
-"""Joining, training, and `vw` by itself, each in its own process: prints the CPU it took, then the time, in seconds.
+"""Joining, training, and `vw` by itself, each in its own process: prints the seconds of CPU it took, then its rate.
 
-Run as a program: `join ROOT`, `train ROOT EVENTS`, or `vw FILE ARGUMENTS`.
+Run as a program: `join ROOT EVENTS`, `train ROOT EVENTS`, or `vw FILE EVENTS ARGUMENTS`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,58 @@ from rankward.training.service import TrainingService
 from rankward.wiring import Home
 
 
+class Pace:
+    """The steady rate of a stage, in events a second: from the first fifth on, when everything is loaded."""
+
+    def __init__(self, events: int) -> None:
+        self._warm = events // 5
+        self._first: tuple[float, int] | None = None
+        self._last: tuple[float, int] = (0.0, 0)
+
+    def reached(self, count: int) -> None:
+        """So many events are done now."""
+        self._last = (time.perf_counter(), count)
+        if self._first is None and count >= self._warm:
+            self._first = self._last
+
+    @property
+    def per_s(self) -> float:
+        """The rate from the first fifth to what was reached last."""
+        assert self._first is not None, "the stage has not come to its first fifth"
+        (began, first), (ended, last) = self._first, self._last
+        return (last - first) / (ended - began)
+
+
 async def join(root: Path, events: int) -> float:
-    """Join as the worker does, until so many events are joined."""
+    """Join as the worker does, until so many events are joined. Returns the steady rate."""
     home = Home(root)
     loop_id = home.catalog.loop(LOOP).loop_id
     log, joined = home.event_log(loop_id), home.joined_log(loop_id)
     service = JoiningService(log, joined, clock=home.clock)
-    started = time.perf_counter()
-    while (await joined.extent())[1] < events:
+    pace = Pace(events)
+    done = 0
+    while done < events:
         await service.step()
-    seconds = time.perf_counter() - started
+        done = (await joined.extent())[1]
+        pace.reached(done)
     await log.close()
     await joined.close()
     home.close()
-    return seconds
+    return pace.per_s
 
 
-class _Ending(JoinedLog):
-    """A joined log that tells when its reader has come to the end."""
+class _Watched(JoinedLog):
+    """A joined log that tells how far its reader has come, and when it is at the end."""
 
-    def __init__(self, joined: JoinedLog, end: Offset, stop: asyncio.Event) -> None:
+    def __init__(self, joined: JoinedLog, end: Offset, pace: Pace, stop: asyncio.Event) -> None:
         self._joined = joined
         self._end = end
+        self._pace = pace
         self._stop = stop
 
     async def read(self, start: Offset, *, limit: int) -> Sequence[tuple[Offset, JoinedEntry]]:
+        if not self._stop.is_set():
+            self._pace.reached(start)  # what stands before has been learned
         if start >= self._end:
             self._stop.set()
         return await self._joined.read(start, limit=limit)
@@ -74,40 +101,38 @@ class _Ending(JoinedLog):
 
 
 async def train(root: Path, events: int) -> float:
-    """Train as the trainer process does, until so many joined events are learned; the last model is published."""
+    """Train as the trainer process does, until so many joined events are learned. Returns the steady rate."""
     home = Home(root)
     loop = home.catalog.loop(LOOP)
     [epoch] = home.catalog.epochs(loop.loop_id)
     log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
-    stop = asyncio.Event()
+    pace, stop = Pace(events), asyncio.Event()
     service = TrainingService(
         LOOP,
         epoch.epoch_id,
         log=log,
-        joined=_Ending(joined, events, stop),
+        joined=_Watched(joined, events, pace, stop),
         catalog=home.catalog,
         models=home.models,
         board=home.board,
         mark=FileMark(home.folder.mark(loop.loop_id, epoch.epoch_id)),
         clock=home.clock,
     )
-    started = time.perf_counter()
     await service.run(stop)
-    seconds = time.perf_counter() - started
     await log.close()
     await joined.close()
     home.close()
-    return seconds
+    return pace.per_s
 
 
-def read_alone(file: str, arguments: str) -> float:
+def read_alone(file: str, events: int, arguments: str) -> float:
     """Let `vw` read a file by itself: it does so when it is made. Making it without a file is taken off."""
     started = time.perf_counter()
     Workspace(f"--quiet {arguments}").finish()
     made = time.perf_counter()
     workspace = Workspace(f"--dsjson -d {file} --quiet {arguments}")
     workspace.finish()
-    return (time.perf_counter() - made) - (made - started)
+    return events / ((time.perf_counter() - made) - (made - started))
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -115,15 +140,15 @@ def main(arguments: Sequence[str]) -> None:
     cpu_s = time.process_time()
     match arguments:
         case ["join", root, events]:
-            seconds = asyncio.run(join(Path(root), int(events)))
+            per_s = asyncio.run(join(Path(root), int(events)))
         case ["train", root, events]:
-            seconds = asyncio.run(train(Path(root), int(events)))
-        case ["vw", file, options]:
-            seconds = read_alone(file, options)
+            per_s = asyncio.run(train(Path(root), int(events)))
+        case ["vw", file, events, options]:
+            per_s = read_alone(file, int(events), options)
         case _:
             sys.exit(f"there is no stage {arguments!r}")
     print(time.process_time() - cpu_s)
-    print(seconds)
+    print(per_s)
 
 
 if __name__ == "__main__":
