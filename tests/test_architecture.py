@@ -15,7 +15,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches"})),
     (
         "cores",
-        frozenset({"decision", "evaluation", "joining", "ranking", "training", "vw", "simulate", "dsjson"}),
+        frozenset({"decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"}),
     ),
     (
         "shells",
@@ -84,6 +84,10 @@ PURE = frozenset(
         "simulate.world",
         "store.stretches",
         "training.fold",
+        "uploads.fields",
+        "uploads.flat",
+        "uploads.read",
+        "uploads.write",
         "vw.arguments",
         "vw.presets",
     }

@@ -379,6 +379,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one request may ask of the service. Environment variables `RANKWARD_LIMIT_…` set them."""
 
     body_bytes: int = 1_048_576
+    upload_bytes: int = 4_194_304  # of a body of /logs/interactions or /logs/observations
+    upload_unpacked_bytes: int = 33_554_432  # of all its events together, once they are decompressed
+    upload_events: int = 2_000  # in one of them
     actions: int = 50
     id_length: int = 256
     pending_appends: int = 4_096  # records waiting for the disk in one process, before it answers 503

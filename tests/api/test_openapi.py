@@ -13,6 +13,7 @@ from rankward.api.operation import ALL, V2022
 from rankward.api.operations import OPERATIONS
 from rankward.settings import SETTINGS
 from tests.service import KEY_HEADER, quoted, request
+from tests.uploads.batches import batch, cb, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +124,8 @@ BODIES: dict[str, Any] = {
     "ServiceConfiguration": {"rewardWaitTime": "PT10M"},
     "PolicyContract": {"name": "x", "arguments": "--cb_explore_adf --epsilon 0.2"},
 }
+BINARY_BODIES = {"uploadInteractions": batch(cb()), "uploadObservations": batch(outcome())}
+"""By operation: bodies that are not JSON."""
 
 
 @pytest.mark.slow
@@ -135,7 +138,10 @@ def test_every_operation_answers_what_it_documents(service: RunningService, vers
             continue
         target = path.replace("{eventId}", quoted("e/1")) + ("?api-version=" + version if version == V2022 else "")
         body = None
-        if "requestBody" in operation:
+        binary = BINARY_BODIES.get(operation["operationId"].partition("_")[0])
+        if "requestBody" in operation and binary is not None:
+            body = binary
+        elif "requestBody" in operation:
             [reference] = references(operation["requestBody"])
             body = json.dumps(BODIES[reference.rsplit("/", 1)[-1]]).encode()
 

@@ -20,6 +20,7 @@ from rankward.records import (
     LearningMode,
     ModelId,
     Observation,
+    Record,
 )
 from rankward.store.ports import EventLog, Loop, ModelStore, ModelVersion
 from rankward.vw.explain import Contribution
@@ -121,6 +122,10 @@ class RankingService:
     async def reward(self, event_id: EventId, value: float, *, report: str | None = None) -> None:
         """Log a reward. Whether it finds its event, or was reported before, is seen when the event is joined."""
         await self._log.append([Observation(event_id=event_id, value=value, report=report)])
+
+    async def take(self, records: Sequence[Record]) -> None:
+        """Log what was decided and reported elsewhere, all of it or nothing. What the log holds already, it keeps."""
+        await self._log.append(records, once=True)
 
     async def activate(self, event_id: EventId) -> None:
         """Log that a deferred decision was shown."""

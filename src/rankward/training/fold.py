@@ -109,6 +109,7 @@ class Fold:
                 chosen=rankable.index(interaction.chosen),
                 probability=interaction.pmf[interaction.chosen],
                 reward=training_reward(event, self._reward),
+                pass_probability=interaction.pass_probability,
             )
         except LearnerRefusedError as error:
             raise EventRefusedError(event, str(error)) from error

@@ -84,6 +84,7 @@ class Learner:
         except (RuntimeError, ValueError) as error:
             raise LearnerRefusedError(f"the learner does not start with {arguments!r}: {error}") from error
         self._parsed: OrderedDict[Action, pylibvw.example] = OrderedDict()
+        self._weighing: Workspace | None = None  # parses what weighs more than 1; None: nothing has yet
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """Give each action's probability, in request order, as the learner says it.
@@ -115,7 +116,14 @@ class Learner:
         return pmf
 
     def learn(
-        self, context: Features, actions: Sequence[Action], *, chosen: int, probability: float, reward: float
+        self,
+        context: Features,
+        actions: Sequence[Action],
+        *,
+        chosen: int,
+        probability: float,
+        reward: float,
+        pass_probability: float = 1.0,
     ) -> None:
         """Learn what one decision earned.
 
@@ -125,6 +133,8 @@ class Learner:
             chosen: index into `actions`.
             probability: of the chosen action when it was drawn, in (0, 1].
             reward: what it earned; the learner is told the cost, which is its negative.
+            pass_probability: of the event having been kept by a client that uploads a sample, in (0, 1]. It weighs
+                as much as its inverse.
 
         Raises:
             LearnerRefusedError: the example cannot be parsed or learned. The learner must not be used any more.
@@ -133,11 +143,19 @@ class Learner:
             f'{{"_label_cost":{-reward!r},"_label_probability":{probability!r},'
             f'"_label_Action":{chosen + 1},"_labelIndex":{chosen},'
         )
-        workspace = self._workspace
+        text = context_text(context, actions)
         try:
-            examples = workspace._parse(label + context_text(context, actions)[1:])
-            workspace.learn_multi(examples)
-            workspace._finish_example_multi_ex(examples)
+            if pass_probability < 1.0:
+                # Only a log line can say what its event weighs; whoever learns it does not mind where it was parsed.
+                parser = self._weighing = self._weighing or Workspace(f"{self.arguments} --dsjson --quiet")
+                examples = parser._parse(
+                    f'{label}"pdrop":{1.0 - pass_probability!r},"a":[{chosen + 1}],"p":[{probability!r}],"c":{text}}}'
+                )
+            else:
+                parser = self._workspace
+                examples = parser._parse(label + text[1:])
+            self._workspace.learn_multi(examples)
+            parser._finish_example_multi_ex(examples)
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot learn the event: {error}") from error
 
@@ -186,3 +204,5 @@ class Learner:
     def close(self) -> None:
         """Let go of the learner's memory."""
         self._workspace.finish()
+        if self._weighing is not None:
+            self._weighing.finish()

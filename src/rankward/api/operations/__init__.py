@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rankward.api.operation import Operation
-from rankward.api.operations import configuration, logs, model, ranking
+from rankward.api.operations import configuration, logs, model, ranking, uploads
 
 OPERATIONS: tuple[Operation, ...] = (
     *ranking.OPERATIONS,
     *configuration.OPERATIONS,
     *model.OPERATIONS,
     *logs.OPERATIONS,
+    *uploads.OPERATIONS,
 )

@@ -1,0 +1,350 @@
+/** A client for rankward: decisions within a deadline or the baseline, rewards sent in the background. */
+
+import { Outbox, within, type Report } from "./outbox.js";
+import {
+  CallerError,
+  RefusedError,
+  Unanswered,
+  type Actions,
+  type Decision,
+  type Features,
+  type Options,
+  type RankOptions,
+  type Reason,
+  type Stats,
+} from "./types.js";
+
+export { CallerError, RefusedError } from "./types.js";
+export type { Actions, Decision, Features, FeatureValue, Options, RankOptions, Reason, Stats } from "./types.js";
+
+const API = "/personalizer/v1.1-preview.3";
+const FALLBACK_PREFIX = "fallback-"; // no service ever saw an event id that begins so
+const PATIENCE_MS = 10_000; // with anything that nobody waits for
+const LATE_MAX = 64; // questions that may stay open after their deadline
+const REMEMBERED = 10_000; // event ids of the caller's own whose decisions fell back
+const ID_LENGTH = 256;
+
+interface Question {
+  eventId: string;
+  body: string;
+  rankable: Set<string>;
+  confirms: boolean;
+}
+
+/** One loop of a service. Make one when the application starts, and close it when it ends. */
+export class Client {
+  readonly #base: string;
+  readonly #key: string;
+  readonly #timeoutMs: number;
+  readonly #confirm: boolean;
+  readonly #strict: boolean;
+  readonly #warn: (message: string) => void;
+  readonly #outbox: Outbox;
+  readonly #counts = { decisions: 0, late: 0, sent: 0, dropped: 0, withheld: 0 };
+  readonly #fallbacks: Partial<Record<Reason, number>> = {};
+  readonly #complaints = new Set<string>();
+  readonly #fallen = new Set<string>();
+  readonly #open = new Set<AbortController>();
+  #away = false;
+  #closed = false;
+
+  /**
+   * @param endpoint of the service, as `http://HOST:PORT`, or `http://HOST:PORT/loops/NAME`
+   * @param key of the loop
+   * @param options see there
+   */
+  constructor(endpoint: string, key: string, options: Options = {}) {
+    this.#base = endpoint.replace(/\/+$/, "") + API;
+    this.#key = key;
+    this.#timeoutMs = options.timeoutMs ?? 50;
+    this.#confirm = options.confirm ?? false;
+    this.#strict = options.strict ?? false;
+    this.#warn = options.warn ?? ((message) => console.warn(message));
+    this.#outbox = new Outbox(
+      (report) => this.#deliver(report),
+      options.queueSize ?? 10_000,
+      (count) => (this.#counts.dropped += count),
+    );
+  }
+
+  /**
+   * Choose one of the actions, within the time.
+   *
+   * @throws CallerError there is nothing to show: no actions, or all of them excluded; or the client is strict, and
+   *   something cannot be used
+   */
+  async rank(context: Features, actions: Actions, options: RankOptions = {}): Promise<Decision> {
+    const pairs = Array.isArray(actions) ? actions : Object.entries(actions);
+    const ids = pairs.map(([id]) => id);
+    const excluded = options.excluded ?? [];
+    const baseline = ids.find((id) => !excluded.includes(id));
+    if (baseline === undefined) {
+      throw new CallerError(`of ${ids.length} actions none is left to choose: give at least one that is not excluded`);
+    }
+    try {
+      const question = this.#question(context, pairs, excluded, options);
+      const decision = await this.#decide(question);
+      this.#counts.decisions += 1;
+      this.#away = false;
+      this.#fallen.delete(question.eventId);
+      if (question.confirms) {
+        this.#outbox.put(activation(question.eventId));
+      }
+      return decision;
+    } catch (error) {
+      if (this.#strict && error instanceof CallerError) {
+        throw error;
+      }
+      this.#fellBack(error, options.eventId);
+      return {
+        eventId: FALLBACK_PREFIX + makeId(), // a reward of the baseline must not be credited to what was drawn
+        actionId: baseline,
+        ranking: ids.map((id) => ({ id, probability: id === baseline ? 1 : 0 })),
+        fallback: true,
+      };
+    }
+  }
+
+  /** Report how well the shown action did, from -1 to 1 and best from 0 to 1. It is sent in the background. */
+  reward(eventId: string, value: number): void {
+    this.#report(eventId, () => {
+      if (!(typeof value === "number" && value >= -1 && value <= 1)) {
+        throw new CallerError(`reward ${value} is outside -1 to 1: scale it`);
+      }
+      const body = JSON.stringify({ value, reportId: makeId() });
+      return { eventId, path: `/events/${encodeURIComponent(checkId(eventId))}/reward`, body };
+    });
+  }
+
+  /** Say that a deferred decision was really shown. It is sent in the background. */
+  activate(eventId: string): void {
+    this.#report(eventId, () => activation(checkId(eventId)));
+  }
+
+  /** What became of the calls so far. */
+  get stats(): Stats {
+    return { ...this.#counts, fallbacks: { ...this.#fallbacks }, queued: this.#outbox.length };
+  }
+
+  /** Wait until everything reported is sent. Answers whether it was, within the time. */
+  flush(timeoutMs = 5_000): Promise<boolean> {
+    return this.#outbox.flush(timeoutMs);
+  }
+
+  /** Send what waits, within the time, and let go of everything. Decisions fall back from here on. */
+  async close(timeoutMs = 5_000): Promise<void> {
+    this.#closed = true;
+    await this.#outbox.flush(timeoutMs);
+    this.#outbox.close();
+    for (const open of this.#open) {
+      open.abort();
+    }
+  }
+
+  #question(context: Features, pairs: [string, Features][], excluded: string[], options: RankOptions): Question {
+    const eventId = checkId(options.eventId ?? makeId());
+    const ids = new Set(pairs.map(([id]) => checkId(id)));
+    if (ids.size < pairs.length) {
+      throw new CallerError("two actions have the same id: an id must name one action");
+    }
+    const deferred = options.deferred ?? false;
+    const body = {
+      contextFeatures: listed(context),
+      actions: pairs.map(([id, features]) => ({ id, features: listed(features) })),
+      excludedActions: excluded,
+      eventId,
+      deferActivation: deferred || this.#confirm,
+    };
+    const rankable = new Set([...ids].filter((id) => !excluded.includes(id)));
+    return { eventId, body: write(body), rankable, confirms: this.#confirm && !deferred };
+  }
+
+  /**
+   * Ask, and wait for the answer as long as there is time. A question that is not answered by then stays open for a
+   * while: breaking it off would close its connection, and the next one would have to begin by opening another.
+   */
+  #decide(question: Question): Promise<Decision> {
+    if (this.#closed) {
+      throw new Unanswered("the client is closed", "closed");
+    }
+    let inTime = true;
+    const breakOff = new AbortController();
+    this.#open.add(breakOff);
+    const asked = this.#ask(question, breakOff.signal).finally(() => this.#open.delete(breakOff));
+    asked.then(
+      () => (this.#counts.late += inTime ? 0 : 1),
+      () => undefined,
+    );
+    const late = (): never => {
+      inTime = false;
+      if (this.#open.size > LATE_MAX) {
+        breakOff.abort();
+      } else {
+        void within<unknown>(PATIENCE_MS, asked, () => breakOff.abort()).catch(() => undefined);
+      }
+      throw new Unanswered("there was no answer in time", "timeout");
+    };
+    return within<Decision>(this.#timeoutMs, asked, late, true);
+  }
+
+  async #ask(question: Question, signal: AbortSignal): Promise<Decision> {
+    const answer = await this.#post("/rank", question.body, signal);
+    if (answer.status !== 201) {
+      throw await refusal(answer);
+    }
+    const { ranking, eventId, rewardActionId } = (await answer.json().catch(() => ({}))) ?? {};
+    if (!Array.isArray(ranking) || typeof eventId !== "string" || !question.rankable.has(rewardActionId)) {
+      throw new Unanswered("the answer does not fit the question", "failed");
+    }
+    return { eventId, actionId: rewardActionId, ranking, fallback: false };
+  }
+
+  async #post(path: string, body: string, signal: AbortSignal): Promise<Response> {
+    const headers = { "Ocp-Apim-Subscription-Key": this.#key, "Content-Type": "application/json" };
+    const send = () => fetch(this.#base + path, { method: "POST", headers, body, signal, redirect: "manual" });
+    try {
+      return await send();
+    } catch (error) {
+      // A connection that the service closed while nobody used it looks so. Sending again does no harm: the
+      // service knows events and reports by their names.
+      if (!signal.aborted) {
+        return await send().catch((again) => {
+          throw new Unanswered(`the service cannot be reached: ${describe(again)}`, "unreachable");
+        });
+      }
+      throw new Unanswered(`the call was given up: ${describe(error)}`, "timeout");
+    }
+  }
+
+  #report(eventId: string, write: () => Report): void {
+    try {
+      if (typeof eventId === "string" && (eventId.startsWith(FALLBACK_PREFIX) || this.#fallen.has(eventId))) {
+        this.#counts.withheld += 1;
+        return;
+      }
+      const report = write();
+      if (this.#closed) {
+        this.#counts.dropped += 1;
+      } else {
+        this.#outbox.put(report);
+      }
+    } catch (error) {
+      if (this.#strict) {
+        throw error;
+      }
+      this.#counts.dropped += 1;
+      this.#complain(error);
+    }
+  }
+
+  async #deliver(report: Report): Promise<number | null> {
+    const breakOff = new AbortController();
+    this.#open.add(breakOff);
+    try {
+      const sent = this.#post(report.path, report.body, breakOff.signal);
+      const answer = await within(PATIENCE_MS, sent, () => {
+        breakOff.abort();
+        throw new Unanswered("there was no answer", "timeout");
+      });
+      if (answer.status !== 204) {
+        throw await refusal(answer);
+      }
+      this.#counts.sent += 1;
+      return null;
+    } catch (error) {
+      if (error instanceof Unanswered) {
+        return error.retryAfterMs;
+      }
+      this.#counts.dropped += 1;
+      this.#complain(error);
+      return null;
+    } finally {
+      this.#open.delete(breakOff);
+    }
+  }
+
+  #fellBack(error: unknown, eventId: string | undefined): void {
+    const reason =
+      error instanceof Unanswered ? error.reason : error instanceof RefusedError ? "refused" : "invalid";
+    this.#fallbacks[reason] = (this.#fallbacks[reason] ?? 0) + 1;
+    if (!(error instanceof Unanswered)) {
+      this.#complain(error);
+    } else if (!this.#away) {
+      this.#warn(`rankward: decisions fall back to the baseline (${reason}): ${error.message}`);
+    }
+    this.#away = true;
+    if (eventId !== undefined) {
+      this.#fallen.add(eventId);
+      for (const oldest of this.#fallen) {
+        if (this.#fallen.size <= REMEMBERED) {
+          break;
+        }
+        this.#fallen.delete(oldest);
+      }
+    }
+  }
+
+  #complain(error: unknown): void {
+    const kind = error instanceof RefusedError ? `${error.status}` : describe(error);
+    if (!this.#complaints.has(kind) && this.#complaints.size < REMEMBERED) {
+      this.#complaints.add(kind);
+      this.#warn(`rankward: ${describe(error)} (said once of its kind)`);
+    }
+  }
+}
+
+function activation(eventId: string): Report {
+  return { eventId, path: `/events/${encodeURIComponent(eventId)}/activate`, body: "" };
+}
+
+/** Make an error of an answer that is not the one hoped for. */
+async function refusal(answer: Response): Promise<Unanswered | RefusedError> {
+  const body = await answer.json().catch(() => undefined);
+  const message = `the service answers ${answer.status}: ${body?.error?.message ?? "without saying why"}`;
+  if (answer.status === 429 || answer.status === 503) {
+    return new Unanswered(message, "busy", 1_000 * (Number(answer.headers.get("retry-after")) || 0));
+  }
+  if (answer.status >= 500 || answer.status === 408 || answer.status === 409) {
+    return new Unanswered(message, "failed");
+  }
+  return new RefusedError(message, answer.status);
+}
+
+function listed(features: Features): unknown[] {
+  return Array.isArray(features) ? features : [features];
+}
+
+/** Write JSON. Numbers that JSON does not have are refused, not turned into null: null is a feature like any other. */
+function write(body: unknown): string {
+  try {
+    return JSON.stringify(body, (name, value) => {
+      if (typeof value === "number" && !Number.isFinite(value)) {
+        throw new CallerError(`feature ${name} is ${value}, which JSON cannot say: leave it out`);
+      }
+      return value;
+    });
+  } catch (error) {
+    throw error instanceof CallerError ? error : new CallerError(`features cannot be written: ${describe(error)}`);
+  }
+}
+
+function checkId(id: string): string {
+  if (typeof id !== "string" || id.length < 1 || id.length > ID_LENGTH) {
+    throw new CallerError(`${String(id).slice(0, 40)} is no id: give it 1 to ${ID_LENGTH} characters`);
+  }
+  return id;
+}
+
+function makeId(): string {
+  const bytes = new Uint8Array(16);
+  if (globalThis.crypto === undefined) {
+    bytes.forEach((_, index) => (bytes[index] = Math.floor(Math.random() * 256))); // Node 18
+  } else {
+    globalThis.crypto.getRandomValues(bytes);
+  }
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,55 @@
+"""Events out of a sample weigh as much as they stand for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from vowpalwabbit import Workspace
+
+from rankward.records import Action, Features
+from rankward.vw.learner import Learner, context_text
+
+CONTEXT = Features(b'[{"visitor":{"device":"phone","age":0.5}}]')
+ACTIONS = [Action(name, Features(b'[{"dish":{"name":"%s"}}]' % name.encode())) for name in ("a", "b", "c")]
+
+
+@pytest.mark.parametrize("cb_type", ["mtr", "ips", "dr"])
+def test_it_is_learned_as_the_learner_learns_it_from_a_log(cb_type: str) -> None:
+    """With the weight that `pdrop` has there, before and after events that weigh 1."""
+    arguments = f"--cb_explore_adf --epsilon 0.2 --cb_type {cb_type} -q ::"
+    learner = Learner(arguments)
+    reference = Workspace(f"{arguments} --dsjson --quiet")
+    for chosen, pass_probability in enumerate((1.0, 0.25, 1.0)):
+        learner.learn(CONTEXT, ACTIONS, chosen=chosen, probability=0.5, reward=1.0, pass_probability=pass_probability)
+        line = {
+            "_label_cost": -1.0,
+            "_label_probability": 0.5,
+            "_label_Action": chosen + 1,
+            "_labelIndex": chosen,
+            "a": [chosen + 1],
+            "p": [0.5],
+            "c": json.loads(context_text(CONTEXT, ACTIONS)),
+            "pdrop": 1.0 - pass_probability,
+        }
+        examples = reference._parse(json.dumps(line))
+        reference.learn_multi(examples)
+        reference._finish_example_multi_ex(examples)
+    values = ((index, reference.get_weight(index)) for index in range(reference.num_weights()))
+    assert learner.weights() == {index: value for index, value in values if value != 0}
+    learner.close()
+    reference.finish()
+
+
+def test_it_weighs_as_much_as_it_stands_for() -> None:
+    """One event of a sample of a half is worth what two events are, as far as the update rule adds up."""
+    weights = {}
+    for name, count, pass_probability in (("one", 1, 1.0), ("two", 2, 1.0), ("half", 1, 0.5)):
+        learner = Learner("--cb_explore_adf --cb_type mtr --sgd --power_t 0 -l 0.001")
+        for _ in range(count):
+            learner.learn(CONTEXT, ACTIONS, chosen=1, probability=0.5, reward=1.0, pass_probability=pass_probability)
+        weights[name] = learner.weights()
+        learner.close()
+    for index, value in weights["half"].items():
+        assert value == pytest.approx(weights["two"][index], rel=0.01)
+        assert value == pytest.approx(2 * weights["one"][index], rel=0.01)
