@@ -13,6 +13,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 from itertools import count
@@ -81,6 +82,7 @@ class RunningService:
         self._port_file = folder / "port"
         self._environment = {"RANKWARD_ADMIN_KEY": ADMIN_KEY, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
+        self._leash: tuple[int, int] | None = None  # a pipe: its end tells the service that nobody tests it any more
         self._home: Home | None = None
         self._numbers = count()
         self.port = 0
@@ -90,11 +92,13 @@ class RunningService:
         if self._process is not None:
             self._process.wait(PATIENCE_S)
         self._port_file.unlink(missing_ok=True)
+        if self._leash is None:
+            self._leash = os.pipe()
         encoded = msgspec.json.encode(self.options).decode()
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(self.root), str(self.workers), encoded, str(self._port_file), str(port)],
-                stdin=subprocess.DEVNULL,
+                stdin=self._leash[0],
                 stdout=output,
                 stderr=output,
                 env={**os.environ, **self._environment},
@@ -187,6 +191,10 @@ class RunningService:
             finally:
                 self.kill()
                 self._process = None
+        if self._leash is not None:
+            for descriptor in self._leash:
+                os.close(descriptor)
+            self._leash = None
 
     # Loops and keys
 
@@ -361,6 +369,13 @@ def _main(root: str, workers: str, options: str, port_file: str, port: str) -> N
         aside.write_text(str(found))
         aside.replace(port_file)
 
+    def follow() -> None:
+        """End when the tests do, however they ended."""
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=follow, daemon=True).start()
     decoded = msgspec.json.decode(options, type=ApiOptions)
     serve(Path(root), host="127.0.0.1", port=int(port), workers=int(workers), options=decoded, announce=announce)
 
