@@ -265,7 +265,7 @@ def _route(operation: AdminOperation, doors: Doors, administration: Administrati
     async def endpoint(request: Request) -> Response:
         try:
             doors.keep_up()
-            doors.keys.check_admin(request.headers.raw)
+            await doors.check_admin(request.headers.raw)
             body = await read_body(request.headers.raw, request.receive, doors.limits.body_bytes)
             decoded = None if decoder is None else decode(decoder, body, code="InvalidRequest")
             call = AdminCall(administration, request.path_params, request.query_params, decoded)

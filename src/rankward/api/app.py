@@ -69,7 +69,7 @@ class App:
         loop = ""
         try:
             self._doors.keep_up()
-            loop = self._doors.keys.loop_for(scope["headers"], target.loop)
+            loop = await self._doors.loop_for(scope["headers"], target.loop)
             service = self._doors.loop(loop)
             bound: int = getattr(self._doors.limits, target.operation.body_limit)
             body = await read_body(scope["headers"], receive, bound)

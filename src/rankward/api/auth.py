@@ -14,6 +14,17 @@ Headers = Sequence[tuple[bytes, bytes]]
 _REFUSED = "send the loop's key in the header Ocp-Apim-Subscription-Key (or as Authorization: Bearer)"
 
 
+class UnknownTokenError(Unauthorized):
+    """What was sent is no key, but may be a token of an identity provider."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__(
+            "tokens of an identity provider are not accepted here: send a key of the loop, or start the service with "
+            "--oidc-issuer"
+        )
+        self.token = token
+
+
 class KeyRing:
     """All keys of an installation, by digest."""
 
@@ -29,6 +40,7 @@ class KeyRing:
 
         Raises:
             Unauthorized: there is no key, or it does not open the loop.
+            UnknownTokenError: it may be a token.
             NotFound: the admin key was sent, and no loop was named.
         """
         key = self._find(headers)
@@ -47,27 +59,34 @@ class KeyRing:
 
         Raises:
             Unauthorized: there is no key, or it is wrong.
+            UnknownTokenError: it may be a token.
             CallerError: it is a loop's.
         """
         if self._find(headers).loop is not None:
-            raise CallerError(
-                "a loop's key does not open the administration: send the admin key, which "
-                "`rankward loop keys --admin --show` prints",
-                code="InvalidApiAccess",
-            )
+            raise not_admin()
 
     def _find(self, headers: Headers) -> Key:
-        sent = b""
+        sent = bearer = b""
         for name, value in headers:
             if name == b"ocp-apim-subscription-key":
                 sent = value
                 break
             if name == b"authorization" and value[:7].lower() == b"bearer ":
-                sent = value[7:].strip()
+                sent = bearer = value[7:].strip()
         if not sent:
             raise Unauthorized(f"there is no key: {_REFUSED}")
         digest = hashlib.sha256(sent).digest()
         key = self._by_digest.get(digest)
+        if key is None and sent == bearer and sent.count(b".") == 2:
+            raise UnknownTokenError(sent.decode("latin-1"))
         if key is None or not hmac.compare_digest(key.digest, digest):
             raise Unauthorized(f"the key is wrong: {_REFUSED}")
         return key
+
+
+def not_admin() -> CallerError:
+    """Refuse whoever is known and may not administer."""
+    return CallerError(
+        "that does not open the administration: send the admin key, which `rankward loop keys --admin --show` prints",
+        code="InvalidApiAccess",
+    )

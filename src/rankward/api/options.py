@@ -14,6 +14,9 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: str | None = None
     tls_key: str | None = None
     trusted_proxies: str | None = None  # addresses whose forwarding headers are believed; None: nobody's
+    oidc_issuer: str | None = None  # an identity provider whose tokens are accepted; None: none's
+    oidc_audience: str = ""
+    oidc_claim: str = "roles"  # that lists what a token opens
     request_log: str = "file"  # "file", "stdout" or "off"
     limits: Limits = Limits()
     bounds: FeatureBounds = FeatureBounds()

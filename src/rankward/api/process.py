@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rankward.api.app import App
+from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.api.pages import pages
 from rankward.api.service import FOLLOW_S, Doors
@@ -120,7 +121,12 @@ class _Server(uvicorn.Server):
 async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions) -> None:
     """Serve until told to stop, or until the parent goes away."""
     home = Home(root, pending_appends=options.limits.pending_appends)
-    doors = Doors(home, limits=options.limits, bounds=options.bounds)
+    provider = None
+    if options.oidc_issuer is not None:
+        provider = IdentityProvider(
+            issuer=options.oidc_issuer, audience=options.oidc_audience, claim=options.oidc_claim
+        )
+    doors = Doors(home, limits=options.limits, bounds=options.bounds, provider=provider)
     await doors.follow()
     request_log = RequestLog(_request_log_target(options, home, number))
     config = uvicorn.Config(

@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from rankward.api.auth import KeyRing
+from rankward.api.auth import Headers, KeyRing, UnknownTokenError, not_admin
+from rankward.api.identity import IdentityProvider
 from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError, StoreUnavailable
 from rankward.ranking.features import FeatureBounds
@@ -31,8 +32,11 @@ _AGAIN_S = 10.0  # before what failed is tried again
 class Doors:
     """Everything that answering a request needs."""
 
-    def __init__(self, home: Home, *, limits: Limits, bounds: FeatureBounds) -> None:
+    def __init__(
+        self, home: Home, *, limits: Limits, bounds: FeatureBounds, provider: IdentityProvider | None = None
+    ) -> None:
         self.home = home
+        self._provider = provider
         self.limits = limits
         self.bounds = bounds
         self.keys = KeyRing(())
@@ -56,6 +60,37 @@ class Doors:
         it back from the thread that commits costs more than all else that an id needs.
         """
         return UUID(int=self._random.getrandbits(128), version=4)
+
+    async def loop_for(self, headers: Headers, named: str | None) -> str:
+        """Find the loop that a request is about, by its key or its token.
+
+        Args:
+            headers: names in lower case.
+            named: the loop in the path; None: the key or token selects it.
+
+        Raises:
+            CallerError: neither opens it, or selects any.
+        """
+        try:
+            return self.keys.loop_for(headers, named)
+        except UnknownTokenError as error:
+            if self._provider is None:
+                raise
+            return (await self._provider.grant(error.token)).loop_for(named)
+
+    async def check_admin(self, headers: Headers) -> None:
+        """Let pass whoever may administer.
+
+        Raises:
+            CallerError: whoever sent this may not.
+        """
+        try:
+            self.keys.check_admin(headers)
+        except UnknownTokenError as error:
+            if self._provider is None:
+                raise
+            if not (await self._provider.grant(error.token)).admin:
+                raise not_admin() from None
 
     def log(self, loop_id: str) -> EventLog:
         """Return a loop's event log, opening it if need be."""

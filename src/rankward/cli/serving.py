@@ -11,6 +11,7 @@ import typer
 from rich.text import Text
 
 from rankward import __version__, supervisor
+from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.ranking.features import FeatureBounds
@@ -59,6 +60,23 @@ def serve(
             help="Whose forwarding headers are believed: addresses or networks, with commas.",
         ),
     ] = None,
+    oidc_issuer: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_OIDC_ISSUER",
+            metavar="URL",
+            help="An identity provider (OpenID Connect) whose tokens are accepted as `Authorization: Bearer`.",
+        ),
+    ] = None,
+    oidc_audience: Annotated[
+        str, typer.Option(envvar="RANKWARD_OIDC_AUDIENCE", help="The audience that its tokens must be for.")
+    ] = "",
+    oidc_claim: Annotated[
+        str,
+        typer.Option(
+            envvar="RANKWARD_OIDC_CLAIM", help="The claim that lists what a token opens: loop:NAME, loop:*, admin."
+        ),
+    ] = "roles",
     request_log: Annotated[
         str,
         typer.Option(
@@ -85,10 +103,15 @@ def serve(
     if request_log not in {"file", "stdout", "off"}:
         raise typer.BadParameter("one of file, stdout, off", param_hint="--request-log")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if oidc_issuer is not None:
+        IdentityProvider(issuer=oidc_issuer, audience=oidc_audience, claim=oidc_claim)  # refuses what cannot be used
     options = ApiOptions(
         tls_cert=tls_cert,
         tls_key=tls_key,
         trusted_proxies=trusted_proxies,
+        oidc_issuer=oidc_issuer,
+        oidc_audience=oidc_audience,
+        oidc_claim=oidc_claim,
         request_log=request_log,
         limits=Limits(
             body_bytes=limit_body_bytes,
