@@ -22,7 +22,7 @@ from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop
 from rankward.training.service import next_epoch
 from rankward.vw.arguments import ProblemType, parse_policy
-from rankward.vw.presets import PERSONALIZER, PRESETS
+from rankward.vw.presets import PERSONALIZER, PRESETS, preset_of
 from rankward.vw.trial import try_policy
 
 
@@ -74,12 +74,10 @@ class Configuration:
         if policy.problem_type is not ProblemType.SINGLE_SLOT:
             raise InvalidPolicy("multi-slot policies (--ccb_explore_adf) are not served yet: use --cb_explore_adf")
         await asyncio.to_thread(try_policy, policy.learner_text)
-        plain = policy.with_epsilon(0.0).text
-        preset = next((p.name for p in PRESETS.values() if p.policy().with_epsilon(0.0).text == plain), None)
 
         def edit(loop: Loop) -> LoopSettings:
             exploration = loop.settings.exploration if policy.epsilon is None else policy.epsilon
-            changes = {"policy": policy.text, "preset": preset, "exploration": exploration}
+            changes = {"policy": policy.text, "preset": preset_of(policy), "exploration": exploration}
             return change(loop.settings, changes, now=as_datetime(self._clock()))
 
         return await self._edit(name, edit)

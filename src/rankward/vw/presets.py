@@ -56,6 +56,16 @@ BALANCED: Final = Preset(
 PRESETS: Final = {preset.name: preset for preset in (PERSONALIZER, BALANCED)}
 
 
+def preset_of(policy: PolicyArguments) -> str | None:
+    """Name the preset that a policy is, whatever its `--epsilon` and the order of its options; None: it is none's."""
+    wanted = _plain(policy)
+    return next((each.name for each in PRESETS.values() if _plain(each.policy()) == wanted), None)
+
+
+def _plain(policy: PolicyArguments) -> list[tuple[str, str]]:
+    return sorted((each.name, each.value or "") for each in policy.arguments if each.name != "epsilon")
+
+
 def learner_arguments(policy: str, interactions: Interactions | None, exploration: float) -> str:
     """Write what the learner is given.
 
@@ -81,7 +91,8 @@ def derive_interactions(
 
     Returns:
         The pairs for `-q`, sorted, none of them twice in either order; and the letters for `--ignore_linear`:
-        those of the context only, whose own weights cannot change a choice.
+        those of the context only, whose own weights cannot change a choice. Letters and digits alone, since the
+        learner, when it saves a model, forgets how the others are written.
 
     >>> derive_interactions(frozenset("Fv"), frozenset("ij"))
     (('Fi', 'Fj', 'vi', 'vj'), ('F', 'v'))
@@ -90,7 +101,7 @@ def derive_interactions(
     for context_letter in sorted(context_letters):
         for action_letter in sorted(action_letters):
             pairs.setdefault(frozenset({context_letter, action_letter}), context_letter + action_letter)
-    return tuple(sorted(pairs.values())), tuple(sorted(context_letters - action_letters))
+    return tuple(sorted(pairs.values())), tuple(sorted(filter(str.isalnum, context_letters - action_letters)))
 
 
 def namespace_letters(context: Features, actions: Sequence[Action]) -> tuple[frozenset[str], frozenset[str]]:
