@@ -24,6 +24,7 @@ import httpx
 import msgspec
 import psutil
 
+from rankward.api.operation import V2022
 from rankward.api.options import ApiOptions
 from rankward.joining.reader import read_joined
 from rankward.settings import LoopSettings
@@ -314,7 +315,12 @@ class LoopClient:
     def call(self, method: str, path: str, body: bytes | None = None, **headers: str) -> httpx.Response:
         """Call an operation with a body as it is."""
         sent = {KEY_HEADER: self.key, "Content-Type": "application/json; charset=UTF-8", **headers}
-        return self.service.send(method, f"/personalizer/{self.version}{path}", headers=sent, body=body)
+        return self.service.send(method, self._target(path), headers=sent, body=body)
+
+    def _target(self, path: str) -> str:
+        if self.version == V2022:
+            return f"/personalizer{path}{'&' if '?' in path else '?'}api-version={V2022}"
+        return f"/personalizer/{self.version}{path}"
 
     def get(self, path: str) -> httpx.Response:
         """GET."""
@@ -327,6 +333,12 @@ class LoopClient:
     def delete(self, path: str) -> httpx.Response:
         """DELETE."""
         return self.call("DELETE", path)
+
+    def upload(self, body: bytes | Iterable[bytes]) -> httpx.Response:
+        """PUT a model: bytes, or pieces that are sent as chunks."""
+        target = self._target("/model")
+        headers = {KEY_HEADER: self.key, "Content-Type": "application/octet-stream"}
+        return self.service.send("PUT", target, headers=headers, body=body)
 
     def rank(self, body: Json) -> httpx.Response:
         """Rank."""

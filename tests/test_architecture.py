@@ -15,7 +15,12 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
     ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches"})),
     (
         "cores",
-        frozenset({"decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"}),
+        frozenset(
+            {
+                *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
+                *("registry.archive", "registry.sign"),
+            }
+        ),
     ),
     (
         "shells",
@@ -76,6 +81,7 @@ PURE = frozenset(
         "ranking.decide",
         "ranking.explore",
         "ranking.features",
+        "registry.sign",
         "simulate.clicks",
         "simulate.delayed",
         "simulate.drift",
@@ -89,6 +95,7 @@ PURE = frozenset(
         "uploads.read",
         "uploads.write",
         "vw.arguments",
+        "vw.model_file",
         "vw.presets",
     }
 )

@@ -233,14 +233,16 @@ def learn(home: Home, loop: Loop, *, until: Callable[[int], bool]) -> int:
 
 def test_keys_go_along_readable_by_their_owner_only(home: Home, tmp_path: Path) -> None:
     """Clients must not need new keys after a restore, and a backup must not give them away."""
-    keys = home.keys()
+    keys, signs = home.keys(), home.signing.keyring().certificate
     back_up(home.folder.root, tmp_path / "copy")
     back_up(home.folder.root, tmp_path / "copy.tar")
     for name in ("copy", "copy.tar"):
         restore(tmp_path / name, tmp_path / f"from-{name}")
         with closing(Home(tmp_path / f"from-{name}")) as restored:
             assert restored.keys() == keys
-            assert stat.S_IMODE(restored.folder.keys.stat().st_mode) == 0o600
+            assert restored.signing.keyring().certificate == signs, "its own exports must not be foreign to it"
+            for path in (restored.folder.keys, restored.folder.signing):
+                assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "copy.tar").stat().st_mode) == 0o600
 

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
+import zipfile
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from typer.testing import CliRunner
 
 from rankward import __version__
@@ -117,7 +120,7 @@ def test_every_command_has_help(shell: Shell) -> None:
         "loop": ["create", "list", "show", "delete", "keys"],
         "settings": ["show", "set"],
         "policy": ["show", "set", "reset"],
-        "model": ["list", "export", "import", "rollback", "delete"],
+        "model": ["list", "export", "import", "rollback", "delete", "signing-key"],
     }
     for words in [[each] for each in commands] + [[noun, verb] for noun, verbs in groups.items() for verb in verbs]:
         assert "Usage" in shell.ok(*words, "--help")
@@ -279,10 +282,57 @@ def test_a_model_is_imported_listed_exported_and_forgotten(shell: Shell, tmp_pat
     assert "keeps no model nope" in shell.refused("model", "rollback", "default", "nope")
 
 
+def test_a_signed_model_is_exported_and_imported(shell: Shell, tmp_path: Path) -> None:
+    """What was verified is said; so is that a model comes from somebody else."""
+    bare, signed = str(tmp_path / "model.vw"), str(tmp_path / "model.vw.zip")
+    (tmp_path / "model.vw").write_bytes(model())
+    assert "Not signed" in shell.ok("model", "import", "default", bare)
+    shell.ok("model", "export", "default", signed, "--signed")
+
+    assert "Signed by this installation" in shell.ok("model", "import", "default", signed)
+    shell.ok("model", "signing-key", "--replace")
+    assert "Signed by this installation" in shell.ok("model", "import", "default", signed)
+    shell.ok("model", "signing-key", "--forget-others")
+    assert "does not know; the signature is good: CN=rankward" in shell.ok("model", "import", "default", signed)
+    with zipfile.ZipFile(signed) as archive:
+        archive.extract("signer.der", tmp_path)
+    assert "trusted" in shell.ok("model", "signing-key", "--trust", str(tmp_path / "signer.der"))
+    assert "Signed by this installation" in shell.ok("model", "import", "default", signed)
+
+
+def test_a_model_of_another_policy_brings_it_when_asked(shell: Shell, tmp_path: Path) -> None:
+    """Otherwise the loop's policy stays, and the refusal names the one to set."""
+    (tmp_path / "model.vw").write_bytes(model())
+    refused = shell.refused("model", "import", "playground", str(tmp_path / "model.vw"))
+    assert "give the loop the policy `--cb_explore_adf" in refused
+    assert shell.json("loop", "show", "playground")["preset"] == "balanced"
+
+    shell.ok("model", "import", "playground", str(tmp_path / "model.vw"), "--take-policy")
+
+    shown = shell.json("loop", "show", "playground")
+    assert (shown["preset"], shown["exploration"]) == ("personalizer", 0.2)
+
+
+def test_the_signing_key_can_be_brought_along(shell: Shell, tmp_path: Path) -> None:
+    """A key pair that somebody else takes care of; one change at a time."""
+    before = shell.ok("model", "signing-key")
+    key = rsa.generate_private_key(65_537, 2048)
+    formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(*formats))
+
+    after = shell.ok("model", "signing-key", "--import", str(tmp_path / "key.pem"))
+
+    assert after != before
+    assert shell.ok("model", "signing-key") == after
+    assert "one of" in shell.refused("model", "signing-key", "--replace", "--forget-others")
+
+
 def test_a_model_that_cannot_be_used_changes_nothing(shell: Shell, tmp_path: Path) -> None:
     """The file is tried in a process of its own first."""
     (tmp_path / "model.vw").write_bytes(b"no model")
     before = shell.json("loop", "show", "default")
+    assert "not a valid zip file" in shell.refused("model", "import", "default", str(tmp_path / "model.vw"))
+    (tmp_path / "model.vw").write_bytes(model()[:-3])
     assert "Nothing was changed" in shell.refused("model", "import", "default", str(tmp_path / "model.vw"))
     assert shell.json("loop", "show", "default") == before
     assert shell.json("model", "list", "default") == []

@@ -169,10 +169,12 @@ def _copy_catalog(folder: DataFolder, aside: Path, *, link: bool) -> tuple[str, 
                 missing = _copy_models(catalog, folder, aside, link=link, last=last)
             except _MovedError:
                 continue
-        if keys:
-            descriptor = os.open(aside / "keys.toml", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(keys)
+        signing = folder.signing.read_bytes() if folder.signing.exists() else b""
+        for path, secret in ((folder.keys, keys), (folder.signing, signing)):
+            if secret:
+                descriptor = os.open(aside / path.name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(secret)
         return tuple(missing)
     raise AssertionError("the last attempt takes what there is")
 
@@ -362,8 +364,9 @@ def _unpack(source: Path, aside: Path) -> None:
                 tar.extractall(aside, filter="data")
     except tarfile.TarError as error:
         raise StoreUnavailable(f"{source} cannot be read as a backup: {error}") from error
-    if (aside / "keys.toml").exists():
-        (aside / "keys.toml").chmod(0o600)
+    for name in ("keys.toml", "signing.pem"):
+        if (aside / name).exists():
+            (aside / name).chmod(0o600)
 
 
 def _read_manifest(aside: Path, source: Path) -> Backup:

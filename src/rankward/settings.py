@@ -33,6 +33,15 @@ class Aggregation(enum.StrEnum):
     MAX = "max"
 
 
+class ModelImport(enum.StrEnum):
+    """Which models may be imported with a key of the loop. With the admin key, and by command, all of them may."""
+
+    NONE = "none"
+    TRUSTED = "trusted"
+    SIGNED = "signed"
+    ANY = "any"
+
+
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """What there is to know about one setting.
 
@@ -182,6 +191,13 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
         str | None,
         Setting(retrains=True, help="The preset that `policy` came from. `policy set --preset` changes it."),
     ] = "personalizer"
+    model_import: Annotated[
+        ModelImport,
+        Setting(
+            help="Which models a key of the loop may import. trusted: signed by this installation, or by one that it "
+            "trusts; signed: by anyone; any: unsigned ones, too; none. The admin key may import any model.",
+        ),
+    ] = ModelImport.TRUSTED
     last_configuration_edit: Annotated[
         datetime,
         Setting(wire="lastConfigurationEditDate", help="When a setting that matters to training last changed."),
@@ -379,6 +395,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one request may ask of the service. Environment variables `RANKWARD_LIMIT_…` set them."""
 
     body_bytes: int = 1_048_576
+    model_bytes: int = 268_435_456  # of a model that is imported, as it is sent and once it is unpacked
     upload_bytes: int = 4_194_304  # of a body of /logs/interactions or /logs/observations
     upload_unpacked_bytes: int = 33_554_432  # of all its events together, once they are decompressed
     upload_events: int = 2_000  # in one of them

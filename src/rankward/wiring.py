@@ -19,6 +19,7 @@ import tomli_w
 
 from rankward.errors import Conflict, InvalidRequest
 from rankward.records import TimeUs
+from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.sqlite.catalog import SqliteCatalog
@@ -27,6 +28,7 @@ from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, Folder
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.vault import FileVault
 from rankward.training.service import TrainingService, next_epoch
 from rankward.vw.presets import BALANCED
 
@@ -58,6 +60,7 @@ class Home:
             self.folder = DataFolder(root)
             self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
         self.models = FileModelStore(self.folder.loops)
+        self.signing = Signing(FileVault(self.folder.signing), clock=clock)
         self.board = FileBoard(self.folder.loops)
 
     def event_log(self, loop_id: str) -> EventLog:

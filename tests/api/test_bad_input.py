@@ -171,7 +171,6 @@ PATHS: dict[str, tuple[str, str, int, str]] = {
     "slots": ("POST", "/multislot/rank", 404, "404"),
     "a model to import": ("PUT", "/model", 405, "405"),
     "another method": ("GET", "/rank", 405, "405"),
-    "signed": ("GET", "/model?signed=true", 400, "invalidRequest"),
 }
 
 CONFIGURATIONS: dict[str, tuple[bytes, str]] = {

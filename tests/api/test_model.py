@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import random
+import zipfile
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from rankward.settings import LoopSettings
-from tests.service import eventually, request
+from rankward.api.options import ApiOptions
+from rankward.registry.archive import pack
+from rankward.settings import Limits, LoopSettings, ModelImport
+from tests.models import learned, mutated
+from tests.service import ADMIN_KEY, KEY_HEADER, RunningService, eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from tests.service import LoopClient, RunningService
+    from tests.service import LoopClient
 
 pytestmark = pytest.mark.slow
 
@@ -48,12 +59,20 @@ def _train(service: RunningService, loop: LoopClient) -> None:
         loop.reward(f"e{n}", 1.0 if shown == "pasta" else 0.0)
     loop_id = service.loop(loop.loop).loop_id
 
-    def learned() -> bool:
-        versions = service.home.catalog.versions(loop_id)
-        return bool(versions) and versions[0].learned == 60
+    asked = 60
 
-    eventually(learned, "everything is learned")
-    eventually(lambda: "0.1}" in loop.rank(request("ramen", "pasta")).text, "the model serves")
+    def everything_is_learned() -> bool:
+        versions = service.home.catalog.versions(loop_id)
+        return bool(versions) and versions[0].learned == asked
+
+    def the_model_serves() -> bool:
+        nonlocal asked
+        asked += 1
+        return "0.1}" in loop.rank(request("ramen", "pasta")).text
+
+    eventually(everything_is_learned, "everything is learned")
+    eventually(the_model_serves, "the model serves")
+    eventually(everything_is_learned, "what was asked meanwhile is learned too")
 
 
 def test_a_loop_without_a_model_answers_no_bytes(untrained: LoopClient) -> None:
@@ -103,14 +122,130 @@ def test_properties_and_last_modified_tell_when_the_model_was_made(trained: Loop
     assert parsedate_to_datetime(trained.get("/model").headers["last-modified"]) == modified.replace(microsecond=0)
 
 
-@pytest.mark.parametrize(("query", "status"), [("?signed=false", 200), ("?signed=true", 400), ("?whatever=1", 200)])
-def test_signed_models_are_refused_in_words(trained: LoopClient, query: str, status: int) -> None:
-    """Better than to answer something that is not signed."""
-    answer = trained.at("v1.1-preview.3").get(f"/model{query}")
+@pytest.mark.parametrize("version", ["v1.1-preview.3", "2022-09-01-preview"])
+def test_a_signed_model_is_an_archive_that_anyone_can_verify(
+    trained: LoopClient, untrained: LoopClient, version: str
+) -> None:
+    """With the members, the padding and the hash of the original; HEAD says its length before."""
+    loop = trained.at(version)
+    bare = b""
+    while bare != loop.get("/model").content:  # a new one may have been published in between
+        bare = loop.get("/model").content
+        answer, head = loop.get("/model?signed=true"), loop.call("HEAD", "/model?signed=true")
 
-    assert answer.status_code == status
-    if status == 400:
-        assert answer.json()["error"]["code"] == "invalidRequest"
+    assert answer.headers["content-disposition"] == "attachment; filename=model.vw.zip"
+    assert answer.headers["content-length"] == head.headers["content-length"]
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        model, signature = archive.read("model.vw"), archive.read("sha512_signature.bin")
+        certificate = x509.load_der_x509_certificate(archive.read("signer.der"))
+    key = certificate.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    key.verify(signature, model, padding.PKCS1v15(), hashes.SHA512())
+    assert (len(signature), key.key_size) == (256, 2048)
+    assert model == bare
+    assert untrained.at(version).get("/model?signed=true").content == b""
+
+
+@pytest.mark.parametrize("version", ["v1.0", "v1.1-preview.2"])
+def test_earlier_versions_know_of_no_signatures(trained: LoopClient, version: str) -> None:
+    """A parameter that an operation does not have is passed over, and there is nothing to upload to."""
+    assert trained.at(version).get("/model?signed=true").headers["content-disposition"].endswith("model.vw")
+    assert trained.at(version).call("PUT", "/model", b"").status_code == 405
+
+
+@pytest.mark.parametrize("version", ["v1.1-preview.3", "2022-09-01-preview"])
+def test_a_signed_model_moves_from_loop_to_loop(service: RunningService, trained: LoopClient, version: str) -> None:
+    """With keys of the loops alone, as between two resources of the original; in chunks, as its clients send it."""
+    sent = trained.at(version).get("/model?signed=true").content
+    with zipfile.ZipFile(io.BytesIO(sent)) as archive:
+        model = archive.read("model.vw")
+    settings = service.loop(trained.loop).settings
+    other = service.new_loop(settings).at(version)
+
+    answer = other.upload(sent[n : n + 100] for n in range(0, len(sent), 100))
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert other.get("/model").content == model
+    body = other.rank(request("ramen", "pasta")).json()
+    assert {action["id"]: action["probability"] for action in body["ranking"]} == {"pasta": 0.9, "ramen": 0.1}
+    assert other.get("/model/properties").json()["lastModifiedTime"] != NEVER
+
+
+def test_what_is_not_signed_here_needs_the_admin_key(service: RunningService) -> None:
+    """Or whoever holds the key of one loop could bring a model that nobody knows."""
+    loop = service.new_loop(LoopSettings()).at("v1.1-preview.3")
+    model = learned()
+
+    refused = loop.upload(model)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "invalidModelImportSignature"
+    assert loop.get("/model").content == b""
+
+    path = f"/loops/{loop.loop}/personalizer/{loop.version}/model"
+    taken = service.send("PUT", path, headers={KEY_HEADER: ADMIN_KEY}, body=model)
+    assert taken.status_code == 204
+    assert loop.get("/model").content == model
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "word"),
+    [
+        (b"", "invalidModelImportFormat", "Input is not a valid zip file."),
+        (b"{}", "invalidModelImportFormat", "Input is not a valid zip file."),
+        (pack(b"garbage", b"", b""), "invalidModelImportSignature", "signer.der"),
+    ],
+    ids=["nothing", "json", "garbage"],
+)
+def test_an_upload_that_cannot_be_used_is_refused(service: RunningService, body: bytes, code: str, word: str) -> None:
+    """In the original's words where they are known."""
+    loop = service.new_loop().at("2022-09-01-preview")
+
+    answer = loop.upload(body)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["code"] == answer.headers["x-ms-error-code"] == code
+    assert word in answer.json()["error"]["message"]
+    assert loop.get("/model").content == b""
+
+
+def test_a_loop_can_be_closed_to_uploads(service: RunningService) -> None:
+    """The contract has a code for an operation that is switched off."""
+    settings = msgspec.structs.replace(LoopSettings(), model_import=ModelImport.NONE)
+
+    answer = service.new_loop(settings).at("v1.1-preview.3").upload(learned())
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "invalidApiAccess")
+
+
+def test_hostile_models_leave_the_service_alone(service: RunningService) -> None:
+    """Sent with the admin key, so that each is tried: every one is refused or works, and the service lives."""
+    loop = service.new_loop(LoopSettings()).at("v1.1-preview.3")
+    path = f"/loops/{loop.loop}/personalizer/{loop.version}/model"
+    before = service.children()
+    dice = random.Random(7)
+    for _ in range(20):
+        answer = service.send("PUT", path, headers={KEY_HEADER: ADMIN_KEY}, body=mutated(learned(), dice))
+        assert answer.status_code in {204, 400}, answer.text
+        if answer.status_code == 400:
+            assert answer.json()["error"]["code"] == "invalidModelImportFormat"
+        assert loop.rank(request("ramen", "pasta")).status_code == 201
+    assert service.children() == before
+
+
+def test_an_upload_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+    """Before it is kept, however it comes; JSON has a limit of its own, which is not this one's."""
+    limits = msgspec.structs.replace(Limits(), body_bytes=1_000, model_bytes=10_000)
+    running = RunningService(tmp_path, options=ApiOptions(limits=limits))
+    try:
+        loop = running.start().new_loop(LoopSettings()).at("v1.1-preview.3")
+        for body in (bytes(10_001), (bytes(1_000) for _ in range(11))):
+            answer = loop.upload(body)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "payloadSizeExceeded")
+        assert loop.upload(bytes(9_000)).json()["error"]["code"] == "invalidModelImportFormat"
+        assert loop.call("PUT", "/configurations/policy", bytes(1_001)).json()["error"]["code"] == "payloadSizeExceeded"
+        assert list((running.root / "run").glob("tmp*")) == []
+    finally:
+        running.close()
 
 
 def test_the_model_answers_the_originals_distribution(trained: LoopClient) -> None:

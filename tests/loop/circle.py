@@ -39,7 +39,12 @@ class Circle:
         self.ranking = RankingService(self.loop, self.log, self.home.models, lambda: catalog.versions(loop_id))
         self.configuration = Configuration(catalog, log=lambda _: self.log, clock=lambda: self.now_us)
         self.registry = Registry(
-            catalog, self.home.models, log=lambda _: self.log, joined=lambda _: self.joined, clock=lambda: self.now_us
+            catalog,
+            self.home.models,
+            self.home.signing,
+            log=lambda _: self.log,
+            joined=lambda _: self.joined,
+            clock=lambda: self.now_us,
         )
 
     @property

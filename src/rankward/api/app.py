@@ -7,6 +7,7 @@ pages, metrics and documentation are a Starlette application behind it.
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ from rankward.api.errors import ErrorAnswer
 from rankward.api.operation import V2022, Answer, Call
 from rankward.api.route import RouteError, Target, route
 from rankward.api.service import Doors
+from rankward.api.upload import receive_upload
 from rankward.errors import InvalidRequest, RankwardError
+from rankward.ranking.service import RankingService
 from rankward.telemetry import RequestLog, count_of, errors_total, seconds_of
 
 logger = logging.getLogger(__name__)
@@ -69,12 +72,8 @@ class App:
         loop = ""
         try:
             self._doors.keep_up()
-            loop = await self._doors.loop_for(scope["headers"], target.loop)
-            service = self._doors.loop(loop)
-            bound: int = getattr(self._doors.limits, target.operation.body_limit)
-            body = await read_body(scope["headers"], receive, bound)
-            call = Call(self._doors, service, target.version, body, target.path_id, target.query)
-            answer = await target.operation.handle(call)
+            loop, by_admin = await self._doors.loop_for(scope["headers"], target.loop)
+            answer = await self._handle(scope, receive, target, self._doors.loop(loop), by_admin=by_admin)
         except RankwardError as error:
             refused = errors.answer(error)
             if refused.status >= 500:
@@ -87,6 +86,22 @@ class App:
             await self._answer_error(scope, send, refused, started, name, loop, _code_header(target, refused))
             return
         await self._answer(scope, send, answer, started, name, loop)
+
+    async def _handle(
+        self, scope: Scope, receive: Receive, target: Target, service: RankingService, *, by_admin: bool
+    ) -> Answer:
+        bound: int = getattr(self._doors.limits, target.operation.body_limit)
+        version, path_id, query = target.version, target.path_id, target.query
+        if not target.operation.uploads:
+            body = await read_body(scope["headers"], receive, bound)
+            return await target.operation.handle(
+                Call(self._doors, service, version, body, path_id, query, by_admin=by_admin)
+            )
+        with tempfile.TemporaryFile(dir=self._doors.home.folder.run) as file:
+            await receive_upload(scope["headers"], receive, file, bound)
+            return await target.operation.handle(
+                Call(self._doors, service, version, b"", path_id, query, by_admin=by_admin, upload=file)
+            )
 
     async def _answer_page(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
         request_id = str(self._doors.new_uuid())

@@ -31,12 +31,15 @@ class KeyRing:
     def __init__(self, keys: Iterable[Key]) -> None:
         self._by_digest = {key.digest: key for key in keys}
 
-    def loop_for(self, headers: Headers, named: str | None) -> str:
+    def loop_for(self, headers: Headers, named: str | None) -> tuple[str, bool]:
         """Find the loop that a request is about.
 
         Args:
             headers: names in lower case.
             named: the loop in the path; None: the key alone selects it.
+
+        Returns:
+            The loop's name, and whether it was the admin key that opened it.
 
         Raises:
             Unauthorized: there is no key, or it does not open the loop.
@@ -49,7 +52,7 @@ class KeyRing:
         loop = named or key.loop
         if loop is None:
             raise NotFound("the admin key opens every loop but selects none: call /loops/NAME/personalizer/...")
-        return loop
+        return loop, key.loop is None
 
     def check_admin(self, headers: Headers) -> None:
         """Let pass whoever sends the admin key.

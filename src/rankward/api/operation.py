@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -27,6 +27,8 @@ class Call(msgspec.Struct, frozen=True):
     body: bytes
     path_id: str  # what stands in the path for `{eventId}` or another id; empty: the operation has none
     query: Mapping[str, str]
+    by_admin: bool  # whether it came with the admin key, or a token as good
+    upload: BinaryIO | None = None  # the body, where the operation takes it as a file; `body` is empty then
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -60,6 +62,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: tuple[Parameter, ...] = ()
     request: Any = None  # type of the body; None: it has none; bytes: not JSON
     body_limit: str = "body_bytes"  # which of the service's limits bounds the body
+    uploads: bool = False  # whether the body goes to a file as it comes, since it may be a large one
     response: Any = None  # type of the answer's body; None: it has none; bytes: not JSON
     errors: tuple[str, ...] = ()
     versions: tuple[str, ...] = ALL

@@ -49,7 +49,10 @@ class Doors:
         self._change_mark = self._change_hint = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
         self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock)
-        self.registry = Registry(home.catalog, home.models, log=self.log, joined=self.joined, clock=home.clock)
+        self.registry = Registry(
+            home.catalog, home.models, home.signing, log=self.log, joined=self.joined, clock=home.clock
+        )
+        self.importing = asyncio.Lock()  # one model at a time: each may need gigabytes to be tried
         self.ready = False
         self._random = random.Random(os.urandom(32))  # noqa: S311
 
@@ -61,12 +64,15 @@ class Doors:
         """
         return UUID(int=self._random.getrandbits(128), version=4)
 
-    async def loop_for(self, headers: Headers, named: str | None) -> str:
+    async def loop_for(self, headers: Headers, named: str | None) -> tuple[str, bool]:
         """Find the loop that a request is about, by its key or its token.
 
         Args:
             headers: names in lower case.
             named: the loop in the path; None: the key or token selects it.
+
+        Returns:
+            The loop's name, and whether whoever sent this may administer.
 
         Raises:
             CallerError: neither opens it, or selects any.
@@ -76,7 +82,8 @@ class Doors:
         except UnknownTokenError as error:
             if self._provider is None:
                 raise
-            return (await self._provider.grant(error.token)).loop_for(named)
+            grant = await self._provider.grant(error.token)
+            return grant.loop_for(named), grant.admin
 
     async def check_admin(self, headers: Headers) -> None:
         """Let pass whoever may administer.

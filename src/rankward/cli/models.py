@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 import typer
@@ -23,14 +23,18 @@ from rankward.cli.terminal import (
     table,
     when,
 )
-from rankward.errors import Conflict, NotFound
+from rankward.errors import Conflict, InvalidRequest, NotFound
 from rankward.registry.service import Registry
+from rankward.registry.sign import Origin, fingerprint
+from rankward.settings import Limits
 from rankward.store.ports import Loop, ModelVersion
 from rankward.telemetry import find_version
 from rankward.vw.trial import try_out
 from rankward.wiring import Home
 
 app = typer.Typer(cls=OneLineErrors, help="Versions of a loop's model.", no_args_is_help=True)
+
+T = TypeVar("T")
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Id of the version, from `rankward model list`.")]
 
@@ -71,15 +75,20 @@ def export_model(
     loop: LoopArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="To write; - is standard output.", allow_dash=True)],
     model: Annotated[str | None, typer.Option(help="Id of the version; the one that serves if left out.")] = None,
+    signed: Annotated[
+        bool, typer.Option("--signed", help="A zip file of the model, signed with the installation's key.")
+    ] = False,
     data: DataOption = DATA,
 ) -> None:
-    """Write a model to a file, as Vowpal Wabbit reads it."""
+    """Write a model to a file, as Vowpal Wabbit reads it, or signed, as `model import` takes it anywhere."""
     with home_at(data) as home:
         found = home.catalog.loop(loop)
         if model is None and found.model_id is None:
             raise NotFound(f"loop {loop} has no model yet: `rankward doctor {loop}` says what it waits for")
         wanted = _version(home, found, model or str(found.model_id))
         content = home.models.get(found.loop_id, wanted.model_id)
+        if signed:
+            content = _change(home, lambda registry: registry.signed(content))
     if str(file) == "-":
         sys.stdout.buffer.write(content)
         return
@@ -94,18 +103,101 @@ def import_model(
     loop: LoopArgument,
     file: Annotated[
         Path,
-        typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, help="A model.vw to go on from."),
+        typer.Argument(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="To go on from: a model.vw, or the zip file of a signed one.",
+        ),
     ],
+    take_policy: Annotated[
+        bool, typer.Option("--take-policy", help="Give the loop the policy that the model was trained with.")
+    ] = False,
+    limit_bytes: Annotated[
+        int,
+        typer.Option(envvar="RANKWARD_LIMIT_MODEL_BYTES", min=1, help="Bytes of the model that are taken at the most."),
+    ] = Limits().model_bytes,
     data: DataOption = DATA,
 ) -> None:
     """Serve a model from elsewhere, and go on learning from it.
 
-    It is tried in a process of its own first. Where it cannot be used, nothing is changed.
+    Its signature is verified, if it has one, and it is tried in a process of its own first. Where it cannot be used,
+    nothing is changed.
     """
-    content = file.read_bytes()
+    with home_at(data) as home, file.open("rb") as sent:
+        taken = _change(
+            home,
+            lambda registry: registry.import_model(
+                loop, sent, bound=limit_bytes, by_admin=True, try_out=try_out, take_policy=take_policy
+            ),
+        )
+    out().print(f"{_ORIGINS[taken.origin]}{f': {taken.signer}' if taken.signer else ''}", markup=False, soft_wrap=True)
+    if take_policy:
+        out().print(f"Policy: {taken.loop.settings.policy}", markup=False, soft_wrap=True)
+    _say_serving(taken.loop)
+
+
+_ORIGINS = {
+    Origin.TRUSTED: "Signed by this installation, or one that it trusts",
+    Origin.FOREIGN: "Signed by somebody that this installation does not know; the signature is good",
+    Origin.UNSIGNED: "Not signed",
+}
+
+
+@app.command("signing-key")
+def signing_key(
+    replace: Annotated[bool, typer.Option("--replace", help="Make a new key.")] = False,
+    adopt: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            metavar="PEM",
+            exists=True,
+            dir_okay=False,
+            help="Sign with this RSA key, unencrypted PEM, with its certificate if it has one.",
+        ),
+    ] = None,
+    trust: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust",
+            metavar="CERTIFICATE",
+            exists=True,
+            dir_okay=False,
+            help="Trust what another installation signs: its certificate, PEM or DER (signer.der).",
+        ),
+    ] = None,
+    forget_others: Annotated[
+        bool, typer.Option("--forget-others", help="Trust nothing but the key that signs now.")
+    ] = False,
+    data: DataOption = DATA,
+) -> None:
+    """Show the key that models are signed with and the certificates that are trusted, or change them.
+
+    A key that is replaced goes on being trusted, until --forget-others is given.
+    """
+    if sum([replace, adopt is not None, trust is not None, forget_others]) > 1:
+        raise InvalidRequest("give one of --replace, --import, --trust and --forget-others")
     with home_at(data) as home:
-        changed = _change(home, lambda registry: registry.import_model(loop, content, try_out=try_out))
-    _say_serving(changed)
+        if replace:
+            ring = home.signing.replace()
+        elif adopt is not None:
+            ring = home.signing.adopt(adopt.read_bytes())
+        elif trust is not None:
+            ring = home.signing.trust(trust.read_bytes())
+        elif forget_others:
+            ring = home.signing.forget_others()
+        else:
+            ring = home.signing.keyring()
+        kept = home.folder.signing
+    made = table("", "subject", "valid from", "SHA-256")
+    for number, certificate in enumerate(ring.certificates):
+        role = "signs" if number == 0 else "trusted"
+        subject = certificate.subject.rfc4514_string()
+        made.add_row(role, subject, f"{certificate.not_valid_before_utc:%Y-%m-%d}", fingerprint(certificate))
+    out().print(made)
+    out().print(Text(f"The key lies in {kept}.", style="dim"), soft_wrap=True)
 
 
 @app.command()
@@ -137,8 +229,8 @@ def _version(home: Home, loop: Loop, model_id: str) -> ModelVersion:
     return version
 
 
-def _change(home: Home, change: Callable[[Registry], Awaitable[Loop]]) -> Loop:
-    async def run() -> Loop:
+def _change(home: Home, change: Callable[[Registry], Awaitable[T]]) -> T:
+    async def run() -> T:
         async with opened(home) as found:
             return await change(found.registry)
 

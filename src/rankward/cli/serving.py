@@ -86,6 +86,9 @@ def serve(
         ),
     ] = "file",
     limit_body_bytes: Annotated[int, _limit("body_bytes", "Bytes of a body.")] = _LIMITS.body_bytes,
+    limit_model_bytes: Annotated[
+        int, _limit("model_bytes", "Bytes of a model that is imported.")
+    ] = _LIMITS.model_bytes,
     limit_actions: Annotated[int, _limit("actions", "Actions of a Rank.")] = _LIMITS.actions,
     limit_id_length: Annotated[int, _limit("id_length", "Characters of an id.")] = _LIMITS.id_length,
     limit_pending_appends: Annotated[
@@ -115,6 +118,7 @@ def serve(
         request_log=request_log,
         limits=Limits(
             body_bytes=limit_body_bytes,
+            model_bytes=limit_model_bytes,
             actions=limit_actions,
             id_length=limit_id_length,
             pending_appends=limit_pending_appends,

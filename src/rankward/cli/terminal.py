@@ -96,7 +96,7 @@ async def opened(home: Home) -> AsyncIterator[Opened]:
             return opened
 
         configuration = Configuration(home.catalog, log=log, clock=home.clock)
-        registry = Registry(home.catalog, home.models, log=log, joined=joined, clock=home.clock)
+        registry = Registry(home.catalog, home.models, home.signing, log=log, joined=joined, clock=home.clock)
         yield Opened(registry, Administration(home, configuration, registry, log=log, joined=joined))
 
 

@@ -1,4 +1,4 @@
-"""Versions of models: served, deleted, rolled back to, taken in from elsewhere.
+"""Versions of models: served, deleted, rolled back to, signed and sent out, taken in from elsewhere.
 
 roll back, import      learning goes on from that model
 delete                 it starts afresh; earlier events are never learned again
@@ -6,17 +6,43 @@ delete                 it starts afresh; earlier events are never learned again
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
+from typing import BinaryIO
 
 import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
-from rankward.errors import NotFound
-from rankward.records import ModelId, TimeUs
+from rankward.errors import InvalidRequest, NotFound
+from rankward.records import Interactions, ModelId, SettingsChange, TimeUs
+from rankward.registry.archive import Parcel, pack, unpack
+from rankward.registry.sign import Origin, fingerprint, refused, verify
+from rankward.registry.signing import Signing
+from rankward.settings import LoopSettings, ModelImport, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
-from rankward.vw.presets import learner_arguments
+from rankward.vw.arguments import is_usable_letter, parse_policy
+from rankward.vw.model_file import DERIVED, ModelHead, read_head
+from rankward.vw.presets import PRESETS, learner_arguments, preset_of
+
+_LET_IN = {
+    ModelImport.NONE: frozenset[Origin](),
+    ModelImport.TRUSTED: frozenset({Origin.TRUSTED}),
+    ModelImport.SIGNED: frozenset({Origin.TRUSTED, Origin.FOREIGN}),
+    ModelImport.ANY: frozenset(Origin),
+}
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that was taken in."""
+
+    loop: Loop
+    model_id: ModelId
+    origin: Origin
+    signer: str | None  # subject of the certificate, and its SHA-256; None: it is not signed
 
 
 class Registry:
@@ -26,6 +52,7 @@ class Registry:
         self,
         catalog: Catalog,
         models: ModelStore,
+        signing: Signing,
         *,
         log: Callable[[str], EventLog],
         joined: Callable[[str], JoinedLog],
@@ -36,12 +63,14 @@ class Registry:
         Args:
             catalog: of loops and versions.
             models: bytes of versions.
+            signing: the installation's key, and whom it trusts.
             log: gives a loop's event log, by loop id.
             joined: gives a loop's joined log, by loop id.
             clock: the time.
         """
         self._catalog = catalog
         self._models = models
+        self._signing = signing
         self._log = log
         self._joined = joined
         self._clock = clock
@@ -69,23 +98,64 @@ class Registry:
         self._models.get(loop.loop_id, model_id)
         return await self._go_on_from(name, version, f"rolled back to {model_id}")
 
-    async def import_model(self, name: str, model: bytes, *, try_out: Callable[[str, bytes], None]) -> Loop:
-        """Serve a model from elsewhere, and go on learning from it with the loop's policy.
+    async def signed(self, model: bytes) -> bytes:
+        """Sign a model. Returns the archive, as `import_model` takes it; the same bytes for the same model and key."""
+
+        def seal() -> bytes:
+            ring = self._signing.keyring()
+            return pack(model, ring.certificate.public_bytes(serialization.Encoding.DER), ring.sign(model))
+
+        return await asyncio.to_thread(seal)
+
+    async def import_model(
+        self,
+        name: str,
+        file: BinaryIO,
+        *,
+        bound: int,
+        by_admin: bool,
+        try_out: Callable[[str, bytes], None],
+        take_policy: bool = False,
+    ) -> Imported:
+        """Serve a model from elsewhere, and go on learning from it.
 
         Args:
             name: of the loop.
-            model: its bytes.
-            try_out: loads it with the given arguments where it can do no harm; raises InvalidRequest if it cannot.
+            file: what was sent: an archive as `signed` makes it, or a bare model. It can be read from any place.
+            bound: bytes of the model.
+            by_admin: whether models are let in whatever the loop's `model_import` says.
+            try_out: loads a model with the given arguments where it can do no harm; raises InvalidRequest if it cannot.
+            take_policy: give the loop the model's policy, in the same stroke. Otherwise it must be the loop's already.
 
         Raises:
-            InvalidRequest: it is no model that the loop's policy can go on from. Nothing is changed then.
+            InvalidRequest: it is not let in, or is no model that the loop can go on from. Nothing is changed then.
         """
+        settings = self._catalog.loop(name).settings
+        ring = await asyncio.to_thread(self._signing.keyring)
+
+        def admit() -> tuple[Parcel, Origin, x509.Certificate | None, ModelHead]:
+            parcel = unpack(file, bound=bound)
+            origin, signer = Origin.UNSIGNED, None
+            if parcel.certificate is not None and parcel.signature is not None:
+                origin, signer = verify(parcel.model, parcel.certificate, parcel.signature, ring=ring)
+            elif parcel.certificate is not None or parcel.signature is not None:
+                raise refused("one of its certificate and its signature is missing")
+            if not by_admin:
+                _check_let_in(origin, signer, settings.model_import)
+            return parcel, origin, signer, _head(parcel.model)
+
+        parcel, origin, signer, head = await asyncio.to_thread(admit)
+        if take_policy:
+            settings = change(settings, _policy_of(head), now=as_datetime(self._clock()))
+        interactions = _derived(head) if _derives(settings) else None
+        await asyncio.to_thread(
+            try_out, learner_arguments(settings.policy, interactions, settings.exploration), parcel.model
+        )
+        digest = hashlib.sha256(parcel.model).hexdigest()
+        named = hashlib.sha256(f"{digest} {settings.policy} {interactions}".encode()).hexdigest()
         loop = self._catalog.loop(name)
-        settings = loop.settings
-        try_out(learner_arguments(settings.policy, None, settings.exploration), model)
-        digest = hashlib.sha256(model).hexdigest()
         version = ModelVersion(
-            model_id=f"import-{digest[:16]}",
+            model_id=f"import-{named[:16]}",
             loop_id=loop.loop_id,
             epoch_id=0,
             created_us=self._clock(),
@@ -93,19 +163,26 @@ class Registry:
             learned=0,
             learned_to_us=0,
             policy=settings.policy,
-            interactions=None,
+            interactions=interactions,
             resumable=False,
-            size_bytes=len(model),
+            size_bytes=len(parcel.model),
             digest=digest,
         )
-        self._models.put(loop.loop_id, version.model_id, model)
+        self._models.put(loop.loop_id, version.model_id, parcel.model)
         self._catalog.add_version(version)
-        return await self._go_on_from(name, version, f"imported {version.model_id}")
+        changes = _policy_of(head) if take_policy else {}
+        loop = await self._go_on_from(name, version, f"imported {version.model_id}", changes)
+        return Imported(
+            loop=loop, model_id=version.model_id, origin=origin, signer=describe(signer) if signer else None
+        )
 
-    async def _go_on_from(self, name: str, version: ModelVersion, reason: str) -> Loop:
+    async def _go_on_from(
+        self, name: str, version: ModelVersion, reason: str, changes: dict[str, object] | None = None
+    ) -> Loop:
         async def once(loop: Loop) -> Loop:
             _, joined_end = await self._joined(loop.loop_id).extent()
-            served = msgspec.structs.replace(loop, model_id=version.model_id)
+            settings = change(loop.settings, changes or {}, now=as_datetime(self._clock()))
+            served = msgspec.structs.replace(loop, settings=settings, model_id=version.model_id)
             epoch: Epoch = msgspec.structs.replace(
                 next_epoch(served, now_us=self._clock(), reason=reason),
                 policy=version.policy,
@@ -117,6 +194,9 @@ class Registry:
             )
             written = self._catalog.update_loop(served, epoch=epoch, retire=True)
             self.version(loop, version.model_id)  # from here on it is kept; it must not have gone just before
+            if settings != loop.settings:
+                record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)))
+                await self._log(loop.loop_id).append([record])
             return written
 
         return await change_loop(self._catalog, name, once)
@@ -131,3 +211,60 @@ class Registry:
             if version.model_id == model_id:
                 return version
         raise NotFound(f"loop {loop.name} keeps no model {model_id}: `rankward model list` names those it does")
+
+
+def describe(certificate: x509.Certificate) -> str:
+    """Write whose a certificate is: its subject, and its SHA-256."""
+    return f"{certificate.subject.rfc4514_string()}, SHA-256 {fingerprint(certificate)}"
+
+
+def _check_let_in(origin: Origin, signer: x509.Certificate | None, allowed: ModelImport) -> None:
+    if origin in _LET_IN[allowed]:
+        return
+    if allowed is ModelImport.NONE:
+        raise InvalidRequest(
+            "models cannot be imported with a key of this loop: use the admin key, or set its model_import",
+            code="InvalidApiAccess",
+            target="model",
+        )
+    whose = "it is not signed" if signer is None else f"it is signed by {describe(signer)}, which is not trusted here"
+    raise refused(f"{whose}, and the loop's model_import is {allowed}: use the admin key, or change that setting")
+
+
+def _head(model: bytes) -> ModelHead:
+    try:
+        return read_head(model)
+    except ValueError as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: ValueError) -> InvalidRequest:
+    return InvalidRequest(
+        f"the model cannot be imported: {error}. Nothing was changed.", code="InvalidModelImportFormat", target="model"
+    )
+
+
+def _derives(settings: LoopSettings) -> bool:
+    return settings.preset is not None and PRESETS[settings.preset].derives_interactions
+
+
+def _derived(head: ModelHead) -> Interactions | None:
+    """Read the interactions that were derived for a model. None: it has others, which its policy has to name."""
+    pairs, ignored = head.values("quadratic"), "".join(head.values("ignore_linear"))
+    if not all(map(is_usable_letter, [*"".join(pairs), *ignored])):
+        return None
+    return Interactions(pairs=pairs, ignore_linear=tuple(ignored))
+
+
+def _policy_of(head: ModelHead) -> dict[str, object]:
+    """Write the settings of a loop that learns as a model does."""
+    try:
+        policy = parse_policy(head.policy(without=DERIVED))
+        preset = preset_of(policy)
+        if preset is None or not PRESETS[preset].derives_interactions:
+            policy = parse_policy(head.policy())
+            preset = preset_of(policy)
+    except ValueError as error:
+        raise _unusable(error) from error
+    settings: dict[str, object] = {"policy": policy.text, "preset": preset}
+    return settings if policy.epsilon is None else {**settings, "exploration": policy.epsilon}

@@ -353,6 +353,28 @@ class ModelStore(Protocol):
         """Remove a model. It need not be there."""
 
 
+class Vault(Protocol):
+    """One secret of the installation. Nobody but its owner can read it where it is kept."""
+
+    def read(self) -> bytes | None:
+        """Return the secret; None: none was written yet.
+
+        Raises:
+            StoreUnavailable: it cannot be read.
+        """
+
+    def write(self, secret: bytes, *, over: bytes | None) -> bool:
+        """Store the secret, durably and as a whole, if the one before is still what the caller read.
+
+        Args:
+            secret: the new one.
+            over: what was read; None: there was none.
+
+        Returns:
+            Whether it was stored. If not, somebody else was quicker: read again.
+        """
+
+
 class Board(Protocol):
     """Short notes of what each process is doing, for the doctor and the metrics. They need not be durable."""
 

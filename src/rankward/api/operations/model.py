@@ -9,10 +9,14 @@ import msgspec
 
 from rankward.api.operation import JSON, P3, V2022, Answer, Call, Operation, Parameter
 from rankward.api.schema import model as schema
-from rankward.errors import InvalidRequest
+from rankward.errors import Overloaded
 from rankward.settings import as_datetime
 from rankward.store.ports import ModelVersion
 from rankward.telemetry import find_version
+from rankward.vw.trial import try_out
+
+_SIGNED = (P3, V2022)
+"""The versions that know of signatures."""
 
 
 def _serving(call: Call) -> ModelVersion | None:
@@ -22,22 +26,36 @@ def _serving(call: Call) -> ModelVersion | None:
 
 
 async def _get_model(call: Call) -> Answer:
-    if call.query.get("signed", "false").lower() == "true":
-        raise InvalidRequest(
-            "signed models are not offered: leave out `signed`", code="InvalidRequest", target="signed"
-        )
+    signed = call.version in _SIGNED and call.query.get("signed", "false").lower() == "true"
     version = _serving(call)
-    model, made = b"", datetime(1, 1, 1, tzinfo=UTC)
+    content, made = b"", datetime(1, 1, 1, tzinfo=UTC)
     if version is not None:
-        model, made = (
-            call.doors.home.models.get(version.loop_id, version.model_id),
-            as_datetime(version.created_us),
-        )
+        content = call.doors.home.models.get(version.loop_id, version.model_id)
+        made = as_datetime(version.created_us)
+        if signed:
+            content = await call.doors.registry.signed(content)
+    filename = b"model.vw.zip" if signed else b"model.vw"
     headers = (
-        (b"content-disposition", b"attachment; filename=model.vw"),
+        (b"content-disposition", b"attachment; filename=" + filename),
         (b"last-modified", format_datetime(made, usegmt=True).encode()),
     )
-    return Answer(200, model, b"application/octet-stream", headers)
+    return Answer(200, content, b"application/octet-stream", headers)
+
+
+async def _put_model(call: Call) -> Answer:
+    assert call.upload is not None, "the operation takes its body as a file"
+    if call.doors.importing.locked():
+        raise Overloaded("another model is being imported: try again when it is done", retry_after_s=5)
+    async with call.doors.importing:
+        await call.doors.registry.import_model(
+            call.service.loop.name,
+            call.upload,
+            bound=call.doors.limits.model_bytes,
+            by_admin=call.by_admin,
+            try_out=try_out,
+        )
+    await call.doors.follow()
+    return Answer(204)
 
 
 async def _delete_model(call: Call) -> Answer:
@@ -67,9 +85,28 @@ OPERATIONS = (
         handle=_get_model,
         summary="Download the serving model. No bytes: there is none yet.",
         success=200,
-        query=(Parameter(name="signed", kind="boolean", help="Whether to sign the model.", versions=(P3, V2022)),),
+        query=(Parameter(name="signed", kind="boolean", help="Whether to sign the model.", versions=_SIGNED),),
         response=bytes,
         also_head=True,
+    ),
+    Operation(
+        name="importModel",
+        method="PUT",
+        path=("model",),
+        handle=_put_model,
+        summary="Serve a model from elsewhere, and go on learning from it. It is tried first.",
+        success=204,
+        request=bytes,
+        body_limit="model_bytes",
+        uploads=True,
+        errors=(
+            "InvalidModelImportFormat",
+            "InvalidModelImportSignature",
+            "InvalidApiAccess",
+            "OperationNotAllowed",
+            "PayloadSizeExceeded",
+        ),
+        versions=_SIGNED,
     ),
     Operation(
         name="resetModel",

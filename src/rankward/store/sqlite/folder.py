@@ -43,6 +43,7 @@ class DataFolder:
 
     catalog.sqlite      loops, keys (as digests), epochs, versions
     keys.toml           keys that the service made, readable by their owner only
+    signing.pem         the key that models are signed with, and the certificates that are trusted
     loops/ID/events     the event log
     loops/ID/joined     the joined log
     loops/ID/models     versions of models
@@ -60,6 +61,7 @@ class DataFolder:
         self.root = root
         self.catalog = root / "catalog.sqlite"
         self.keys = root / "keys.toml"
+        self.signing = root / "signing.pem"
         self.loops = root / "loops"
         self.run = root / "run"
         self.reserve = root / "reserve"
