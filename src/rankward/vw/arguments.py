@@ -224,6 +224,9 @@ def _namespaces(low: int, high: int, *, wildcard: bool) -> Check:
 
 
 # The allow-list: options of the learner by long name, with the check of their value (None: a switch).
+#
+# On it is what shapes a decision or how it is learned, group by group, and nothing else: no value names a file, an
+# address or a program, and each that costs memory or time is bounded. A test traces the learner under all of them.
 
 _PROBLEM_TYPE: Final[dict[str, Check | None]] = {
     "cb_explore_adf": None,
