@@ -6,7 +6,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from rankward.evaluation.replay import SETTLED_BY, Candidate, Replay, derived_interactions
+from rankward.evaluation.contender import Candidate
+from rankward.evaluation.replay import SETTLED_BY, Replay, derived_interactions
 from rankward.evaluation.report import Verdict
 from rankward.evaluation.service import custom
 from rankward.ranking.explore import check_pmf, floored
@@ -25,7 +26,6 @@ def played_by_hand(candidate: Candidate, events: list[JoinedEvent], arguments: s
         while waiting[0].entry.due_us <= published_us:
             first = waiting.pop(0)
             decision = first.interaction
-            assert not hasattr(decision, "slots")
             [observation] = first.entry.observations
             learner.learn(
                 decision.context,

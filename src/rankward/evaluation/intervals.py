@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import logsumexp
 from scipy.stats import f as f_distribution
 
 from rankward.evaluation.contrast import CAPS, Contrast, Floats
@@ -215,15 +214,16 @@ class Wealth:
         threshold = -math.log(alpha)
 
         def excess(claim: float) -> float:
-            claimed = self._events * np.log1p(_STAKES * (spread * (claim + known)))
-            return float(logsumexp(self._log - claimed)) + _PRIOR - threshold
+            owned = self._log - self._events * np.log1p(_STAKES * (spread * (claim + known)))
+            most = float(owned.max())
+            return most + math.log(float(np.exp(owned - most).sum())) + _PRIOR - threshold
 
         lowest = -known  # the payoff's mean is not negative
         if excess(lowest) <= 0:
             return lowest
         if excess(1.0) >= 0:
             return 1.0
-        return float(brentq(excess, lowest, 1.0, xtol=1e-9))
+        return float(brentq(excess, lowest, 1.0, xtol=1e-8))
 
 
 _AT_ONCE = 16  # factors multiplied before a logarithm is taken: few enough not to leave the range of a float

@@ -7,7 +7,7 @@ import numpy as np
 from rankward.evaluation.contrast import Decisions, Floats, Indexes, contrast
 from rankward.evaluation.diagnostics import Diagnostics, diagnose
 from rankward.evaluation.estimators import Sums, cressie_read, ips, snips
-from rankward.evaluation.intervals import Betting, Bounds, PairedSums, cressie_read_interval
+from rankward.evaluation.intervals import ALPHA, Betting, Bounds, PairedSums, cressie_read_interval
 from rankward.evaluation.report import WINDOW_US, Estimate, Interval, Look, Verdict, Window
 
 LOOKS_MAX = 120  # kept for a plot; at twice as many, every other one is dropped
@@ -39,13 +39,34 @@ class RewardRange:
         return scaled * (self.high - self.low)
 
 
+class Windows:
+    """Sums by stretches of time."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, Sums] = {}
+
+    def add(self, weights: Floats, rewards: Floats, upweights: Floats, times_us: Indexes) -> None:
+        """Take decisions in. Arguments as of `Sums.add`, with the times of the decisions."""
+        numbers = times_us // WINDOW_US
+        if (numbers == numbers[0]).all():
+            self._sums.setdefault(int(numbers[0]), Sums()).add(weights, rewards, upweights)
+            return
+        for number in np.unique(numbers):
+            within = numbers == number
+            self._sums.setdefault(int(number), Sums()).add(weights[within], rewards[within], upweights[within])
+
+    def listed(self) -> tuple[Window, ...]:
+        """List them, ascending."""
+        return tuple([Window(number * WINDOW_US, sums) for number, sums in sorted(self._sums.items())])
+
+
 class Judge:
     """What is known of one policy so far. Its size grows with the span of the log by windows, not by events."""
 
     def __init__(self, rewards: RewardRange) -> None:
         self._range = rewards
         self.totals = Sums()  # of rewards as they were reported
-        self._windows: dict[int, Sums] = {}
+        self._windows = Windows()
         self._scaled = Sums()
         self._agreed = 0.0
         self._value = Betting()
@@ -74,7 +95,7 @@ class Judge:
         value = contrast(decisions, p_target)
         rewards, upweights = decisions.rewards, decisions.upweights
         self.totals.add(value.gain, reported, upweights)
-        self._add_windows(value.gain, reported, upweights, times_us // WINDOW_US)
+        self._windows.add(value.gain, reported, upweights, times_us)
         self._scaled.add(value.gain, rewards, upweights)
         self._value.add(value, rewards, upweights)
         first_choice = np.maximum.reduceat(p_target, decisions.starts)
@@ -86,14 +107,6 @@ class Judge:
             self._against.add(against, rewards, upweights)
             self._paired.add(against, rewards, upweights)
         self._look(int(times_us[-1]))
-
-    def _add_windows(self, weights: Floats, rewards: Floats, upweights: Floats, numbers: Indexes) -> None:
-        if numbers[0] == numbers[-1] and (numbers == numbers[0]).all():
-            self._windows.setdefault(int(numbers[0]), Sums()).add(weights, rewards, upweights)
-            return
-        for number in np.unique(numbers):
-            within = numbers == number
-            self._windows.setdefault(int(number), Sums()).add(weights[within], rewards[within], upweights[within])
 
     def _look(self, time_us: int) -> None:
         self._until_look -= 1
@@ -109,12 +122,12 @@ class Judge:
             self._stride *= 2
         self._until_look = self._stride
 
-    def estimate(self) -> Estimate | None:
-        """Tell its mean reward. None: no event judges it."""
-        value, fixed = cressie_read(self._scaled), cressie_read_interval(self._scaled)
+    def estimate(self, alpha: float = ALPHA) -> Estimate | None:
+        """Tell its mean reward, with intervals that miss it with a probability of alpha. None: no event judges it."""
+        value, fixed = cressie_read(self._scaled), cressie_read_interval(self._scaled, alpha=alpha)
         if value is None or fixed is None:
             return None
-        always = clipped(self._value.bounds())
+        always = clipped(self._value.bounds(alpha))
         return Estimate(
             value=self._range.value(value),
             fixed=Interval(*map(self._range.value, fixed)),
@@ -123,15 +136,15 @@ class Judge:
             snips=snips(self.totals),
         )
 
-    def against_online(self) -> Estimate | None:
+    def against_online(self, alpha: float = ALPHA) -> Estimate | None:
         """Tell by how much its mean reward is above that of the policy that acted. None: no event judges both."""
-        value, online, fixed = cressie_read(self._shared), ips(self._online), self._paired.interval()
+        value, online, fixed = cressie_read(self._shared), ips(self._online), self._paired.interval(alpha)
         if value is None or online is None or fixed is None:
             return None
         return Estimate(
             value=self._range.difference(value - online),
             fixed=Interval(*map(self._range.difference, fixed)),
-            always=Interval(*map(self._range.difference, self._against.bounds())),
+            always=Interval(*map(self._range.difference, self._against.bounds(alpha))),
         )
 
     def diagnostics(self) -> Diagnostics | None:
@@ -140,7 +153,7 @@ class Judge:
 
     def windows(self) -> tuple[Window, ...]:
         """List what it earned in each stretch of time, ascending."""
-        return tuple([Window(number * WINDOW_US, sums) for number, sums in sorted(self._windows.items())])
+        return self._windows.listed()
 
     def looks(self) -> tuple[Look, ...]:
         """List its estimates while the log grew."""

@@ -20,7 +20,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from rankward.errors import InvalidRequest, RankwardError
-from rankward.evaluation.replay import FLAWS_KEPT, Candidate, Part, Replay, Setup
+from rankward.evaluation.contender import Candidate
+from rankward.evaluation.replay import FLAWS_KEPT, Part, Replay, Setup
 from rankward.evaluation.report import EventCounts, Line, PolicyResult, PolicySource, Report, Verdict
 from rankward.records import JoinedEvent
 from rankward.vw.arguments import parse_policy

@@ -1,0 +1,111 @@
+"""A policy on its way through a log: it answers what was asked, and learns what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from rankward.errors import RankwardError
+from rankward.evaluation.question import Question
+from rankward.evaluation.report import PolicySource
+from rankward.joining.reward import RewardDefinition, training_reward
+from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
+from rankward.records import EventId, Interaction, Interactions, JoinedEvent, MultiSlotInteraction
+from rankward.vw.arguments import ProblemType, parse_policy
+from rankward.vw.learner import Learner, LearnerRefusedError
+from rankward.vw.presets import learner_arguments
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy to judge."""
+
+    name: str
+    source: PolicySource
+    policy: str  # arguments that passed the allow-list
+    exploration: float  # the floor, and the learner's `--epsilon`
+    derives_interactions: bool = False  # whether the log's namespaces are paired for it
+    interactions: Interactions | None = None  # those it was trained with; None: none, or still to be derived
+    model: bytes | None = None  # to begin with; None: it begins without
+    learns: bool = True  # False: a fixed model, which stays as it is
+
+    def for_slots(self) -> Candidate:
+        """Return the same policy as one that decides for several slots."""
+        single, several = f"--{ProblemType.SINGLE_SLOT}", f"--{ProblemType.MULTI_SLOT}"
+        if parse_policy(self.policy).problem_type is ProblemType.MULTI_SLOT:
+            return self
+        return msgspec.structs.replace(self, policy=self.policy.replace(single, several, 1))
+
+
+class Contender:
+    """A candidate with its learner."""
+
+    def __init__(self, candidate: Candidate, interactions: Interactions | None) -> None:
+        """Begin.
+
+        Args:
+            candidate: of the problem type of the log.
+            interactions: those to pair; None: the policy names its own.
+
+        Raises:
+            LearnerRefusedError: the arguments or the model cannot be used.
+        """
+        self.candidate = candidate
+        self.failure: str | None = None  # why it is not judged; None: it has not failed
+        self._knows = candidate.model is not None
+        self._learner: Learner | None = Learner(
+            learner_arguments(candidate.policy, interactions, candidate.exploration), candidate.model
+        )
+
+    def answer(self, event: JoinedEvent, question: Question) -> Sequence[float]:
+        """Tell what it would draw from, for each of the question's actions.
+
+        A slot is asked by itself, with what the slots before it showed in the log. After a failure every action is
+        as likely as the others, which is not judged.
+        """
+        count = len(question.actions)
+        if not self._knows or count == 1 or self._learner is None:
+            return [1 / count] * count
+        try:
+            match event.interaction:
+                case MultiSlotInteraction():
+                    raise ValueError("decisions for several slots judge no policy but the baselines yet")
+                case Interaction() as interaction:
+                    offered = [interaction.actions[index] for index in question.actions]
+                    pmf = self._learner.pmf(interaction.context, offered)
+                    return floored(check_pmf(pmf, count), self.candidate.exploration)
+        except (LearnerRefusedError, InvalidPmfError, ValueError) as error:
+            self._fail(event.interaction.event_id, error)
+            return [1 / count] * count
+
+    def learn(self, event: JoinedEvent, definition: RewardDefinition) -> None:
+        """Tell it what a decision earned."""
+        if self._learner is None or not self.candidate.learns:
+            return
+        try:
+            match event.interaction:
+                case MultiSlotInteraction():
+                    raise ValueError("decisions for several slots judge no policy but the baselines yet")
+                case Interaction() as interaction:
+                    rankable = interaction.rankable
+                    self._learner.learn(
+                        interaction.context,
+                        [interaction.actions[index] for index in rankable],
+                        chosen=rankable.index(interaction.chosen),
+                        probability=interaction.pmf[interaction.chosen],
+                        reward=training_reward(event, definition),
+                        pass_probability=interaction.pass_probability,
+                    )
+        except (LearnerRefusedError, ValueError) as error:
+            self._fail(event.interaction.event_id, error)
+        self._knows = True
+
+    def _fail(self, event_id: EventId, error: RankwardError | ValueError) -> None:
+        self.failure = f"it broke at event {event_id}, and is not judged: {error}"
+        self._learner = None
+
+    def close(self) -> None:
+        """Let go of the learner."""
+        if self._learner is not None:
+            self._learner.close()
+            self._learner = None
