@@ -84,6 +84,7 @@ PURE = frozenset(
         "ranking.decide",
         "ranking.explore",
         "ranking.features",
+        "ranking.slots",
         "registry.sign",
         "simulate.clicks",
         "simulate.delayed",
@@ -100,6 +101,7 @@ PURE = frozenset(
         "vw.arguments",
         "vw.model_file",
         "vw.presets",
+        "vw.slots",
     }
 )
 """Cores: nothing waits, nothing is read or written, and time, chance and ids come in as arguments."""

@@ -23,6 +23,7 @@ from rankward.registry.service import Registry
 from rankward.settings import READ_ONLY, SETTINGS, LoopSettings, parse, show
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.telemetry import find_version
+from rankward.vw.arguments import ProblemType, problem_type_of
 from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
 from rankward.wiring import Home, new_loop_settings
 
@@ -89,6 +90,7 @@ class PolicyChoice(msgspec.Struct, frozen=True, kw_only=True):
 
     arguments: str | None = None
     preset: str | None = None
+    slots: bool | None = None  # whether a preset is to decide for several slots; None: as the loop does now
 
 
 class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,7 +272,12 @@ class Administration:
         if (choice.arguments is None) == (choice.preset is None):
             raise InvalidPolicy("give the learner's arguments or the name of a preset: one of the two")
         if choice.preset is not None:
-            return await self._changing(name, self._configuration.set_preset(name, choice.preset))
+            problem_type = None
+            if choice.slots is not None:
+                problem_type = ProblemType.MULTI_SLOT if choice.slots else ProblemType.SINGLE_SLOT
+            return await self._changing(name, self._configuration.set_preset(name, choice.preset, problem_type))
+        if choice.slots is not None:
+            raise InvalidPolicy("slots go with a preset: arguments say it by --ccb_explore_adf")
         return await self._changing(name, self._configuration.set_policy(name, choice.arguments or ""))
 
     async def reset_policy(self, name: str) -> Changed:
@@ -371,9 +378,12 @@ def effects(before: LoopSettings, after: LoopSettings, started: Sequence[Epoch])
         return ["Nothing changed: it was set so already."]
     said = [f"{name}: {_EFFECTS[name]}" for name in changed if name in _EFFECTS]
     if started:
+        until = "the old one serves until it has caught up"
+        if problem_type_of(before.policy) is not problem_type_of(after.policy):
+            until = "until it has caught up, decisions are uniform, as the old one decides something else"
         said.append(
-            f"Model: a new one learns the last {after.model_retrain_days} days of the log in the background; the old "
-            "one serves until it has caught up. `rankward doctor` shows how far it is."
+            f"Model: a new one learns the last {after.model_retrain_days} days of the log in the background; {until}. "
+            "`rankward doctor` shows how far it is."
         )
     else:
         said.append("Model: it goes on learning.")

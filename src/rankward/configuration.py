@@ -4,6 +4,8 @@ reward wait, mode, export, retention      it goes on
 exploration                               it goes on; every model serves with the new `--epsilon`
 default reward, aggregation, policy       a new epoch learns the newest part of the log beside the old one,
                                           which serves until the new one has caught up
+one slot to several, or back              the same, but the old model cannot serve: decisions are uniform
+                                          until the new one has caught up
 
 What changes the model itself is in `registry.service`.
 """
@@ -15,13 +17,13 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from rankward.errors import InvalidPolicy
+from rankward.errors import InvalidPolicy, InvalidSettings
 from rankward.records import SettingsChange, TimeUs
 from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop
 from rankward.training.service import next_epoch
-from rankward.vw.arguments import ProblemType, parse_policy
+from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.presets import PERSONALIZER, PRESETS, preset_of
 from rankward.vw.trial import try_policy
 
@@ -56,6 +58,7 @@ class Configuration:
 
         def edit(loop: Loop) -> LoopSettings:
             settings = change(loop.settings, changes, now=as_datetime(self._clock()))
+            _check_auto_optimization(settings)
             if settings.exploration != loop.settings.exploration:
                 policy = parse_policy(settings.policy)
                 if policy.epsilon is not None:
@@ -71,29 +74,35 @@ class Configuration:
             InvalidPolicy: it is malformed, or has an option that is not allowed.
         """
         policy = parse_policy(text)
-        if policy.problem_type is not ProblemType.SINGLE_SLOT:
-            raise InvalidPolicy("multi-slot policies (--ccb_explore_adf) are not served yet: use --cb_explore_adf")
         await asyncio.to_thread(try_policy, policy.learner_text)
 
         def edit(loop: Loop) -> LoopSettings:
             exploration = loop.settings.exploration if policy.epsilon is None else policy.epsilon
             changes = {"policy": policy.text, "preset": preset_of(policy), "exploration": exploration}
-            return change(loop.settings, changes, now=as_datetime(self._clock()))
+            settings = change(loop.settings, changes, now=as_datetime(self._clock()))
+            _check_auto_optimization(settings)
+            return settings
 
         return await self._edit(name, edit)
 
-    async def set_preset(self, name: str, preset: str) -> Loop:
+    async def set_preset(self, name: str, preset: str, problem_type: ProblemType | None = None) -> Loop:
         """Give a loop a preset's policy.
+
+        Args:
+            name: of the loop.
+            preset: its name.
+            problem_type: for a single slot or for several; None: as the loop's policy is now.
 
         Raises:
             InvalidPolicy: there is no such preset.
         """
         if preset not in PRESETS:
             raise InvalidPolicy(f"there is no preset {preset!r}: one of {', '.join(PRESETS)}")
-        return await self.set_policy(name, PRESETS[preset].policy().text)
+        wanted = problem_type or problem_type_of(self._catalog.loop(name).settings.policy)
+        return await self.set_policy(name, PRESETS[preset].policy(wanted).text)
 
     async def reset_policy(self, name: str) -> Loop:
-        """Restore the policy that the contract's reset restores."""
+        """Restore the policy that the contract's reset restores: one slot stays one, several stay several."""
         return await self.set_preset(name, PERSONALIZER.name)
 
     async def _edit(self, name: str, edit: Callable[[Loop], LoopSettings]) -> Loop:
@@ -117,6 +126,16 @@ class Configuration:
     async def clear_log(self, name: str) -> None:
         """Remove all interactions and rewards. The model stays."""
         await self._log(self._catalog.loop(name).loop_id).clear()
+
+
+def _check_auto_optimization(settings: LoopSettings) -> None:
+    if settings.is_auto_optimization_enabled and problem_type_of(settings.policy) is ProblemType.MULTI_SLOT:
+        raise InvalidSettings(
+            "auto-optimization does not go with a policy for several slots (--ccb_explore_adf): "
+            "switch isAutoOptimizationEnabled off, or use a policy with --cb_explore_adf",
+            code="ProblemTypeIncompatibleWithAutoOptimization",
+            target="isAutoOptimizationEnabled",
+        )
 
 
 def _retraining(before: LoopSettings, after: LoopSettings) -> list[str]:

@@ -46,6 +46,10 @@ class Action(msgspec.Struct, frozen=True, gc=False, array_like=True):
     features: Features
 
 
+UNNAMED_SLOT = ""
+"""Id of the one slot of a decision that was asked for without slots."""
+
+
 class Slot(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A place to fill with an action."""
 
@@ -112,6 +116,11 @@ class Interaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defa
         return self.chosen == self.baseline
 
     @property
+    def slots(self) -> tuple[Slot]:
+        """What was to be filled, as one slot."""
+        return (Slot(UNNAMED_SLOT, Features(b"[]"), self.baseline, self.excluded),)
+
+    @property
     def choices(self) -> tuple[SlotChoice]:
         """The decision as that of one slot, the drawn action first and the others in request order."""
         order = [self.chosen, *(index for index in self.rankable if index != self.chosen)]
@@ -119,14 +128,7 @@ class Interaction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defa
 
     def same_request(self, other: AnyInteraction) -> bool:
         """Whether both were asked the same question, whatever the answers were."""
-        return (
-            isinstance(other, Interaction)
-            and self.event_id == other.event_id
-            and self.context == other.context
-            and self.actions == other.actions
-            and self.excluded == other.excluded
-            and self.deferred == other.deferred
-        )
+        return _same_request(self, other)
 
 
 class MultiSlotInteraction(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="multislot"):
@@ -161,18 +163,21 @@ class MultiSlotInteraction(msgspec.Struct, frozen=True, gc=False, kw_only=True, 
 
     def same_request(self, other: AnyInteraction) -> bool:
         """Whether both were asked the same question, whatever the answers were."""
-        return (
-            isinstance(other, MultiSlotInteraction)
-            and self.event_id == other.event_id
-            and self.context == other.context
-            and self.actions == other.actions
-            and self.slots == other.slots
-            and self.deferred == other.deferred
-        )
+        return _same_request(self, other)
 
 
 AnyInteraction = Interaction | MultiSlotInteraction
 """A decision of either kind."""
+
+
+def _same_request(one: AnyInteraction, other: AnyInteraction) -> bool:
+    return (
+        one.event_id == other.event_id
+        and one.context == other.context
+        and one.actions == other.actions
+        and one.slots == other.slots
+        and one.deferred == other.deferred
+    )
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="observation"):

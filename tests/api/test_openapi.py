@@ -11,7 +11,7 @@ import pytest
 from rankward.api.openapi import contract_path, document
 from rankward.api.operation import ALL, V2022
 from rankward.api.operations import OPERATIONS
-from rankward.settings import SETTINGS
+from rankward.settings import SETTINGS, LoopSettings
 from tests.service import KEY_HEADER, quoted, request
 from tests.uploads.batches import batch, cb, outcome
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DOCUMENT = document()
 METHODS = {"get", "put", "post", "patch", "delete", "head"}
+SLOTS_POLICY = "--ccb_explore_adf --epsilon 0.2"
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -121,8 +122,10 @@ def test_the_documentation_page_shows_every_operation(service: RunningService) -
 BODIES: dict[str, Any] = {
     "RankBody": request("a", "b"),
     "RewardBody": {"value": 0.5},
+    "MultiSlotRankBody": request("a", "b") | {"slots": [{"id": "hero", "baselineAction": "b"}]},
+    "MultiSlotRewardBody": {"reward": [{"slotId": "hero", "value": 0.5}]},
     "ServiceConfiguration": {"rewardWaitTime": "PT10M"},
-    "PolicyContract": {"name": "x", "arguments": "--cb_explore_adf --epsilon 0.2"},
+    "PolicyContract": {"name": "x", "arguments": SLOTS_POLICY},
 }
 BINARY_BODIES = {"uploadInteractions": batch(cb()), "uploadObservations": batch(outcome())}
 """By operation: bodies that are not JSON."""
@@ -132,7 +135,7 @@ BINARY_BODIES = {"uploadInteractions": batch(cb()), "uploadObservations": batch(
 @pytest.mark.parametrize("version", ALL)
 def test_every_operation_answers_what_it_documents(service: RunningService, version: str) -> None:
     """Status, media type, and the members of the body: for a good call, and for one without a key."""
-    loop = service.new_loop()
+    loop = service.new_loop(LoopSettings(policy=SLOTS_POLICY, preset=None))  # every operation is for such a loop
     for path, method, operation in operations():
         if operation["tags"] != [version]:
             continue

@@ -105,7 +105,6 @@ def test_options_about_input_are_stripped(loop: LoopClient) -> None:
         ({"name": "x", "arguments": "--cb_explore_adf -f model"}, "invalidPolicyConfiguration"),
         ({"name": "x", "arguments": "--cb_explore_adf -i model"}, "invalidPolicyConfiguration"),
         ({"name": "x", "arguments": "--cb_explore_adf --daemon"}, "invalidPolicyConfiguration"),
-        ({"name": "x", "arguments": "--ccb_explore_adf --epsilon 0.2"}, "invalidPolicyConfiguration"),
         ({"name": "x", "arguments": "--cats 4"}, "invalidPolicyConfiguration"),
     ],
 )

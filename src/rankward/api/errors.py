@@ -20,6 +20,7 @@ from rankward.vw.learner import LearnerRefusedError
 _STATUS_BY_CODE = {
     "InvalidApiAccess": 403,
     "ModelRankingError": 409,
+    "ProblemTypeIncompatibleWithAutoOptimization": 403,
     "OperationNotAllowed": 503,
 }
 

@@ -117,12 +117,20 @@ def set_policy(
         typer.Argument(metavar="ARGUMENTS", help="The learner's, as in --cb_explore_adf --epsilon 0.1 -q ::"),
     ] = None,
     preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}, instead of arguments.")] = None,
+    slots: Annotated[
+        bool | None,
+        typer.Option(
+            "--slots/--no-slots",
+            help="Whether the preset is to decide for several slots of a page. As it is now, if left out.",
+            show_default=False,
+        ),
+    ] = None,
     data: DataOption = DATA,
     endpoint: AdminEndpointOption = None,
     key: AdminKeyOption = None,
 ) -> None:
     """Give a loop another policy."""
-    choice = PolicyChoice(arguments=" ".join(arguments or ()) or None, preset=preset)
+    choice = PolicyChoice(arguments=" ".join(arguments or ()) or None, preset=preset, slots=slots)
     _say(administer(data, endpoint, key, lambda admin: admin.set_policy(loop, choice)))
 
 

@@ -72,7 +72,19 @@ def floored(pmf: Sequence[float], epsilon: float) -> list[float]:
 def event_uniform(loop_id: str, event_id: str) -> float:
     """Return the number in [0, 1) that decides an event's draw: the same for the same loop and event id."""
     digest = hashlib.blake2b(event_id.encode(), key=loop_id.encode()[:64], digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+    return as_uniform(int.from_bytes(digest, "big"))
+
+
+def slot_seed(loop_id: str, event_id: str, slot: int) -> int:
+    """Return the 64 bits that decide the draw of an event's slot: the same for the same loop, event id and index."""
+    salt = slot.to_bytes(4, "big")
+    digest = hashlib.blake2b(event_id.encode(), key=loop_id.encode()[:64], salt=salt, digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def as_uniform(seed: int) -> float:
+    """Turn a seed of 64 bits into a number in [0, 1)."""
+    return (seed >> 11) / (1 << 53)
 
 
 def sample_index(pmf: Sequence[float], uniform: float) -> int:

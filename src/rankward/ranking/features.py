@@ -113,6 +113,27 @@ def check_logged(raw: bytes, bounds: FeatureBounds, where: str, *, or_empty: boo
     return Features(_encode([group for group in groups if group is not None]))
 
 
+def check_slot(raw: bytes, bounds: FeatureBounds) -> Features:
+    """Check the `features` of one slot, which needs none. Null and empty objects are dropped.
+
+    Args:
+        raw: JSON text of an array of objects, or of null, or nothing.
+        bounds: how much it may hold.
+
+    Raises:
+        InvalidRequest: naming the member that is at fault.
+
+    >>> check_slot(b'[null, {"size": "large", "_note": 1}, {}]', FeatureBounds())
+    b'[{"size":"large"}]'
+    """
+    try:
+        groups = (_parse(raw) if raw else None) or []
+        _clean_array(groups, bounds)
+    except _FlawError as flaw:
+        raise flaw.of("features") from None
+    return Features(_encode([group for group in groups if group]))
+
+
 def _parse(raw: bytes) -> list[Any] | None:
     """Decode an array, or null."""
     try:

@@ -15,7 +15,7 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from rankward.errors import InvalidRequest, NotFound
+from rankward.errors import InvalidRequest, InvalidSettings, NotFound
 from rankward.records import Interactions, ModelId, SettingsChange, TimeUs
 from rankward.registry.archive import Parcel, pack, unpack
 from rankward.registry.sign import Origin, fingerprint, refused, verify
@@ -24,7 +24,7 @@ from rankward.settings import LoopSettings, ModelImport, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
-from rankward.vw.arguments import is_usable_letter, parse_policy
+from rankward.vw.arguments import is_usable_letter, parse_policy, problem_type_of
 from rankward.vw.model_file import DERIVED, ModelHead, read_head
 from rankward.vw.presets import PRESETS, learner_arguments, preset_of
 
@@ -92,9 +92,16 @@ class Registry:
 
         Raises:
             NotFound: the version is not kept.
+            InvalidSettings: it decides for single slots and the loop for several, or the other way round.
         """
         loop = self._catalog.loop(name)
         version = self.version(loop, model_id)
+        if problem_type_of(version.policy) is not problem_type_of(loop.settings.policy):
+            raise InvalidSettings(
+                f"model {model_id} decides with --{problem_type_of(version.policy)}, the loop's policy with "
+                f"--{problem_type_of(loop.settings.policy)}: give the loop a policy of the model's kind first",
+                code="InvalidPolicyConfiguration",
+            )
         self._models.get(loop.loop_id, model_id)
         return await self._go_on_from(name, version, f"rolled back to {model_id}")
 

@@ -13,10 +13,10 @@ import msgspec
 
 from rankward.errors import RankwardError
 from rankward.joining.reward import RewardDefinition, training_reward
-from rankward.records import Interaction, JoinedEvent, Offset, TimeUs
+from rankward.records import Interaction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.settings import Aggregation
 from rankward.store.ports import Epoch
-from rankward.vw.arguments import parse_policy
+from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import learner_arguments
 
@@ -44,6 +44,13 @@ class EventRefusedError(RankwardError):
         super().__init__(reason)
         self.event = event
         self.reason = reason
+
+
+def learns(epoch: Epoch, event: JoinedEvent) -> bool:
+    """Whether an epoch's learner can use an event: it decides for single slots or for several, and so did the event."""
+    return isinstance(event.interaction, MultiSlotInteraction) == (
+        problem_type_of(epoch.policy) is ProblemType.MULTI_SLOT
+    )
 
 
 class Fold:
@@ -98,30 +105,41 @@ class Fold:
         self.offset = event.offset + 1
         if not self.wants(event):
             return False
-        interaction = event.interaction
-        assert isinstance(interaction, Interaction), "events of the other kind are not wanted"
-        rankable = interaction.rankable
         before(event.entry.interaction)
         try:
-            self._learner.learn(
-                interaction.context,
-                [interaction.actions[index] for index in rankable],
-                chosen=rankable.index(interaction.chosen),
-                probability=interaction.pmf[interaction.chosen],
-                reward=training_reward(event, self._reward),
-                pass_probability=interaction.pass_probability,
-            )
+            self._learn(event)
         except LearnerRefusedError as error:
             raise EventRefusedError(event, str(error)) from error
         self.learned += 1
         self.learned_to_us = max(self.learned_to_us, event.entry.time_us)
         return True
 
+    def _learn(self, event: JoinedEvent) -> None:
+        match event.interaction:
+            case MultiSlotInteraction() as decided:
+                self._learner.learn_slots(
+                    decided.context,
+                    decided.actions,
+                    decided.slots,
+                    decided.choices,
+                    [training_reward(event, self._reward, slot) for slot in range(len(decided.slots))],
+                )
+            case Interaction() as decided:
+                rankable = decided.rankable
+                self._learner.learn(
+                    decided.context,
+                    [decided.actions[index] for index in rankable],
+                    chosen=rankable.index(decided.chosen),
+                    probability=decided.pmf[decided.chosen],
+                    reward=training_reward(event, self._reward),
+                    pass_probability=decided.pass_probability,
+                )
+
     def wants(self, event: JoinedEvent) -> bool:
         """Whether an event belongs to what this epoch learns."""
         return not (
             event.skip_learn
-            or not isinstance(event.interaction, Interaction)
+            or not learns(self._epoch, event)
             or event.entry.time_us < self._epoch.since_us
             or event.entry.interaction < self._epoch.first_interaction
             or event.entry.interaction in self._set_aside

@@ -16,7 +16,7 @@ import msgspec
 
 from rankward.errors import Conflict
 from rankward.joining.reader import read_joined
-from rankward.records import Interactions, JoinedEvent, Offset, TimeUs
+from rankward.records import Interactions, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.store.ports import (
     Board,
     Catalog,
@@ -28,7 +28,7 @@ from rankward.store.ports import (
     ModelVersion,
     SetAside,
 )
-from rankward.training.fold import Checkpoint, EventRefusedError, Fold
+from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
 from rankward.vw.presets import PRESETS, derive_interactions, namespace_letters
 
 VERSIONS_KEPT = 40
@@ -142,17 +142,18 @@ class TrainingService:
                     if fold is not None and exploration != self._loop.settings.exploration:
                         exploration = self._loop.settings.exploration
                         fold.explore(exploration)
-                events, offset = await read_joined(self._log, self._joined, offset, limit=_READ)
+                found, offset = await read_joined(self._log, self._joined, offset, limit=_READ)
+                events = [event for event in found if learns(epoch, event)]
                 if fold is None and events:
                     epoch = self._settle(epoch, events, checkpoint.joined_offset)
                     fold = self._open(epoch, checkpoint)
                 if fold is not None:
-                    self._learn(fold, events)
+                    self._learn(fold, found)
                     fold.offset = max(fold.offset, offset)
-                    self._publish_if_due(epoch, fold, caught_up=not events)
+                    self._publish_if_due(epoch, fold, caught_up=not found)
                     self._watch_letters(epoch, fold, events)
                 await self._post_status(fold, offset)
-                if not events:
+                if not found:
                     await _wait(stop, _IDLE_S)
             if fold is not None and fold.learned > self._published_learned:
                 self._publish(epoch, fold, serve=epoch.state == "serving")
@@ -331,7 +332,9 @@ def _letters(events: Sequence[JoinedEvent]) -> tuple[frozenset[str], frozenset[s
 def _letters_of(event: JoinedEvent) -> tuple[frozenset[str], frozenset[str]]:
     """Name an event's namespaces; none, if its features are broken: the learner will say so of it."""
     try:
-        return namespace_letters(event.interaction.context, event.interaction.actions)
+        interaction = event.interaction
+        slots = interaction.slots if isinstance(interaction, MultiSlotInteraction) else ()
+        return namespace_letters(interaction.context, interaction.actions, slots)
     except (msgspec.DecodeError, RecursionError):
         return frozenset(), frozenset()
 

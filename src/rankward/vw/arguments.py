@@ -11,6 +11,7 @@ import enum
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -150,6 +151,12 @@ def parse_policy(text: str) -> PolicyArguments:
     arguments = tuple(argument for argument in _arguments(tokens) if argument.name not in _STRIPPED)
     _check_together(arguments)
     return PolicyArguments(arguments=arguments)
+
+
+@lru_cache(maxsize=256)
+def problem_type_of(policy: str) -> ProblemType:
+    """Tell what a policy decides, of arguments that passed the allow-list before."""
+    return parse_policy(policy).problem_type
 
 
 def is_usable_letter(letter: str) -> bool:

@@ -21,8 +21,9 @@ import pylibvw
 from vowpalwabbit import Workspace
 
 from rankward.errors import RankwardError
-from rankward.records import Action, Features
+from rankward.records import Action, Features, Slot, SlotChoice
 from rankward.vw.explain import Contribution, Terms, explain
+from rankward.vw.slots import label_head, seed_head, with_slots
 
 _encode = msgspec.json.Encoder().encode
 
@@ -58,7 +59,7 @@ def context_text(context: Features, actions: Sequence[Action]) -> str:
 
 
 class Learner:
-    """A Vowpal Wabbit instance for single-slot decisions."""
+    """A Vowpal Wabbit instance, for decisions of one slot or of several as its arguments have it."""
 
     def __init__(self, arguments: str, model: bytes | None = None) -> None:
         """Start the learner.
@@ -187,6 +188,66 @@ class Learner:
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot score the features: {error}") from error
         return contributions
+
+    def choices(
+        self, context: Features, actions: Sequence[Action], slots: Sequence[Slot], seeds: Sequence[int]
+    ) -> list[SlotChoice]:
+        """Let the learner draw an action for each slot, out of those that earlier slots left.
+
+        The arguments must name `--ccb_explore_adf`. The draws are the learner's own, each by the seed given, and
+        nothing else: the same call on the same model gives the same answer.
+
+        Args:
+            context: the shared features.
+            actions: all of the request, in its order.
+            slots: in the order in which they choose.
+            seeds: 64 bits for each slot.
+
+        Returns:
+            A choice for each slot, as the learner says it: not checked. Without actions: none was left.
+
+        Raises:
+            LearnerRefusedError: the features cannot be parsed or scored.
+        """
+        workspace = self._workspace
+        text = with_slots(context_text(context, actions), slots, len(actions), map(seed_head, seeds))
+        try:
+            examples = workspace._parse(text)
+            workspace.predict_multi(examples)
+            scored: list[list[tuple[int, float]]] = examples[0].get_decision_scores()
+            workspace._finish_example_multi_ex(examples)
+        except RuntimeError as error:
+            raise LearnerRefusedError(f"the learner cannot score the features: {error}") from error
+        return [SlotChoice(tuple([index for index, _ in slot]), tuple([share for _, share in slot])) for slot in scored]
+
+    def learn_slots(
+        self,
+        context: Features,
+        actions: Sequence[Action],
+        slots: Sequence[Slot],
+        choices: Sequence[SlotChoice],
+        rewards: Sequence[float],
+    ) -> None:
+        """Learn what the decisions for several slots earned. The arguments must name `--ccb_explore_adf`.
+
+        Args:
+            context: the shared features.
+            actions: all of the request, in its order.
+            slots: in the order in which they chose.
+            choices: what each drew.
+            rewards: what each earned.
+
+        Raises:
+            LearnerRefusedError: the example cannot be parsed or learned. The learner must not be used any more.
+        """
+        workspace = self._workspace
+        text = with_slots(context_text(context, actions), slots, len(actions), map(label_head, choices, rewards))
+        try:
+            examples = workspace._parse(text)
+            workspace.learn_multi(examples)
+            workspace._finish_example_multi_ex(examples)
+        except RuntimeError as error:
+            raise LearnerRefusedError(f"the learner cannot learn the event: {error}") from error
 
     def save(self) -> bytes:
         """Return the model's bytes."""

@@ -12,10 +12,11 @@ from rankward.vw.arguments import PolicyArguments, ProblemType, is_usable_letter
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rankward.records import Action, Features, Interactions
+    from rankward.records import Action, Features, Interactions, Slot
 
 CONTEXT_LETTER: Final = "F"  # of `FromUrl`, where plain keys of the context are
 ACTION_LETTER: Final = "j"  # of `j`, where plain keys of an action are
+SLOT_LETTER: Final = "s"  # of `sj`, where plain keys of a slot are
 ID_LETTER: Final = "i"  # of `i`, the constant and the id that every action has
 
 
@@ -57,9 +58,9 @@ PRESETS: Final = {preset.name: preset for preset in (PERSONALIZER, BALANCED)}
 
 
 def preset_of(policy: PolicyArguments) -> str | None:
-    """Name the preset that a policy is, whatever its `--epsilon` and the order of its options; None: it is none's."""
+    """Name the preset that a policy is, whatever its problem type, `--epsilon` and order; None: it is none's."""
     wanted = _plain(policy)
-    return next((each.name for each in PRESETS.values() if _plain(each.policy()) == wanted), None)
+    return next((each.name for each in PRESETS.values() if _plain(each.policy(policy.problem_type)) == wanted), None)
 
 
 def _plain(policy: PolicyArguments) -> list[tuple[str, str]]:
@@ -104,12 +105,19 @@ def derive_interactions(
     return tuple(sorted(pairs.values())), tuple(sorted(filter(str.isalnum, context_letters - action_letters)))
 
 
-def namespace_letters(context: Features, actions: Sequence[Action]) -> tuple[frozenset[str], frozenset[str]]:
+def namespace_letters(
+    context: Features, actions: Sequence[Action], slots: Sequence[Slot] = ()
+) -> tuple[frozenset[str], frozenset[str]]:
     """Tell which namespaces an event has, by first letter, once it is mapped for the learner.
 
+    Args:
+        context: the shared features.
+        actions: those of the event.
+        slots: of an event that has any. The learner adds a slot's features to the context's.
+
     Returns:
-        The letters of the context and those of the actions. Named are the groups the features have by their
-        shape, even one with nothing but zeros, so that a value does not turn up as a new namespace. Left
+        The letters of the context with its slots, and those of the actions. Named are the groups the features have
+        by their shape, even one with nothing but zeros, so that a value does not turn up as a new namespace. Left
         out are letters that no option can name, see `is_usable_letter`: such a namespace is
         learned by itself, without interactions.
 
@@ -119,12 +127,20 @@ def namespace_letters(context: Features, actions: Sequence[Action]) -> tuple[fro
     found = {ID_LETTER}
     for action in actions:
         found |= _action_letters(action.features)
-    return _letters(context, CONTEXT_LETTER), frozenset(found)
+    in_context = _letters(context, CONTEXT_LETTER)
+    for slot in slots:
+        in_context |= _slot_letters(slot.features)
+    return in_context, frozenset(found)
 
 
 @lru_cache(maxsize=4096)
 def _action_letters(features: Features) -> frozenset[str]:
     return _letters(features, ACTION_LETTER)
+
+
+@lru_cache(maxsize=1024)
+def _slot_letters(features: Features) -> frozenset[str]:
+    return _letters(features, SLOT_LETTER)
 
 
 def _letters(features: Features, outermost: str) -> frozenset[str]:

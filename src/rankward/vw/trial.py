@@ -16,12 +16,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 
 from rankward.errors import InvalidPolicy, InvalidRequest
 from rankward.ranking.explore import InvalidPmfError, check_pmf
-from rankward.records import Action, Features
+from rankward.records import Action, Features, Slot
+from rankward.vw.arguments import ProblemType
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.model_file import STATE_OF_ITS_OWN, ModelHead, read_head, spelled
 
@@ -170,9 +172,21 @@ def check_learner(learner: Learner) -> None:
     """
     actions = [Action(name, Features(f'[{{"name":"{name}"}}]'.encode())) for name in ("a", "b", "c")]
     context = Features(b'[{"when":{"hour":1}}]')
+    if f"--{ProblemType.MULTI_SLOT}" in learner.arguments.split():
+        _check_slots(learner, context, actions)
+        return
     check_pmf(learner.pmf(context, actions), len(actions))
     learner.learn(context, actions, chosen=0, probability=0.5, reward=1.0)
     check_pmf(learner.pmf(context, actions), len(actions))
+
+
+def _check_slots(learner: Learner, context: Features, actions: Sequence[Action]) -> None:
+    slots = [Slot("1", Features(b'[{"size":1}]'), baseline=0, excluded=(2,)), Slot("2", Features(b"[]"), baseline=1)]
+    for seeds in ((1, 2), (3, 4)):
+        choices = learner.choices(context, actions, slots, seeds)
+        for choice in choices:
+            check_pmf(choice.pmf, len(choice.actions))
+        learner.learn_slots(context, actions, slots, choices, [1.0, 0.0])
 
 
 def _limit() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rankward.api.operation import Operation
-from rankward.api.operations import configuration, logs, model, ranking, uploads
+from rankward.api.operations import configuration, logs, model, multislot, ranking, uploads
 
 OPERATIONS: tuple[Operation, ...] = (
     *ranking.OPERATIONS,
+    *multislot.OPERATIONS,
     *configuration.OPERATIONS,
     *model.OPERATIONS,
     *logs.OPERATIONS,

@@ -68,6 +68,7 @@ OPERATIONS = (
             "InvalidRewardWaitTime",
             "InvalidLogRetentionDays",
             "InvalidModelRetrainDays",
+            "ProblemTypeIncompatibleWithAutoOptimization",
         ),
     ),
     Operation(
@@ -88,7 +89,11 @@ OPERATIONS = (
         success=200,
         request=schema.PolicyContract,
         response=schema.PolicyContract,
-        errors=("InvalidPolicyConfiguration", "InvalidPolicyContract"),
+        errors=(
+            "InvalidPolicyConfiguration",
+            "InvalidPolicyContract",
+            "ProblemTypeIncompatibleWithAutoOptimization",
+        ),
     ),
     Operation(
         name="resetPolicy",

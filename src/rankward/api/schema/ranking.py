@@ -17,6 +17,7 @@ from rankward.records import Action, Interaction
 from rankward.settings import Limits
 from rankward.vw.explain import Contribution
 
+_CODE = "InvalidRankRequest"
 _REMEMBERED_BYTES = 2_048  # an action whose text is longer than this is not remembered
 
 
@@ -104,46 +105,57 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Ra
     Raises:
         InvalidRequest: it cannot be used.
     """
-    code = "InvalidRankRequest"
-    wire: _UnreadRankBody = decode(_unread_rank_body, body, code=code)
-    count = len(wire.actions)
-    if not 1 <= count <= limits.actions:
-        raise InvalidRequest(
-            f"there are {count} actions: send 1 to {limits.actions}",
-            code=code,
-            target="actions",
-            reason="ActionCountOutOfBounds",
-        )
+    wire: _UnreadRankBody = decode(_unread_rank_body, body, code=_CODE)
     try:
-        actions = _read_actions(wire.actions, limits, bounds)
+        actions = read_actions(wire.actions, limits=limits, bounds=bounds)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        decode(_rank_body, body, code=code)  # which says where in the body it is that something does not fit
+        decode(_rank_body, body, code=_CODE)  # which says where in the body it is that something does not fit
         raise
-    if len({action.id for action in actions}) < count:
-        raise InvalidRequest(
-            "two actions have the same id: an id must name one action",
-            code=code,
-            target="actions",
-            reason="DuplicateActionId",
-        )
     if wire.event_id is not None:
-        check_id(wire.event_id, "eventId", limits=limits, code=code)
+        check_id(wire.event_id, "eventId", limits=limits, code=_CODE)
     excluded = [action_id for action_id in wire.excluded_actions or () if action_id is not None]
     request = RankRequest(
         event_id=wire.event_id or "",
-        context=check_context(_raw(wire.context_features), bounds),
-        actions=tuple(actions),
+        context=check_context(raw(wire.context_features), bounds),
+        actions=actions,
         excluded=excluded_indexes(actions, excluded),
         deferred=bool(wire.defer_activation),
     )
     return request, wire.event_id is not None
 
 
-def _raw(text: msgspec.Raw | msgspec.UnsetType) -> bytes:
+def read_actions(wire: Sequence[msgspec.Raw], *, limits: Limits, bounds: FeatureBounds) -> tuple[Action, ...]:
+    """Read the actions of a request.
+
+    Raises:
+        InvalidRequest: there are none or too many, two have the same id, or one cannot be used.
+        MsgspecError, UnicodeDecodeError: one is not of its type. To decode the whole body says where it is.
+    """
+    count = len(wire)
+    if not 1 <= count <= limits.actions:
+        raise InvalidRequest(
+            f"there are {count} actions: send 1 to {limits.actions}",
+            code=_CODE,
+            target="actions",
+            reason="ActionCountOutOfBounds",
+        )
+    actions = _read_each(wire, limits, bounds)
+    if len({action.id for action in actions}) < count:
+        raise InvalidRequest(
+            "two actions have the same id: an id must name one action",
+            code=_CODE,
+            target="actions",
+            reason="DuplicateActionId",
+        )
+    return tuple(actions)
+
+
+def raw(text: msgspec.Raw | msgspec.UnsetType) -> bytes:
+    """Return the text of a member that may be absent; empty: it is."""
     return b"" if text is msgspec.UNSET else bytes(text)
 
 
-def _read_actions(wire: Sequence[msgspec.Raw], limits: Limits, bounds: FeatureBounds) -> list[Action]:
+def _read_each(wire: Sequence[msgspec.Raw], limits: Limits, bounds: FeatureBounds) -> list[Action]:
     """Check all actions; what is wrong with one is said with its index."""
     remembered = _remembered_actions(limits, bounds)
     index = 0
@@ -166,8 +178,8 @@ def _read_actions(wire: Sequence[msgspec.Raw], limits: Limits, bounds: FeatureBo
 def _read_action(text: bytes, limits: Limits, bounds: FeatureBounds) -> Action:
     wire = _rankable_action.decode(text)
     if wire is None:
-        raise InvalidRequest("it is null: leave it out", code="InvalidRankRequest")
-    action_id = check_id(wire.id, "id", limits=limits, code="InvalidRankRequest")
+        raise InvalidRequest("it is null: leave it out", code=_CODE)
+    action_id = check_id(wire.id, "id", limits=limits, code=_CODE)
     return Action(action_id, check_action(bytes(wire.features), bounds))
 
 

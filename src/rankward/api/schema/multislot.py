@@ -1,0 +1,248 @@
+"""The wire shapes of Rank and Reward for several slots, and their translation into our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from rankward.api.schema.body import check_id, decode
+from rankward.api.schema.ranking import RankableAction, RankedAction, raw, read_actions
+from rankward.errors import InvalidRequest
+from rankward.ranking.features import FeatureBounds, check_context, check_slot
+from rankward.ranking.slots import SlotsRequest, check_slots
+from rankward.records import Action, LearningMode, MultiSlotInteraction, Slot
+from rankward.settings import Limits
+
+_CODE = "InvalidRankRequest"
+
+
+class SlotRequest(msgspec.Struct, rename="camel"):
+    """A place to fill with an action."""
+
+    id: str
+    baseline_action: Annotated[str, Meta(description="Id of the action that the application would show here.")]
+    features: Annotated[msgspec.Raw, Meta(description="An array of objects of features.")] | msgspec.UnsetType = (
+        msgspec.UNSET
+    )
+    excluded_actions: list[str | None] | None = None
+
+
+class _MultiSlotRankOptions(msgspec.Struct, rename="camel", kw_only=True):
+    slots: list[SlotRequest | None]
+    context_features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    event_id: str | None = None
+    defer_activation: bool | None = None
+
+
+class MultiSlotRankBody(_MultiSlotRankOptions, kw_only=True):
+    """Body of Rank for several slots."""
+
+    actions: list[RankableAction | None]
+
+
+class _UnreadMultiSlotRankBody(_MultiSlotRankOptions, kw_only=True):
+    """The same, with actions as they were sent: most were sent before."""
+
+    actions: list[msgspec.Raw]
+
+
+class SlotResponse(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A slot with the action to show there."""
+
+    id: str
+    reward_action_id: str
+    ranking: list[RankedAction] | None = None  # only if asked for: the actions that were left for the slot
+
+
+class MultiSlotRankAnswer(msgspec.Struct, rename="camel"):
+    """Answer of Rank for several slots."""
+
+    slots: list[SlotResponse]
+    event_id: str
+
+
+class SlotReward(msgspec.Struct, rename="camel"):
+    """What one slot was worth."""
+
+    slot_id: str
+    value: Annotated[float, Meta(ge=-1.0, le=1.0)]
+
+
+class MultiSlotRewardBody(msgspec.Struct, rename="camel"):
+    """Body of Reward for several slots."""
+
+    reward: list[SlotReward]
+    report_id: Annotated[
+        str | None,
+        Meta(description="Ours: your name for this report. Sent again under the same name, each slot counts once."),
+    ] = None
+
+
+class _SlotValue(msgspec.Struct, rename="camel"):
+    slot_id: str
+    value: float
+
+
+class _SlotValues(msgspec.Struct, rename="camel"):
+    reward: list[_SlotValue]
+    report_id: str | None = None
+
+
+_rank_body = msgspec.json.Decoder(MultiSlotRankBody)
+_unread_rank_body = msgspec.json.Decoder(_UnreadMultiSlotRankBody)
+_reward_body = msgspec.json.Decoder(_SlotValues)  # without bounds: it is said here which of the values is out of them
+_encode = msgspec.json.Encoder().encode
+
+
+def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[SlotsRequest, bool]:
+    """Read the body of Rank for several slots.
+
+    Returns:
+        The request, and whether the caller named the event. If it did not, `event_id` is empty.
+
+    Raises:
+        InvalidRequest: it cannot be used.
+    """
+    wire: _UnreadMultiSlotRankBody = decode(_unread_rank_body, body, code=_CODE)
+    try:
+        actions = read_actions(wire.actions, limits=limits, bounds=bounds)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        decode(_rank_body, body, code=_CODE)  # which says where in the body it is that something does not fit
+        raise
+    if wire.event_id is not None:
+        check_id(wire.event_id, "eventId", limits=limits, code=_CODE)
+    count = len(actions)
+    if not 1 <= len(wire.slots) <= count:
+        raise InvalidRequest(
+            f"there are {len(wire.slots)} slots and {count} actions: send at least one slot, and not more slots than "
+            "actions",
+            code=_CODE,
+            target="slots",
+            reason="SlotCountOutOfBounds",
+        )
+    slots = _read_slots(wire.slots, actions, limits, bounds)
+    check_slots(slots, count)
+    request = SlotsRequest(
+        event_id=wire.event_id or "",
+        context=check_context(raw(wire.context_features), bounds),
+        actions=actions,
+        slots=slots,
+        deferred=bool(wire.defer_activation),
+    )
+    return request, wire.event_id is not None
+
+
+def _read_slots(
+    wire: Sequence[SlotRequest | None], actions: Sequence[Action], limits: Limits, bounds: FeatureBounds
+) -> tuple[Slot, ...]:
+    """Check all slots; what is wrong with one is said with its index."""
+    indexes = {action.id: index for index, action in enumerate(actions)}
+    slots: list[Slot] = []
+    for place, slot in enumerate(wire):
+        try:
+            slots.append(_read_slot(slot, slots, indexes, limits, bounds))
+        except InvalidRequest as error:
+            where = f"slots[{place}]"
+            raise InvalidRequest(
+                f"{where}: {error.message}",
+                code=error.code,
+                target=f"{where}.{error.target}" if error.target else where,
+                reason=error.reason,
+            ) from error
+    return tuple(slots)
+
+
+def _read_slot(
+    slot: SlotRequest | None,
+    earlier: Sequence[Slot],
+    indexes: Mapping[str, int],
+    limits: Limits,
+    bounds: FeatureBounds,
+) -> Slot:
+    if slot is None:
+        raise InvalidRequest("it is null: leave it out", code=_CODE)
+    check_id(slot.id, "id", limits=limits, code=_CODE)
+    if any(other.id == slot.id for other in earlier):
+        raise _refused("id", f"another slot has the id {slot.id[:80]!r}, too: give each its own", "DuplicateSlotId")
+    excluded = set()
+    for action_id in slot.excluded_actions or ():
+        if action_id is None:
+            continue
+        if action_id not in indexes:
+            raise _refused(
+                "excludedActions", f"no action has the id {action_id[:80]!r}: exclude actions of the request only"
+            )
+        excluded.add(indexes[action_id])
+    baseline = indexes.get(slot.baseline_action)
+    if baseline is None:
+        raise _refused(
+            "baselineAction", f"no action has the id {slot.baseline_action[:80]!r}: name an action of the request"
+        )
+    if baseline in excluded:
+        raise _refused("baselineAction", f"{slot.baseline_action[:80]!r} is excluded in the same slot: name another")
+    if any(other.baseline == baseline for other in earlier):
+        raise _refused(
+            "baselineAction",
+            f"{slot.baseline_action[:80]!r} is the baseline of another slot, too: give each its own",
+            "DuplicateBaselineAction",
+        )
+    return Slot(slot.id, check_slot(raw(slot.features), bounds), baseline, tuple(sorted(excluded)))
+
+
+def _refused(target: str, message: str, reason: str | None = None) -> InvalidRequest:
+    return InvalidRequest(f"{target}: {message}", code=_CODE, target=target, reason=reason)
+
+
+def write_rank(interaction: MultiSlotInteraction, *, probabilities: bool) -> bytes:
+    """Write the answer of Rank for several slots.
+
+    Args:
+        interaction: what was decided.
+        probabilities: whether each slot comes with the actions that it could have shown, and their probabilities. As
+            in Rank, the drawn one stands first where the model decided, else the request's order stays.
+    """
+    actions = interaction.actions
+    slots = [
+        SlotResponse(slot.id, actions[shown].id)
+        for slot, shown in zip(interaction.slots, interaction.shown, strict=True)
+    ]
+    if probabilities:
+        for slot, choice in zip(slots, interaction.choices, strict=True):
+            ranked = sorted(zip(choice.actions, choice.pmf, strict=True))
+            if interaction.learning_mode is LearningMode.ONLINE:
+                ranked.sort(key=lambda item: (item[0] != choice.chosen, -item[1]))
+            slot.ranking = [RankedAction(actions[index].id, round(probability, 7)) for index, probability in ranked]
+    return _encode(MultiSlotRankAnswer(slots, interaction.event_id))
+
+
+def read_reward(body: bytes, *, limits: Limits) -> tuple[list[tuple[str, float]], str | None]:
+    """Read the body of Reward for several slots.
+
+    Returns:
+        Slot ids with values, in the order of the body, and the caller's name for the report, if it has one.
+
+    Raises:
+        InvalidRequest: it does not fit, or a value is outside -1 to 1.
+    """
+    code = "InvalidRewardRequest"
+    wire: _SlotValues = decode(_reward_body, body, code=code)
+    rewards = wire.reward
+    if len(rewards) > limits.actions:
+        raise InvalidRequest(
+            f"there are {len(rewards)} rewards, the bound is {limits.actions}: send them in several calls",
+            code=code,
+            target="reward",
+        )
+    for index, reward in enumerate(rewards):
+        where = f"reward[{index}]"
+        check_id(reward.slot_id, f"{where}.slotId", limits=limits, code=code)
+        if not -1.0 <= reward.value <= 1.0:
+            raise InvalidRequest(
+                f"{where}: value {reward.value} is outside -1 to 1: scale it", code=code, target=f"{where}.value"
+            )
+    if wire.report_id is not None:
+        check_id(wire.report_id, "reportId", limits=limits, code=code)
+    return [(reward.slot_id, reward.value) for reward in rewards], wire.report_id
