@@ -28,7 +28,7 @@ from rankward.records import Action, Activation, Features, Interaction, Learning
 from rankward.vw.learner import Learner
 from rankward.vw.presets import learner_arguments
 from rankward.wiring import Home
-from tests.service import eventually
+from tests.service import eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -503,6 +503,15 @@ def test_a_decision_and_a_reward_go_to_a_running_service(tmp_path: Path) -> None
         body = msgspec.json.encode(rank_request("[]", ["x", "y"], excluded=[], event_id="mine", deferred=False))
         assert shell.json("rank", "-", *to, "--loop", "default", stdin=body)["eventId"] == "mine"
         assert "Show" in shell.ok("rank", "-", *to, "--loop", "default", stdin=body)
+        page = request("x", "y") | {"slots": [{"id": "hero", "baselineAction": "x"}], "eventId": "page"}
+        slots = [*to, "--loop", "default"]
+        (tmp_path / "page.json").write_bytes(msgspec.json.encode(page))
+        assert "400" in shell.refused("rank", str(tmp_path / "page.json"), *slots)
+        assert "decisions are uniform" in shell.ok("policy", "set", "default", "--preset", "personalizer", "--slots")
+        assert "Then: rankward reward page 1" in shell.ok("rank", "-", *slots, stdin=msgspec.json.encode(page))
+        assert "slot hero of page" in shell.ok("reward", "page", "1", "--slot", "hero", *slots)
+        assert "hero: 1" in shell.ok("tail", "default", "-n", "1")
+        assert "hero: " in shell.ok("tail", "default", "-n", "2").splitlines()[0]
         assert "401" in shell.refused("rank", *to, "--key", "wrong", "--action", "a")
         assert "400" in shell.refused("reward", "e", "7", *to)
         assert "done: 30 events" in shell.ok("simulate", "grocery", "--events", "30", "--rate", "0", *to)

@@ -97,6 +97,25 @@ def test_a_loop_that_learns_is_said_to_learn() -> None:
     assert names(WELL) == {"learning": Severity.NOTE}
 
 
+def test_a_policy_of_another_kind_leaves_decisions_uniform() -> None:
+    """Whoever has gone over to slots has to know why nothing looks learned yet."""
+    policy = "--ccb_explore_adf --epsilon 0.2"
+    building = msgspec.structs.replace(EPOCH, epoch_id=2, state="building", policy=policy)
+    facts = but(policy=policy, epochs=(EPOCH, building))
+
+    said = {finding.name: finding for finding in findings(facts)}
+
+    assert said.keys() == {"other-kind", "building"}
+    assert "--ccb_explore_adf" in said["other-kind"].why
+    assert "decisions are uniform" in said["building"].why
+
+
+def test_rewards_for_slots_that_events_do_not_have_are_pointed_out() -> None:
+    """A misspelled slot learns nothing, silently."""
+    assert names(but(counts={"unknown_slot": 8})) == {"unknown-slots": Severity.WARNING}
+    assert ("rewards reported", "80", "8 found no slot") in rows(but(counts={"unknown_slot": 8}))
+
+
 NONE_YET: dict[str, Any] = {"versions": (), "training": (), "joined_end": 0, "sample": Sample()}
 EMPTY: dict[str, Any] = {
     **NONE_YET,

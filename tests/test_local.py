@@ -12,6 +12,7 @@ import pytest
 
 import rankward
 from rankward.errors import InvalidRequest, NotFound
+from rankward.settings import LoopSettings
 from rankward.wiring import Home, new_loop_settings
 from tests.service import eventually
 
@@ -42,6 +43,35 @@ def test_a_repeated_rank_gets_the_same_decision(tmp_path: Path) -> None:
         first = loop.rank({"hour": 1}, ACTIONS, event_id="mine")
         assert loop.rank({"hour": 1}, ACTIONS, event_id="mine") == first
         assert loop.rank({"hour": 2}, ACTIONS, excluded=["soup"], deferred=True).action_id != "soup"
+
+
+@pytest.mark.slow
+def test_several_slots_are_filled_at_once(tmp_path: Path) -> None:
+    """As over HTTP: different actions, rewards by slot, refusals in words."""
+    home = Home(tmp_path)
+    home.furnish({})
+    home.create_loop("page", LoopSettings(policy="--ccb_explore_adf --epsilon 0.2", preset=None))
+    home.close()
+    slots = [
+        rankward.SlotRequest(id="hero", baseline="soup", features={"size": "large"}, excluded=["stew"]),
+        rankward.SlotRequest(id="side", baseline="stew"),
+    ]
+    with rankward.open(tmp_path, "page") as loop:
+        decision = loop.rank_slots({"hour": 1}, ACTIONS, slots, event_id="mine")
+        assert loop.rank_slots({"hour": 1}, ACTIONS, slots, event_id="mine") == decision
+        assert decision.action_ids["hero"] in {"soup", "salad"} - {decision.action_ids["side"]}
+        assert [sum(dict(slot.ranking).values()) for slot in decision.slots] == [1.0, 1.0]
+        loop.reward("mine", 0.5, slot="hero")
+        loop.reward("mine", 0.25)
+        with pytest.raises(InvalidRequest, match="no action has the id 'pie'"):
+            loop.rank_slots({}, ACTIONS, [rankward.SlotRequest(id="hero", baseline="pie")])
+        with pytest.raises(InvalidRequest, match="0 slots"):
+            loop.rank_slots({}, ACTIONS, [])
+    with rankward.open(tmp_path) as single:
+        with pytest.raises(InvalidRequest, match="decides for a single slot"):
+            single.rank_slots({}, ACTIONS, slots)
+        with pytest.raises(InvalidRequest, match="decides for a single slot"):
+            single.reward("mine", 0.5, slot="hero")
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 from rankward.client.clients import AsyncClient, Client
 from rankward.client.stats import ClientStats
-from rankward.decision import Decision
+from rankward.decision import Decision, SlotDecision, SlotRequest, SlotsDecision
 from rankward.errors import CallerError, RankwardError, WorldError
 from rankward.local import LocalLoop, open
 
@@ -16,6 +16,9 @@ __all__ = [
     "Decision",
     "LocalLoop",
     "RankwardError",
+    "SlotDecision",
+    "SlotRequest",
+    "SlotsDecision",
     "WorldError",
     "__version__",
     "open",

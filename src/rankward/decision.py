@@ -11,8 +11,9 @@ import msgspec
 
 from rankward.errors import InvalidRequest
 from rankward.ranking.decide import RankRequest, excluded_indexes, ranking
-from rankward.ranking.features import FeatureBounds, check_action, check_context
-from rankward.records import Action, EventId, Interaction, ModelId
+from rankward.ranking.features import FeatureBounds, check_action, check_context, check_slot
+from rankward.ranking.slots import SlotAsked, SlotsRequest, read_slots
+from rankward.records import Action, EventId, Interaction, ModelId, MultiSlotInteraction
 from rankward.settings import Limits
 
 FeatureObject = Mapping[str, Any]
@@ -36,6 +37,36 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return dict(self.ranking)[self.action_id]
 
 
+class SlotRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A place to fill with an action."""
+
+    id: str
+    baseline: str  # id of the action that the application would show here by itself; each slot has its own
+    features: Features = ()
+    excluded: Sequence[str] = ()  # ids of actions that must not be chosen here
+
+
+class SlotDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to show in a slot, and how it was chosen."""
+
+    slot_id: str
+    action_id: str  # to show
+    ranking: tuple[tuple[str, float], ...]  # the actions that earlier slots had left for it, the drawn one first
+
+
+class SlotsDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to show in each of several slots."""
+
+    event_id: EventId  # to report rewards under
+    slots: tuple[SlotDecision, ...]  # in the order in which they were asked for
+    model_id: ModelId | None  # None: no model had a say
+
+    @property
+    def action_ids(self) -> dict[str, str]:
+        """The actions to show, by slot id."""
+        return {slot.slot_id: slot.action_id for slot in self.slots}
+
+
 def read_request(
     context: Features,
     actions: Actions,
@@ -51,21 +82,59 @@ def read_request(
     Raises:
         InvalidRequest: something in them cannot be used.
     """
-    pairs = read_pairs(actions)
-    if len(pairs) > limits.actions:
-        raise InvalidRequest(f"there are {len(pairs)} actions: give 1 to {limits.actions}")
-    checked = tuple(
-        [
-            Action(check_id(action_id, limits), check_action(encode_features(features), bounds))
-            for action_id, features in pairs
-        ]
-    )
+    checked = _read_actions(actions, limits, bounds)
     return RankRequest(
         event_id=check_id(event_id, limits),
         context=check_context(encode_features(context), bounds),
         actions=checked,
         excluded=excluded_indexes(checked, excluded),
         deferred=deferred,
+    )
+
+
+def read_slots_request(
+    context: Features,
+    actions: Actions,
+    slots: Sequence[SlotRequest],
+    *,
+    event_id: EventId,
+    deferred: bool,
+    limits: Limits,
+    bounds: FeatureBounds,
+) -> SlotsRequest:
+    """Check a caller's arguments for several slots.
+
+    Raises:
+        InvalidRequest: something in them cannot be used.
+    """
+    checked = _read_actions(actions, limits, bounds)
+    asked = [
+        SlotAsked(
+            id=check_id(slot.id, limits),
+            features=check_slot(encode_features(slot.features), bounds),
+            baseline=slot.baseline,
+            excluded=slot.excluded,
+        )
+        for slot in slots
+    ]
+    return SlotsRequest(
+        event_id=check_id(event_id, limits),
+        context=check_context(encode_features(context), bounds),
+        actions=checked,
+        slots=read_slots(asked, checked),
+        deferred=deferred,
+    )
+
+
+def _read_actions(actions: Actions, limits: Limits, bounds: FeatureBounds) -> tuple[Action, ...]:
+    pairs = read_pairs(actions)
+    if len(pairs) > limits.actions:
+        raise InvalidRequest(f"there are {len(pairs)} actions: give 1 to {limits.actions}")
+    return tuple(
+        [
+            Action(check_id(action_id, limits), check_action(encode_features(features), bounds))
+            for action_id, features in pairs
+        ]
     )
 
 
@@ -122,5 +191,27 @@ def write_decision(interaction: Interaction) -> Decision:
         event_id=interaction.event_id,
         action_id=actions[interaction.shown].id,
         ranking=tuple([(actions[index].id, interaction.pmf[index]) for index in ranking(interaction)]),
+        model_id=interaction.model_id,
+    )
+
+
+def write_slots_decision(interaction: MultiSlotInteraction) -> SlotsDecision:
+    """Say what was decided for several slots."""
+    ids = [action.id for action in interaction.actions]
+    slots = zip(interaction.slots, interaction.choices, interaction.shown, strict=True)
+    return SlotsDecision(
+        event_id=interaction.event_id,
+        slots=tuple(
+            [
+                SlotDecision(
+                    slot_id=slot.id,
+                    action_id=ids[shown],
+                    ranking=tuple(
+                        [(ids[index], share) for index, share in zip(choice.actions, choice.pmf, strict=True)]
+                    ),
+                )
+                for slot, choice, shown in slots
+            ]
+        ),
         model_id=interaction.model_id,
     )

@@ -23,6 +23,7 @@ from rankward.records import AnyInteraction, JoinedEvent, LearningMode, ModelId,
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
 from rankward.telemetry import find_version, read_statuses
 from rankward.training.service import TrainingStatus
+from rankward.vw.arguments import problem_type_of
 from rankward.wiring import Home
 
 ALIVE_US = 10_000_000  # the worker and the trainers leave word every second
@@ -91,6 +92,12 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     def serving(self) -> ModelVersion | None:
         """The model that decides."""
         return find_version(self.versions, self.loop.model_id)
+
+    @property
+    def serves_other_kind(self) -> bool:
+        """Whether the model decides for single slots and the policy for several, or the other way round."""
+        serving = self.serving
+        return serving is not None and problem_type_of(serving.policy) is not problem_type_of(self.loop.settings.policy)
 
     @property
     def ranked(self) -> int:
@@ -300,7 +307,11 @@ def _building(facts: Facts, epoch: Epoch, learned: int) -> Finding:
         name="building",
         what=f"A new model is being built ({epoch.reason}): {eta}.",
         why=f"{learned:,} events learned so far. Until it has caught up, "
-        + ("the old model decides." if facts.loop.model_id else "decisions are uniform."),
+        + (
+            "the old model decides."
+            if facts.loop.model_id and not facts.serves_other_kind
+            else "decisions are uniform."
+        ),
     )
 
 
@@ -340,6 +351,17 @@ def _progress(facts: Facts) -> list[Finding]:
     if unread > 1_000:
         found.append(_reading(unread))
     serving = facts.serving
+    if serving is not None and facts.serves_other_kind:
+        now, before = problem_type_of(loop.settings.policy), problem_type_of(serving.policy)
+        found.append(
+            Finding(
+                severity=Severity.WAITING,
+                name="other-kind",
+                what="Decisions are uniform until there is a model of the new policy's kind.",
+                why=f"The policy decides with --{now}, the model with --{before}: it cannot serve. The new one learns "
+                "from events of its own kind.",
+            )
+        )
     starts_afresh = loop.forgotten_before > 0 and not any(facts.learned_of(epoch)[0] for epoch in facts.epochs)
     if facts.counts.get("joined", 0) == 0 and facts.next_due_us is not None:
         wait = _span(loop.settings.reward_wait.total_seconds())
@@ -448,6 +470,17 @@ def _rewards(facts: Facts) -> list[Finding]:
                 why="No decision of this loop has the event id that was reported, or it is longer ago than a day "
                 "after its wait.",
                 do="Check that Reward is called with the id that Rank answered, on the same loop.",
+            )
+        )
+    unknown_slot = counts.get("unknown_slot", 0)
+    if unknown_slot and unknown_slot >= 0.01 * max(observed, _ENOUGH):
+        found.append(
+            Finding(
+                severity=Severity.WARNING,
+                name="unknown-slots",
+                what=f"{_count(unknown_slot, 'reward')} found no slot ({unknown_slot / max(1, observed):.1%}).",
+                why="Their events have no slot of the id that was reported.",
+                do="Check that Reward names slots as Rank was given them.",
             )
         )
     if late and late >= 0.01 * max(observed, _ENOUGH):
@@ -651,6 +684,7 @@ def rows(facts: Facts) -> list[tuple[str, str, str]]:
                 part
                 for part in (
                     _unless_zero("found no event", counts.get("unknown", 0)),
+                    _unless_zero("found no slot", counts.get("unknown_slot", 0)),
                     _unless_zero("came too late", counts.get("late", 0)),
                 )
                 if part

@@ -20,7 +20,19 @@ from types import TracebackType
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from rankward.decision import Actions, Decision, Features, check_id, check_reward, read_request, write_decision
+from rankward.decision import (
+    Actions,
+    Decision,
+    Features,
+    SlotRequest,
+    SlotsDecision,
+    check_id,
+    check_reward,
+    read_request,
+    read_slots_request,
+    write_decision,
+    write_slots_decision,
+)
 from rankward.errors import NotFound, RankwardError
 from rankward.ranking.decide import new_event_id
 from rankward.ranking.features import FeatureBounds
@@ -177,16 +189,60 @@ class LocalLoop:
         outcome = self._call(self._service.rank(request, named=event_id is not None))
         return write_decision(outcome.interaction)
 
-    def reward(self, event_id: EventId, value: float) -> None:
-        """Report how well the shown action did, from -1 to 1 and best from 0 to 1.
+    def rank_slots(
+        self,
+        context: Features,
+        actions: Actions,
+        slots: Sequence[SlotRequest],
+        *,
+        event_id: EventId | None = None,
+        deferred: bool = False,
+    ) -> SlotsDecision:
+        """Choose an action for each slot, none of them twice. The loop's policy must be for several slots.
+
+        Args:
+            context: features of the situation.
+            actions: features by action id, or pairs of both.
+            slots: in the order in which they choose.
+            event_id: yours; None: one is made.
+            deferred: whether the decision counts only once it is activated.
 
         Raises:
-            InvalidRequest: the value is out of bounds.
+            InvalidRequest: something in it cannot be used, or the loop decides for single slots.
+            WorldError: the decision could not be made durable.
+        """
+        request = read_slots_request(
+            context,
+            actions,
+            slots,
+            event_id=new_event_id(uuid4(), datetime.now(UTC)) if event_id is None else event_id,
+            deferred=deferred,
+            limits=self._limits,
+            bounds=self._bounds,
+        )
+        self._check_open()
+        outcome = self._call(self._service.rank_slots(request, named=event_id is not None))
+        return write_slots_decision(outcome.interaction)
+
+    def reward(self, event_id: EventId, value: float, *, slot: str | None = None) -> None:
+        """Report how well the shown action did, from -1 to 1 and best from 0 to 1.
+
+        Args:
+            event_id: of the decision.
+            value: the reward.
+            slot: id of the slot that it is about; None: the whole event.
+
+        Raises:
+            InvalidRequest: the value is out of bounds, or a slot is named and the loop decides for single slots.
             WorldError: the reward could not be made durable.
         """
         reward = check_reward(value)
+        checked = check_id(event_id, self._limits)
         self._check_open()
-        self._call(self._service.reward(check_id(event_id, self._limits), reward))
+        if slot is None:
+            self._call(self._service.reward(checked, reward))
+        else:
+            self._call(self._service.reward_slots(checked, [(check_id(slot, self._limits), reward)]))
 
     def activate(self, event_id: EventId) -> None:
         """Say that a deferred decision was really shown."""

@@ -22,6 +22,7 @@ from rankward.store.ports import EventLog
 _TIMEOUT_S = 10.0
 _FOLLOW_S = 0.2
 _READ = 500
+_SLOTS_VERSION = "v1.1-preview.1"  # of the contract, the first that has slots
 _BAR = 20  # characters of a probability of 1
 
 
@@ -34,6 +35,17 @@ class _Decision(msgspec.Struct, frozen=True, rename="camel"):
     event_id: str
     reward_action_id: str
     ranking: list[_Ranked]
+
+
+class _FilledSlot(msgspec.Struct, frozen=True, rename="camel"):
+    id: str
+    reward_action_id: str
+    ranking: list[_Ranked] = []
+
+
+class _SlotsDecision(msgspec.Struct, frozen=True, rename="camel"):
+    event_id: str
+    slots: list[_FilledSlot]
 
 
 def rank(
@@ -61,7 +73,7 @@ def rank(
     data: DataOption = DATA,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a running service for one decision.
+    """Ask a running service for one decision. A request with slots is asked of a loop that decides for several.
 
     rankward rank --context '{"hour": 9}' --action tea='{"hot": true}' --action juice='{"hot": false}'
     """
@@ -73,9 +85,16 @@ def rank(
         request = msgspec.json.encode(
             rank_request(context, action or [], excluded=exclude or [], event_id=event_id, deferred=defer)
         )
-    answer = _post(access(endpoint, key, loop, data), "rank", request, expected=201)
+    to = access(endpoint, key, loop, data)
+    if _has_slots(request):
+        answer = _post(to, "multislot/rank?probabilities=true", request, expected=201, version=_SLOTS_VERSION)
+    else:
+        answer = _post(to, "rank", request, expected=201)
     if as_json:
         typer.echo(answer)
+        return
+    if _has_slots(request):
+        _print_slots(msgspec.json.decode(answer, type=_SlotsDecision))
         return
     try:
         decision = msgspec.json.decode(answer, type=_Decision)
@@ -90,6 +109,29 @@ def rank(
         made.add_row(Text(ranked.id, style=style), f"{probability:.4f}", Text("━" * round(probability * _BAR), "cyan"))
     console.print(made)
     console.print(Text(f"Then: rankward reward {decision.event_id} 1", style="dim"), soft_wrap=True)
+
+
+def _has_slots(request: bytes) -> bool:
+    try:
+        body = msgspec.json.decode(request)
+    except msgspec.DecodeError:
+        return False  # the service says what is wrong with it
+    return isinstance(body, dict) and "slots" in body
+
+
+def _print_slots(decision: _SlotsDecision) -> None:
+    console = out()
+    made = table("slot", "show", "probability", right=("probability",))
+    for slot in decision.slots:
+        shares = {ranked.id: ranked.probability or 0.0 for ranked in slot.ranking}
+        made.add_row(
+            Text(slot.id),
+            Text(slot.reward_action_id, style="bold green"),
+            f"{shares.get(slot.reward_action_id, 0.0):.4f}",
+        )
+    console.print(made)
+    first = decision.slots[0].id
+    console.print(Text(f"Then: rankward reward {decision.event_id} 1 --slot {first}", style="dim"), soft_wrap=True)
 
 
 def rank_request(
@@ -134,15 +176,25 @@ def _features(where: str, text: str) -> list[Any]:
 def reward(
     event_id: Annotated[str, typer.Argument(metavar="EVENT_ID", help="As Rank answered it.")],
     value: Annotated[float, typer.Argument(metavar="VALUE", help="What the choice was worth, within -1 and 1.")],
+    slot: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Of the slot that it is about, if there are several.", show_default=False),
+    ] = None,
     loop: CalledLoopOption = None,
     key: KeyOption = None,
     endpoint: EndpointOption = ENDPOINT,
     data: DataOption = DATA,
 ) -> None:
     """Report to a running service what one decision was worth."""
+    to = access(endpoint, key, loop, data)
     path = f"events/{quote(event_id, safe='')}/reward"
-    _post(access(endpoint, key, loop, data), path, msgspec.json.encode({"value": value}), expected=204)
-    out().print(f"Reward {value:g} is kept for {event_id}.", markup=False)
+    if slot is None:
+        _post(to, path, msgspec.json.encode({"value": value}), expected=204)
+    else:
+        body = msgspec.json.encode({"reward": [{"slotId": slot, "value": value}]})
+        _post(to, f"multislot/{path}", body, expected=204, version=_SLOTS_VERSION)
+    whose = event_id if slot is None else f"slot {slot} of {event_id}"
+    out().print(f"Reward {value:g} is kept for {whose}.", markup=False)
 
 
 def _read(path: Path) -> bytes:
@@ -152,10 +204,10 @@ def _read(path: Path) -> bytes:
         raise InvalidRequest(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _post(to: Access, path: str, body: bytes, *, expected: int) -> bytes:
+def _post(to: Access, path: str, body: bytes, *, expected: int, version: str = "v1.0") -> bytes:
     try:
         response = httpx.post(
-            f"{to.endpoint}/personalizer/v1.0/{path}",
+            f"{to.endpoint}/personalizer/{version}/{path}",
             content=body,
             headers={"Ocp-Apim-Subscription-Key": to.key, "Content-Type": "application/json"},
             timeout=_TIMEOUT_S,

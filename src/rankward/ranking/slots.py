@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,6 +32,15 @@ class SlotsRequest(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...]  # at least one; ids differ
     slots: tuple[Slot, ...]  # at least one, not more than actions; passed `check_slots`
     deferred: bool = False
+
+
+class SlotAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """A slot as it was asked for, actions by id."""
+
+    id: str
+    features: Features
+    baseline: str
+    excluded: Sequence[str] = ()
 
 
 class SlotPolicy(Protocol):
@@ -135,6 +144,69 @@ def _check_choices(drawn: Sequence[SlotChoice], request: SlotsRequest) -> list[S
     return checked
 
 
+def read_slots(asked: Sequence[SlotAsked], actions: Sequence[Action]) -> tuple[Slot, ...]:
+    """Bring slots and the actions that they name together.
+
+    Raises:
+        InvalidRequest: there are none or more than actions, two share an id or a baseline, one names an action that is
+            not offered, excludes its baseline, or may come out empty.
+    """
+    if not 1 <= len(asked) <= len(actions):
+        raise InvalidRequest(
+            f"there are {len(asked)} slots and {len(actions)} actions: send at least one slot, and not more slots than "
+            "actions",
+            code=_CODE,
+            target="slots",
+            reason="SlotCountOutOfBounds",
+        )
+    indexes = {action.id: index for index, action in enumerate(actions)}
+    slots: list[Slot] = []
+    for place, slot in enumerate(asked):
+        read = Slot(
+            slot.id,
+            slot.features,
+            _index(indexes, slot.baseline, f"slots[{place}].baselineAction"),
+            tuple(sorted({_index(indexes, each, f"slots[{place}].excludedActions") for each in slot.excluded})),
+        )
+        if any(other.id == read.id for other in slots):
+            raise _refused(
+                f"slots[{place}].id",
+                f"another slot has the id {_shown(slot.id)}, too: give each its own",
+                "DuplicateSlotId",
+            )
+        if read.baseline in read.excluded:
+            raise _refused(
+                f"slots[{place}].baselineAction", f"{_shown(slot.baseline)} is excluded in the same slot: name another"
+            )
+        if any(other.baseline == read.baseline for other in slots):
+            raise _refused(
+                f"slots[{place}].baselineAction",
+                f"{_shown(slot.baseline)} is the baseline of another slot, too: give each its own",
+                "DuplicateBaselineAction",
+            )
+        slots.append(read)
+    check_slots(slots, len(actions))
+    return tuple(slots)
+
+
+_CODE = "InvalidRankRequest"
+
+
+def _index(indexes: Mapping[str, int], action_id: str, target: str) -> int:
+    index = indexes.get(action_id)
+    if index is None:
+        raise _refused(target, f"no action has the id {_shown(action_id)}: name actions of the request only")
+    return index
+
+
+def _shown(text: str) -> str:
+    return repr(text[:80])
+
+
+def _refused(target: str, message: str, reason: str | None = None) -> InvalidRequest:
+    return InvalidRequest(f"{target}: {message}", code=_CODE, target=target, reason=reason)
+
+
 def check_slots(slots: Sequence[Slot], action_count: int) -> None:
     """Make sure that every slot finds an action, whatever the slots before it choose.
 
@@ -148,9 +220,9 @@ def check_slots(slots: Sequence[Slot], action_count: int) -> None:
         allowed = [index for index in range(action_count) if index not in slot.excluded]
         if len(allowed) <= place and _can_take(allowed, slots[:place]):
             raise InvalidRequest(
-                f"slot {slot.id[:80]!r} may be left without an action: the {place} slots before it can take all "
+                f"slot {_shown(slot.id)} may be left without an action: the {place} slots before it can take all "
                 f"{len(allowed)} that it does not exclude. Exclude fewer there, or send it earlier",
-                code="InvalidRankRequest",
+                code=_CODE,
                 target=f"slots[{place}].excludedActions",
             )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
@@ -12,8 +11,8 @@ from rankward.api.schema.body import check_id, decode
 from rankward.api.schema.ranking import RankableAction, RankedAction, raw, read_actions
 from rankward.errors import InvalidRequest
 from rankward.ranking.features import FeatureBounds, check_context, check_slot
-from rankward.ranking.slots import SlotsRequest, check_slots
-from rankward.records import Action, LearningMode, MultiSlotInteraction, Slot
+from rankward.ranking.slots import SlotAsked, SlotsRequest, read_slots
+from rankward.records import LearningMode, MultiSlotInteraction
 from rankward.settings import Limits
 
 _CODE = "InvalidRankRequest"
@@ -114,86 +113,31 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Sl
         raise
     if wire.event_id is not None:
         check_id(wire.event_id, "eventId", limits=limits, code=_CODE)
-    count = len(actions)
-    if not 1 <= len(wire.slots) <= count:
-        raise InvalidRequest(
-            f"there are {len(wire.slots)} slots and {count} actions: send at least one slot, and not more slots than "
-            "actions",
-            code=_CODE,
-            target="slots",
-            reason="SlotCountOutOfBounds",
-        )
-    slots = _read_slots(wire.slots, actions, limits, bounds)
-    check_slots(slots, count)
     request = SlotsRequest(
         event_id=wire.event_id or "",
         context=check_context(raw(wire.context_features), bounds),
         actions=actions,
-        slots=slots,
+        slots=read_slots([_asked(slot, index, limits, bounds) for index, slot in enumerate(wire.slots)], actions),
         deferred=bool(wire.defer_activation),
     )
     return request, wire.event_id is not None
 
 
-def _read_slots(
-    wire: Sequence[SlotRequest | None], actions: Sequence[Action], limits: Limits, bounds: FeatureBounds
-) -> tuple[Slot, ...]:
-    """Check all slots; what is wrong with one is said with its index."""
-    indexes = {action.id: index for index, action in enumerate(actions)}
-    slots: list[Slot] = []
-    for place, slot in enumerate(wire):
-        try:
-            slots.append(_read_slot(slot, slots, indexes, limits, bounds))
-        except InvalidRequest as error:
-            where = f"slots[{place}]"
-            raise InvalidRequest(
-                f"{where}: {error.message}",
-                code=error.code,
-                target=f"{where}.{error.target}" if error.target else where,
-                reason=error.reason,
-            ) from error
-    return tuple(slots)
-
-
-def _read_slot(
-    slot: SlotRequest | None,
-    earlier: Sequence[Slot],
-    indexes: Mapping[str, int],
-    limits: Limits,
-    bounds: FeatureBounds,
-) -> Slot:
+def _asked(slot: SlotRequest | None, index: int, limits: Limits, bounds: FeatureBounds) -> SlotAsked:
+    """Check one slot by itself; what is wrong with it is said with its index."""
+    where = f"slots[{index}]"
     if slot is None:
-        raise InvalidRequest("it is null: leave it out", code=_CODE)
-    check_id(slot.id, "id", limits=limits, code=_CODE)
-    if any(other.id == slot.id for other in earlier):
-        raise _refused("id", f"another slot has the id {slot.id[:80]!r}, too: give each its own", "DuplicateSlotId")
-    excluded = set()
-    for action_id in slot.excluded_actions or ():
-        if action_id is None:
-            continue
-        if action_id not in indexes:
-            raise _refused(
-                "excludedActions", f"no action has the id {action_id[:80]!r}: exclude actions of the request only"
-            )
-        excluded.add(indexes[action_id])
-    baseline = indexes.get(slot.baseline_action)
-    if baseline is None:
-        raise _refused(
-            "baselineAction", f"no action has the id {slot.baseline_action[:80]!r}: name an action of the request"
-        )
-    if baseline in excluded:
-        raise _refused("baselineAction", f"{slot.baseline_action[:80]!r} is excluded in the same slot: name another")
-    if any(other.baseline == baseline for other in earlier):
-        raise _refused(
-            "baselineAction",
-            f"{slot.baseline_action[:80]!r} is the baseline of another slot, too: give each its own",
-            "DuplicateBaselineAction",
-        )
-    return Slot(slot.id, check_slot(raw(slot.features), bounds), baseline, tuple(sorted(excluded)))
-
-
-def _refused(target: str, message: str, reason: str | None = None) -> InvalidRequest:
-    return InvalidRequest(f"{target}: {message}", code=_CODE, target=target, reason=reason)
+        raise InvalidRequest(f"{where}: it is null: leave it out", code=_CODE, target=where)
+    try:
+        features = check_slot(raw(slot.features), bounds)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where}: {error.message}", code=_CODE, target=f"{where}.{error.target}") from error
+    return SlotAsked(
+        id=check_id(slot.id, f"{where}.id", limits=limits, code=_CODE),
+        features=features,
+        baseline=slot.baseline_action,
+        excluded=[action_id for action_id in slot.excluded_actions or () if action_id is not None],
+    )
 
 
 def write_rank(interaction: MultiSlotInteraction, *, probabilities: bool) -> bytes:
