@@ -11,7 +11,7 @@ import msgspec
 from rankward.api.schema.ranking import RankableAction, RankAnswer, RankBody, RewardBody
 from rankward.decision import Actions, Decision, Features, check_id, encode_features, read_pairs
 from rankward.errors import CallerError, InvalidRequest, WorldError
-from rankward.records import EventId
+from rankward.records import Activation, EventId, Observation
 from rankward.settings import Limits
 
 API = "/personalizer/v1.1-preview.3"
@@ -49,6 +49,17 @@ class RefusedError(CallerError):
     """The service calls it the caller's mistake. The code is the HTTP status."""
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks, as it has it."""
+
+    context: Features
+    actions: Actions
+    event_id: EventId
+    named: bool  # whether the caller chose the event id
+    excluded: Sequence[str]
+    deferred: bool
+
+
 class Offer(msgspec.Struct, frozen=True):
     """Actions to choose from, by id, and the one to show when nobody chooses."""
 
@@ -70,7 +81,10 @@ class Question(msgspec.Struct, frozen=True):
     confirms: bool = False  # whether the client activates the decision once it has come in time
 
 
-class Report(msgspec.Struct, frozen=True):
+Report = Observation | Activation
+
+
+class Letter(msgspec.Struct, frozen=True):
     """A reward or an activation, ready to be sent."""
 
     event_id: EventId
@@ -91,32 +105,25 @@ def read_offer(actions: Actions, excluded: Sequence[str]) -> Offer:
     raise InvalidRequest(f"all {len(action_ids)} actions are excluded: leave at least one to choose")
 
 
-def write_question(
-    context: Features,
-    actions: Actions,
-    *,
-    event_id: EventId,
-    excluded: Sequence[str],
-    deferred: bool,
-    confirms: bool,
-) -> Question:
+def write_question(asked: Asked, *, confirms: bool) -> Question:
     """Write a Rank. What its bounds are is the service's to say, as they may differ from ours.
 
     Raises:
         InvalidRequest: it cannot be written.
     """
-    pairs = read_pairs(actions)
+    pairs = read_pairs(asked.actions)
     ids = [check_id(action_id, _LIMITS) for action_id, _ in pairs]
     if len(set(ids)) < len(ids):
         raise InvalidRequest("two actions have the same id: an id must name one action")
     body = RankBody(
         actions=[RankableAction(action_id, msgspec.Raw(encode_features(features))) for action_id, features in pairs],
-        context_features=msgspec.Raw(encode_features(context)),
-        excluded_actions=list(excluded),
-        event_id=check_id(event_id, _LIMITS),
-        defer_activation=deferred or confirms,
+        context_features=msgspec.Raw(encode_features(asked.context)),
+        excluded_actions=list(asked.excluded),
+        event_id=check_id(asked.event_id, _LIMITS),
+        defer_activation=asked.deferred or confirms,
     )
-    return Question(event_id, _encode(body), frozenset(ids).difference(excluded), confirms and not deferred)
+    rankable = frozenset(ids).difference(asked.excluded)
+    return Question(asked.event_id, _encode(body), rankable, confirms and not asked.deferred)
 
 
 def read_decision(body: bytes, question: Question) -> Decision:
@@ -154,16 +161,9 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refuse
     return RefusedError(message, code=str(status))
 
 
-def write_reward(event_id: EventId, value: float, *, report_id: str) -> Report:
-    """Write a Reward. Its name lets it be sent again when no answer came: it counts once."""
-    body = RewardBody(value=value, report_id=report_id)
-    return Report(event_id, f"{API}/events/{_quoted(event_id)}/reward", _encode(body))
-
-
-def write_activation(event_id: EventId) -> Report:
-    """Write an Activate."""
-    return Report(event_id, f"{API}/events/{_quoted(event_id)}/activate")
-
-
-def _quoted(event_id: EventId) -> str:
-    return quote(check_id(event_id, _LIMITS), safe="")
+def write_letter(report: Report) -> Letter:
+    """Write a Reward or an Activate."""
+    place = f"{API}/events/{quote(report.event_id, safe='')}"
+    if isinstance(report, Activation):
+        return Letter(report.event_id, f"{place}/activate")
+    return Letter(report.event_id, f"{place}/reward", _encode(RewardBody(report.value, report.report)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import ssl
 import threading
@@ -10,11 +11,15 @@ import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
-from rankward.client.calls import Reason, Report, UnansweredError, read_offer
+from rankward.client.calls import Asked, Reason, Report, UnansweredError, read_offer
 from rankward.client.front import Front
+from rankward.client.inprocess import InProcess
 from rankward.client.remote import Remote
+from rankward.client.spool import Spool
 from rankward.client.stats import ClientStats, Tally
 from rankward.decision import Actions, Decision, Features
 from rankward.errors import RankwardError
@@ -23,6 +28,42 @@ from rankward.records import EventId
 _FLUSH_S = 5.0
 _EXIT_S = 2.0  # for what waits when the process ends and nobody closed the client
 _SLACK_S = 0.01  # beyond the deadline, before the caller stops waiting for the background's word
+
+
+Engine = Remote | InProcess
+"""What decides and reports, behind a client."""
+
+
+def _asked(
+    context: Features, actions: Actions, *, excluded: Sequence[str], event_id: EventId | None, deferred: bool
+) -> Asked:
+    return Asked(
+        context=context,
+        actions=actions,
+        event_id=uuid4().hex if event_id is None else event_id,
+        named=event_id is not None,
+        excluded=excluded,
+        deferred=deferred,
+    )
+
+
+def _engine(
+    endpoint: str,
+    key: str,
+    *,
+    confirm: bool,
+    queue_size: int,
+    verify: ssl.SSLContext | bool,
+    local: bool,
+    refresh_s: float,
+    folder: str | os.PathLike[str] | None,
+    folder_bytes: int,
+    tally: Tally,
+) -> Engine:
+    if not local:
+        return Remote(endpoint, key, confirm=confirm, queue_size=queue_size, verify=verify, tally=tally)
+    spool = None if folder is None else Spool(Path(folder), most_bytes=folder_bytes)
+    return InProcess(endpoint, key, refresh_s=refresh_s, spool=spool, queue_size=queue_size, verify=verify, tally=tally)
 
 
 class Client:
@@ -47,6 +88,10 @@ class Client:
         strict: bool = False,
         queue_size: int = 10_000,
         verify: ssl.SSLContext | bool = True,
+        local: bool = False,
+        refresh_s: float = 5.0,
+        folder: str | os.PathLike[str] | None = None,
+        folder_bytes: int = 67_108_864,
     ) -> None:
         """Prepare, and start a thread for what goes on in the background.
 
@@ -58,32 +103,52 @@ class Client:
             strict: raise the caller's mistakes (what cannot be used, 400, 401, 403, 404), for tests.
             queue_size: rewards that may wait to be sent; the oldest are given up for newer ones.
             verify: how the service's certificate is checked.
+            local: decide in this process, with the service's model, and upload what was decided.
+            refresh_s: how often to look for another model or other settings, when deciding here.
+            folder: where uploads wait while the service is away, when deciding here; None: in memory.
+            folder_bytes: that they may take there; the oldest are given up for newer ones.
+
+        Raises:
+            OSError: the folder cannot be used.
         """
         self._timeout_s = timeout_s
         self._tally = Tally()
-        self._front = Front(confirm=confirm, strict=strict, tally=self._tally)
-        self._remote_arguments = (endpoint, key, queue_size, verify)
+        self._front = Front(strict=strict, tally=self._tally)
+        self._make = functools.partial(
+            _engine,
+            endpoint,
+            key,
+            confirm=confirm,
+            queue_size=queue_size,
+            verify=verify,
+            local=local,
+            refresh_s=refresh_s,
+            folder=folder,
+            folder_bytes=folder_bytes,
+            tally=self._tally,
+        )
         self._closed = False
         self._lock = threading.Lock()
         self._start()
 
     def _start(self) -> None:
-        endpoint, key, queue_size, verify = self._remote_arguments
-        self._remote = Remote(endpoint, key, queue_size=queue_size, verify=verify, tally=self._tally)
+        self._engine = self._make()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rankward client", daemon=True)
         self._thread.start()
+        if isinstance(self._engine, InProcess):
+            self._loop.call_soon_threadsafe(self._engine.start)
         self._pid = os.getpid()
-        self._end = weakref.finalize(self, _end, self._pid, self._loop, self._thread, self._remote, _EXIT_S)
+        self._end = weakref.finalize(self, _end, self._pid, self._loop, self._thread, self._engine, _EXIT_S)
 
-    def _here(self) -> Remote:
+    def _here(self) -> Engine:
         """Return what asks the service, in this process: threads do not survive a fork."""
         if self._pid != os.getpid():
             with self._lock:
                 if self._pid != os.getpid():
                     self._end.detach()
                     self._start()
-        return self._remote
+        return self._engine
 
     def rank(
         self,
@@ -110,21 +175,26 @@ class Client:
         deadline_s = time.monotonic() + self._timeout_s
         offer = read_offer(actions, excluded)
         try:
-            question = self._front.question(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
             if self._closed:
                 raise UnansweredError("the client is closed", Reason.CLOSED)
-            remote = self._here()
-            asked = asyncio.run_coroutine_threadsafe(remote.rank(question, deadline_s=deadline_s), self._loop)
-            try:
-                decision = asked.result(deadline_s + _SLACK_S - time.monotonic())
-            except TimeoutError:
-                if asked.cancel():
-                    raise UnansweredError("the background did not answer in time", Reason.TIMEOUT) from None
-                decision = asked.result()
+            asked = _asked(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
+            decision = self._decide(asked, deadline_s)
         except RankwardError as error:
             return self._front.fall_back(offer, event_id, error)
         self._front.decided(event_id)
         return decision
+
+    def _decide(self, asked: Asked, deadline_s: float) -> Decision:
+        engine = self._here()
+        if isinstance(engine, InProcess) and engine.ready:
+            return engine.decide(asked)
+        deciding = asyncio.run_coroutine_threadsafe(engine.rank(asked, deadline_s=deadline_s), self._loop)
+        try:
+            return deciding.result(deadline_s + _SLACK_S - time.monotonic())
+        except TimeoutError:
+            if deciding.cancel():
+                raise UnansweredError("the background did not answer in time", Reason.TIMEOUT) from None
+            return deciding.result()
 
     def reward(self, event_id: EventId, value: float) -> None:
         """Report how well the shown action did, from -1 to 1 and best from 0 to 1. It is sent in the background.
@@ -150,27 +220,27 @@ class Client:
         if self._closed:
             self._tally.count("dropped")
         else:
-            remote = self._here()
-            self._loop.call_soon_threadsafe(remote.report, report)
+            engine = self._here()
+            self._loop.call_soon_threadsafe(engine.report, report)
 
     @property
     def stats(self) -> ClientStats:
         """What became of the calls so far."""
-        return self._remote.stats
+        return self._engine.stats
 
     def flush(self, timeout_s: float = _FLUSH_S) -> bool:
         """Wait until everything reported is sent. Returns whether it was, within the time."""
         if self._closed:
             return True
-        remote = self._here()
-        return asyncio.run_coroutine_threadsafe(remote.flush(timeout_s), self._loop).result()
+        engine = self._here()
+        return asyncio.run_coroutine_threadsafe(engine.flush(timeout_s), self._loop).result()
 
     def close(self, timeout_s: float = _FLUSH_S) -> None:
         """Send what waits, within the time, and let go of everything. Decisions fall back from here on."""
         self._here()
         self._closed = True
         if self._end.detach() is not None:
-            _end(self._pid, self._loop, self._thread, self._remote, timeout_s)
+            _end(self._pid, self._loop, self._thread, self._engine, timeout_s)
 
     def __enter__(self) -> Client:
         return self
@@ -181,11 +251,11 @@ class Client:
         self.close()
 
 
-def _end(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread, remote: Remote, timeout_s: float) -> None:
+def _end(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread, engine: Engine, timeout_s: float) -> None:
     """End the background of a client, in the process that it belongs to."""
     if pid != os.getpid():
         return
-    closing = asyncio.run_coroutine_threadsafe(remote.close(timeout_s), loop)
+    closing = asyncio.run_coroutine_threadsafe(engine.close(timeout_s), loop)
     with suppress(TimeoutError):
         closing.result(timeout_s + 1.0)
     loop.call_soon_threadsafe(loop.stop)
@@ -210,12 +280,27 @@ class AsyncClient:
         strict: bool = False,
         queue_size: int = 10_000,
         verify: ssl.SSLContext | bool = True,
+        local: bool = False,
+        refresh_s: float = 5.0,
+        folder: str | os.PathLike[str] | None = None,
+        folder_bytes: int = 67_108_864,
     ) -> None:
         """Prepare; see `Client`. Nothing is started."""
         self._timeout_s = timeout_s
         self._tally = Tally()
-        self._front = Front(confirm=confirm, strict=strict, tally=self._tally)
-        self._remote = Remote(endpoint, key, queue_size=queue_size, verify=verify, tally=self._tally)
+        self._front = Front(strict=strict, tally=self._tally)
+        self._engine = _engine(
+            endpoint,
+            key,
+            confirm=confirm,
+            queue_size=queue_size,
+            verify=verify,
+            local=local,
+            refresh_s=refresh_s,
+            folder=folder,
+            folder_bytes=folder_bytes,
+            tally=self._tally,
+        )
 
     async def rank(
         self,
@@ -230,8 +315,8 @@ class AsyncClient:
         deadline_s = time.monotonic() + self._timeout_s
         offer = read_offer(actions, excluded)
         try:
-            question = self._front.question(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
-            decision = await self._remote.rank(question, deadline_s=deadline_s)
+            asked = _asked(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
+            decision = await self._engine.rank(asked, deadline_s=deadline_s)
         except RankwardError as error:
             return self._front.fall_back(offer, event_id, error)
         self._front.decided(event_id)
@@ -241,26 +326,26 @@ class AsyncClient:
         """Report how well the shown action did; see `Client.reward`. There is nothing to wait for."""
         report = self._front.reward(event_id, value)
         if report is not None:
-            self._remote.report(report)
+            self._engine.report(report)
 
     def activate(self, event_id: EventId) -> None:
         """Say that a deferred decision was really shown; see `Client.activate`. There is nothing to wait for."""
         report = self._front.activation(event_id)
         if report is not None:
-            self._remote.report(report)
+            self._engine.report(report)
 
     @property
     def stats(self) -> ClientStats:
         """What became of the calls so far."""
-        return self._remote.stats
+        return self._engine.stats
 
     async def flush(self, timeout_s: float = _FLUSH_S) -> bool:
         """Wait until everything reported is sent. Returns whether it was, within the time."""
-        return await self._remote.flush(timeout_s)
+        return await self._engine.flush(timeout_s)
 
     async def close(self, timeout_s: float = _FLUSH_S) -> None:
         """Send what waits, within the time, and let go of everything. Decisions fall back from here on."""
-        await self._remote.close(timeout_s)
+        await self._engine.close(timeout_s)
 
     async def __aenter__(self) -> AsyncClient:
         return self

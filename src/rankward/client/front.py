@@ -4,68 +4,40 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
 from uuid import uuid4
 
 from rankward.client.calls import (
     FALLBACK_PREFIX,
     Offer,
-    Question,
     Reason,
     RefusedError,
     Report,
     UnansweredError,
-    write_activation,
-    write_question,
-    write_reward,
 )
 from rankward.client.stats import Tally
-from rankward.decision import Actions, Decision, Features, check_reward
+from rankward.decision import Decision, check_id, check_reward
 from rankward.errors import CallerError, RankwardError
-from rankward.records import EventId
+from rankward.records import Activation, EventId, Observation
+from rankward.settings import Limits
 
+_LIMITS = Limits()
 _REMEMBERED = 10_000  # event ids of the caller's own whose decisions fell back
 
 
 class Front:
     """The manners of a client."""
 
-    def __init__(self, *, confirm: bool, strict: bool, tally: Tally) -> None:
+    def __init__(self, *, strict: bool, tally: Tally) -> None:
         """Prepare.
 
         Args:
-            confirm: have decisions count only once they have come in time.
             strict: raise the caller's mistakes instead of falling back.
             tally: told of everything.
         """
-        self._confirm = confirm
         self._strict = strict
         self._tally = tally
         self._lock = threading.Lock()
         self._fallen: OrderedDict[EventId, None] = OrderedDict()
-
-    def question(
-        self,
-        context: Features,
-        actions: Actions,
-        *,
-        excluded: Sequence[str],
-        event_id: EventId | None,
-        deferred: bool,
-    ) -> Question:
-        """Write a Rank.
-
-        Raises:
-            InvalidRequest: it cannot be written.
-        """
-        return write_question(
-            context,
-            actions,
-            event_id=uuid4().hex if event_id is None else event_id,
-            excluded=excluded,
-            deferred=deferred,
-            confirms=self._confirm,
-        )
 
     def fall_back(self, offer: Offer, event_id: EventId | None, error: RankwardError) -> Decision:
         """Decide for the baseline.
@@ -110,7 +82,8 @@ class Front:
         try:
             if self._withheld(event_id):
                 return None
-            return write_reward(event_id, check_reward(value), report_id=uuid4().hex)
+            value = check_reward(value)
+            return Observation(event_id=check_id(event_id, _LIMITS), value=value, report=uuid4().hex)
         except CallerError as error:
             self._refuse(error)
             return None
@@ -122,7 +95,7 @@ class Front:
             CallerError: the id cannot be used, and the client is strict.
         """
         try:
-            return None if self._withheld(event_id) else write_activation(event_id)
+            return None if self._withheld(event_id) else Activation(event_id=check_id(event_id, _LIMITS))
         except CallerError as error:
             self._refuse(error)
             return None

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from rankward.client.calls import Report
+from rankward.client.calls import Letter
 from rankward.client.stats import Tally
 
 _AT_ONCE = 16
@@ -17,7 +17,7 @@ _PAUSE_S = 0.1  # after the first failure; it doubles
 _PAUSE_MAX_S = 30.0
 _PAUSE_FLUSHING_S = 0.2  # while somebody waits for it
 
-Send = Callable[[Report], Awaitable[float | None]]
+Send = Callable[[Letter], Awaitable[float | None]]
 """Sends a report. None: it need not be sent again; else so many seconds must pass before it may be, at least."""
 
 
@@ -35,7 +35,7 @@ class Outbox:
         self._send = send
         self._size = size
         self._tally = tally
-        self._waiting: deque[Report] = deque()
+        self._waiting: deque[Letter] = deque()
         self._under_way = 0
         self._flushing = 0
         self._filled = asyncio.Event()
@@ -47,9 +47,9 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._waiting) + self._under_way
 
-    def put(self, report: Report) -> None:
-        """Add a report."""
-        self._waiting.append(report)
+    def put(self, letter: Letter) -> None:
+        """Add a letter."""
+        self._waiting.append(letter)
         self._bound()
         self._empty.clear()
         self._filled.set()
@@ -87,9 +87,9 @@ class Outbox:
         while True:
             await self._filled.wait()
             taken = self._take()
-            pauses = await asyncio.gather(*[self._send(report) for report in taken])
+            pauses = await asyncio.gather(*[self._send(letter) for letter in taken])
             self._under_way = 0
-            again = [report for report, pause in zip(taken, pauses, strict=True) if pause is not None]
+            again = [letter for letter, pause in zip(taken, pauses, strict=True) if pause is not None]
             self._waiting.extendleft(reversed(again))
             self._bound()
             if not self._waiting:
@@ -101,9 +101,9 @@ class Outbox:
             else:
                 failures = 0
 
-    def _take(self) -> list[Report]:
+    def _take(self) -> list[Letter]:
         """Take the oldest reports. Those of one event are never under way together, so they arrive in order."""
-        taken: list[Report] = []
+        taken: list[Letter] = []
         events: set[str] = set()
         while self._waiting and len(taken) < _AT_ONCE and self._waiting[0].event_id not in events:
             taken.append(self._waiting.popleft())

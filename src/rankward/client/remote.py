@@ -10,17 +10,21 @@ import httpx
 
 from rankward.client.calls import (
     API,
+    Asked,
+    Letter,
     Question,
     Reason,
     Report,
     UnansweredError,
     read_decision,
     read_refusal,
-    write_activation,
+    write_letter,
+    write_question,
 )
 from rankward.client.outbox import Outbox
 from rankward.client.stats import ClientStats, Tally
 from rankward.decision import Decision
+from rankward.records import Activation
 
 _PATIENCE_S = 10.0  # of anything that nobody waits for
 _LATE_MAX = 64  # questions that may stay open after their deadline
@@ -31,9 +35,17 @@ class Remote:
     """Questions and reports to one loop of a service. It belongs to one event loop."""
 
     def __init__(
-        self, endpoint: str, key: str, *, queue_size: int, verify: ssl.SSLContext | bool, tally: Tally
+        self,
+        endpoint: str,
+        key: str,
+        *,
+        confirm: bool,
+        queue_size: int,
+        verify: ssl.SSLContext | bool,
+        tally: Tally,
     ) -> None:
         self._tally = tally
+        self._confirm = confirm
         self._http = httpx.AsyncClient(
             base_url=endpoint.rstrip("/"),
             headers={"Ocp-Apim-Subscription-Key": key, "Content-Type": "application/json"},
@@ -45,20 +57,21 @@ class Remote:
         self._open: set[asyncio.Task[Decision]] = set()
         self._closed = False
 
-    async def rank(self, question: Question, *, deadline_s: float) -> Decision:
+    async def rank(self, asked: Asked, *, deadline_s: float) -> Decision:
         """Ask for a decision.
 
         A question that is not answered in time stays open for a while: breaking it off would close its connection,
         and the next one would have to begin by opening another. It is counted if the service had decided.
 
         Args:
-            question: what to decide.
+            asked: what to decide.
             deadline_s: when to give up, on the clock of `time.monotonic`.
 
         Raises:
-            CallerError: the service refuses the question.
+            CallerError: the question cannot be written, or the service refuses it.
             UnansweredError: there is no answer, or none in time.
         """
+        question = write_question(asked, confirms=self._confirm)
         if self._closed:
             raise UnansweredError("the client is closed", Reason.CLOSED)
         asking = asyncio.create_task(self._ask(question))
@@ -78,7 +91,7 @@ class Remote:
         decision = asking.result()
         self._tally.decided()
         if question.confirms:
-            self._outbox.put(write_activation(question.event_id))
+            self._outbox.put(write_letter(Activation(event_id=question.event_id)))
         return decision
 
     async def _ask(self, question: Question) -> Decision:
@@ -112,11 +125,11 @@ class Remote:
         if self._closed:
             self._tally.count("dropped")
         else:
-            self._outbox.put(report)
+            self._outbox.put(write_letter(report))
 
-    async def _deliver(self, report: Report) -> float | None:
+    async def _deliver(self, letter: Letter) -> float | None:
         try:
-            answer = await self._http.post(report.path, content=report.body)
+            answer = await self._http.post(letter.path, content=letter.body)
         except httpx.TransportError:
             return 0.0
         if answer.status_code == 204:

@@ -34,6 +34,7 @@ class Tally:
         self._fallbacks: Counter[str] = Counter()
         self._known: set[object] = set()
         self._away = False
+        self._gone = False
 
     def count(self, name: str, by: int = 1) -> None:
         """Count something by the name it has in `ClientStats`."""
@@ -45,6 +46,18 @@ class Tally:
         with self._lock:
             self._counts["decisions"] += 1
             self._away = False
+
+    def away(self, what: str, error: Exception) -> None:
+        """Note that the service cannot be reached. It is logged when it is the first time since it could."""
+        with self._lock:
+            first, self._gone = not self._gone, True
+        if first:
+            logger.warning("%s: %s", what, error or repr(error))
+
+    def back(self) -> None:
+        """Note that the service was reached."""
+        with self._lock:
+            self._gone = False
 
     def fell_back(self, reason: str, error: Exception) -> None:
         """Count a fallback. It is logged when it is the first since the last decision, or the first of its kind."""

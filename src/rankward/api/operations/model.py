@@ -35,10 +35,12 @@ async def _get_model(call: Call) -> Answer:
         if signed:
             content = await call.doors.registry.signed(content)
     filename = b"model.vw.zip" if signed else b"model.vw"
-    headers = (
+    headers: tuple[tuple[bytes, bytes], ...] = (
         (b"content-disposition", b"attachment; filename=" + filename),
         (b"last-modified", format_datetime(made, usegmt=True).encode()),
     )
+    if version is not None and not signed:
+        headers = (*headers, (b"etag", f'"{version.model_id}"'.encode()))  # two models may be of one second
     return Answer(200, content, b"application/octet-stream", headers)
 
 
