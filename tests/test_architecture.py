@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "evaluation.service",
+                "history",
                 "joining.reader",
                 "joining.service",
                 "ranking.service",
@@ -48,6 +49,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "backup",
                 "client",
                 "doctor",
+                "history.table",
                 "local",
                 "portal",
                 "simulate.display",

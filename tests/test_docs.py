@@ -23,6 +23,7 @@ from rankward.api.openapi import document
 from rankward.api.operation import ALL, Operation
 from rankward.api.operations import OPERATIONS
 from rankward.cli import app
+from rankward.history.parquet import COLUMNS, schema
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, Setting, show
 from rankward.wiring import Home, new_loop_settings
@@ -142,6 +143,14 @@ def metrics_table(home: Home) -> str:
     return table(*rows)
 
 
+def columns_table() -> str:
+    """Every column of a log as a table."""
+    types = {field.name: str(field.type) for field in schema()}
+    return table(
+        ("column", "type", "what it is"), *((code(name), code(types[name]), said) for name, said in COLUMNS.items())
+    )
+
+
 def commands_text() -> str:
     """Every command with its arguments and options."""
     return "\n\n".join(_command(path, command) for path, command in commands(typer.main.get_command(app), "rankward"))
@@ -191,6 +200,7 @@ MADE: dict[str, tuple[str, Callable[[Home], str]]] = {
     "administration": ("docs/api.md", lambda _: admin_table()),
     "pages": ("docs/api.md", lambda _: pages_table()),
     "metrics": ("docs/operating.md", metrics_table),
+    "columns": ("docs/logs.md", lambda _: columns_table()),
     "commands": ("docs/commands.md", lambda _: commands_text()),
 }
 """What is made from declarations: the page where it stands, and its maker."""

@@ -218,6 +218,9 @@ def test_every_figure_is_on_the_screen() -> None:
     assert shown["model"][0] == "1-100"
     assert "made 1 min ago from 100 events" in shown["model"][1]
 
+    assert "imported" not in shown
+    assert ("imported", "7", "joined elsewhere") in rows(but(counts={"imported": 7}))
+
     console = Console(file=io.StringIO(), width=100, height=40)
     console.print(screen(facts, findings(facts)))
     assert isinstance(console.file, io.StringIO)

@@ -4,6 +4,7 @@ from rankward.client.clients import AsyncClient, Client
 from rankward.client.stats import ClientStats
 from rankward.decision import Decision, SlotDecision, SlotRequest, SlotsDecision
 from rankward.errors import CallerError, RankwardError, WorldError
+from rankward.history.table import read_log
 from rankward.local import LocalLoop, open
 
 __version__ = "0.1.0"
@@ -22,4 +23,5 @@ __all__ = [
     "WorldError",
     "__version__",
     "open",
+    "read_log",
 ]

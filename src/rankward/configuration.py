@@ -105,6 +105,21 @@ class Configuration:
         """Restore the policy that the contract's reset restores: one slot stays one, several stay several."""
         return await self.set_preset(name, PERSONALIZER.name)
 
+    async def retrain(self, name: str, *, since_us: TimeUs, reason: str) -> Loop:
+        """Start a new epoch that reaches back to a moment, imported events included.
+
+        Args:
+            name: of the loop.
+            since_us: decisions before this time are not learned.
+            reason: what for, for people.
+        """
+
+        async def once(loop: Loop) -> Loop:
+            epoch = next_epoch(loop, now_us=self._clock(), reason=reason, since_us=since_us)
+            return self._catalog.update_loop(loop, epoch=epoch)
+
+        return await change_loop(self._catalog, name, once)
+
     async def _edit(self, name: str, edit: Callable[[Loop], LoopSettings]) -> Loop:
         async def once(loop: Loop) -> Loop:
             settings = edit(loop)

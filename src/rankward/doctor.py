@@ -110,8 +110,13 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return self.ranked - self.counts.get("joined", 0)
 
     @property
+    def imported(self) -> int:
+        """Events that came from other logs."""
+        return self.counts.get("imported", 0)
+
+    @property
     def learnable(self) -> int:
-        """Joined events that training can use."""
+        """Joined events of its own that training can use."""
         return self.counts.get("rewarded", 0) + self.counts.get("defaulted", 0)
 
     def training_of(self, epoch: Epoch) -> TrainingStatus | None:
@@ -337,6 +342,8 @@ def _progress(facts: Facts) -> list[Finding]:
             )
         else:
             why = "No Rank has been called with a key of this loop."
+            if facts.imported:
+                why += f" {_count(facts.imported, 'event')} of other logs are there to learn from and to evaluate by."
         return [
             Finding(
                 severity=Severity.WAITING,
@@ -675,6 +682,7 @@ def rows(facts: Facts) -> list[tuple[str, str, str]]:
     made += [
         ("waiting for rewards", f"{facts.waiting:,}", due if facts.waiting or unread else ""),
         ("joined", f"{joined:,}", _unless_zero("never activated", counts.get("never_activated", 0))),
+        *([("imported", f"{facts.imported:,}", "joined elsewhere")] if facts.imported else []),
         ("  with a reward", f"{counts.get('rewarded', 0):,}", _share(counts.get("rewarded", 0), facts.learnable)),
         ("  with the default", f"{counts.get('defaulted', 0):,}", _share(counts.get("defaulted", 0), facts.learnable)),
         (

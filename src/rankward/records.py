@@ -233,11 +233,24 @@ class History(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
         return JoinedEntry(offset, self.time_us, due_us, observations, self.activated, imported=True)
 
 
+class ImportProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="import"):
+    """How far the import of a file has come: appended together with the `History` that it has given so far."""
+
+    digest: str  # SHA-256 of the file, hex: what it is known by, whatever it is called
+    name: str  # of the file, for people
+    lines: int  # read so far
+    counts: dict[str, int]  # what became of them
+    learning_mode: LearningMode | None = None  # of the newest line that showed it; None: none has
+    finished: bool = False
+
+
 class Tick(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="tick"):
     """Time has passed: appended when nothing else was, so that waiting events can be joined."""
 
 
-Record = Interaction | MultiSlotInteraction | Observation | Activation | SettingsChange | Tick
+Record = (
+    Interaction | MultiSlotInteraction | Observation | Activation | SettingsChange | Tick | History | ImportProgress
+)
 
 
 class Interactions(msgspec.Struct, frozen=True, array_like=True):
@@ -288,7 +301,8 @@ class MultiSlotHeader(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_
 
 
 AnyHeader = InteractionHeader | MultiSlotHeader
-Header = AnyHeader | Observation | Activation | SettingsChange | History | Tick
+Header = AnyHeader | Observation | Activation | SettingsChange | Tick | History | ImportProgress
+"""Of `History`, the interaction comes without its actions."""
 
 
 class HeaderEntry(msgspec.Struct, frozen=True, gc=False):

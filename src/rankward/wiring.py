@@ -86,6 +86,22 @@ class Home:
             clock=self.clock,
         )
 
+    @contextlib.contextmanager
+    def importing(self, loop_id: str) -> Iterator[None]:
+        """Keep other processes from importing into a loop.
+
+        Raises:
+            DataFolderHeld: another one does.
+        """
+        folder = self.folder.events(loop_id).parent
+        folder.mkdir(exist_ok=True)
+        lock = FolderLock(folder / "import.lock")
+        try:
+            lock.take_or_refuse("import")
+            yield
+        finally:
+            lock.close()
+
     def mark(self, loop_id: str, epoch_id: int) -> FileMark:
         """Read an epoch's mark from outside its process."""
         return FileMark(self.folder.mark(loop_id, epoch_id))

@@ -9,6 +9,7 @@ from rankward.joining.reward import RewardDefinition
 from rankward.ranking.features import FeatureBounds, check_action, check_context
 from rankward.records import (
     Action,
+    AnyInteraction,
     Features,
     Interaction,
     JoinedEntry,
@@ -49,7 +50,7 @@ def order(*values: float, activated: bool = False, **changes: object) -> JoinedE
     return event(msgspec.structs.replace(plain, **changes), *values, activated=activated)
 
 
-def event(interaction: Interaction, *values: float, activated: bool = False, time_us: int = TIME_US) -> JoinedEvent:
+def event(interaction: AnyInteraction, *values: float, activated: bool = False, time_us: int = TIME_US) -> JoinedEvent:
     """Join an interaction with rewards."""
     observations = tuple([JoinedObservation(0, time_us, value) for value in values])
     return JoinedEvent(0, JoinedEntry(0, time_us, time_us + WAIT_US, observations, activated), interaction)

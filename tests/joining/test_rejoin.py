@@ -19,12 +19,14 @@ from rankward.records import (
     Action,
     Activation,
     Features,
+    History,
     Interaction,
     JoinedEntry,
     JoinedObservation,
     LearningMode,
     LogEntry,
     Observation,
+    PastObservation,
     Record,
     Tick,
     TimeUs,
@@ -77,7 +79,17 @@ def records() -> st.SearchStrategy[Record]:
     )
     observations = st.builds(lambda event_id, value: Observation(event_id=event_id, value=value), ids, st.floats(-1, 1))
     activations = st.builds(lambda event_id: Activation(event_id=event_id), ids)
-    return st.one_of(interactions, interactions, observations, observations, activations, st.just(Tick()))
+    imported = st.builds(
+        lambda interaction, value: History(
+            interaction=interaction,
+            time_us=7,
+            observations=(PastObservation(8, value),),
+            activated=interaction.deferred,
+        ),
+        interactions,
+        st.floats(-1, 1),
+    )
+    return st.one_of(interactions, interactions, observations, observations, activations, imported, st.just(Tick()))
 
 
 def acts() -> st.SearchStrategy[list[Act]]:
@@ -208,6 +220,10 @@ def join_by_the_rules(log: Sequence[LogEntry]) -> tuple[list[JoinedEntry], Count
         else:
             counts["rewarded" if observations else "defaulted"] += 1
             counts["baseline_chosen"] += 1
+    for entry in log:
+        if isinstance(entry.record, History):
+            counts["imported"] += 1
+            joined.append(entry.record.joined(entry.offset, entry.time_us))
     return sorted(joined, key=lambda entry: (entry.due_us, entry.interaction)), counts
 
 

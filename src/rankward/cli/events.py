@@ -15,7 +15,17 @@ from rich.text import Text
 from rankward.cli.access import ENDPOINT, Access, CalledLoopOption, EndpointOption, KeyOption, access, refused
 from rankward.cli.terminal import DATA, DataOption, JsonOption, LoopArgument, home_at, out, table
 from rankward.errors import InvalidRequest, WorldError
-from rankward.records import Activation, Interaction, LogEntry, MultiSlotInteraction, Observation, SettingsChange, Tick
+from rankward.records import (
+    Activation,
+    History,
+    ImportProgress,
+    Interaction,
+    LogEntry,
+    MultiSlotInteraction,
+    Observation,
+    SettingsChange,
+    Tick,
+)
 from rankward.settings import as_datetime
 from rankward.store.ports import EventLog
 
@@ -316,6 +326,11 @@ def plain(entry: LogEntry) -> dict[str, Any]:
             said |= {"kind": "activation", "event_id": activated.event_id}
         case SettingsChange():
             said |= {"kind": "settings"}
+        case History() as past:
+            said |= {"kind": "history", "event_id": past.interaction.event_id}
+            said |= {"decided": as_datetime(past.time_us).isoformat(), "rewards": len(past.observations)}
+        case ImportProgress() as progress:
+            said |= {"kind": "import", "file": progress.name, "lines": progress.lines, "finished": progress.finished}
         case Tick():
             said |= {"kind": "tick"}
     return said
@@ -348,6 +363,10 @@ def _details(said: dict[str, Any]) -> Iterator[str]:
         for flag in ("deferred", "repeats"):
             if said[flag]:
                 yield f" {flag}"
+    if said["kind"] == "history":
+        yield f" decided {said['decided']}  {said['rewards']} rewards"
+    if said["kind"] == "import":
+        yield f"{said['file']}  {said['lines']} lines{', the end' if said['finished'] else ''}"
     if said["kind"] == "reward":
         place = f"{said['slot']}: " if "slot" in said else ""
         yield f" → {place}{said['reward']:g}"

@@ -1,6 +1,7 @@
 """`rankward settings` and `rankward policy`: what a loop is set to, and what a change does to its model."""
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -8,6 +9,7 @@ import typer
 from rich.text import Text
 
 from rankward.administration import Changed, PolicyChoice
+from rankward.api.schema.configuration import PolicyContract, read_policy
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.remote import Administrator
 from rankward.cli.terminal import (
@@ -21,7 +23,7 @@ from rankward.cli.terminal import (
     out,
     table,
 )
-from rankward.errors import InvalidSettings
+from rankward.errors import Conflict, InvalidSettings
 from rankward.settings import SETTINGS, LoopSettings, parse, show
 from rankward.vw.presets import PRESETS
 
@@ -131,6 +133,48 @@ def set_policy(
 ) -> None:
     """Give a loop another policy."""
     choice = PolicyChoice(arguments=" ".join(arguments or ()) or None, preset=preset, slots=slots)
+    _say(administer(data, endpoint, key, lambda admin: admin.set_policy(loop, choice)))
+
+
+@policy_app.command("export")
+def export_policy(
+    loop: LoopArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="To write; - is standard output.", allow_dash=True)],
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+) -> None:
+    """Write a loop's policy as a JSON file, as Personalizer's portal exported learning settings."""
+    policy = administer(data, endpoint, key, lambda admin: admin.policy(loop)).policy
+    content = msgspec.json.format(msgspec.json.encode(PolicyContract(name=loop, arguments=policy)), indent=2)
+    if str(file) == "-":
+        typer.echo(content)
+        return
+    if file.exists():
+        raise Conflict(f"{file} exists already: choose another name")
+    file.write_bytes(content + b"\n")
+    out().print(f"{file}: {policy}", markup=False)
+
+
+@policy_app.command("import")
+def import_policy(
+    loop: LoopArgument,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="Learning settings, as Personalizer's portal exported them.",
+        ),
+    ],
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+) -> None:
+    """Give a loop the policy of a JSON file."""
+    choice = PolicyChoice(arguments=read_policy(file.read_bytes()), preset=None)
     _say(administer(data, endpoint, key, lambda admin: admin.set_policy(loop, choice)))
 
 

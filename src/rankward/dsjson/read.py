@@ -107,7 +107,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _FlawError(Exception):
+class FlawError(Exception):
     """What is wrong with a line."""
 
 
@@ -165,16 +165,16 @@ class LineReader:
             return Skipped(Skip.BROKEN, f"it is no log line: {error}"), None
         except InvalidRequest as error:
             return Skipped(Skip.BROKEN, error.message), None
-        except _FlawError as flaw:
+        except FlawError as flaw:
             return Skipped(Skip.BROKEN, str(flaw)), None
 
     def _single_slot(self, line: _Line) -> tuple[History, LearningMode | None]:
         context, actions = self._offer(line.c or {})
         if line.a is None or line.p is None:
-            raise _FlawError("it lacks `a` or `p`: without probabilities it teaches nothing")
-        _check_choice(line.a, line.p, range(1, len(actions) + 1))
+            raise FlawError("it lacks `a` or `p`: without probabilities it teaches nothing")
+        check_choice(line.a, line.p, range(1, len(actions) + 1))
         if line.label_action not in (None, line.a[0]):
-            raise _FlawError(f"`_label_Action` is {line.label_action}, but `a` begins with {line.a[0]}")
+            raise FlawError(f"`_label_Action` is {line.label_action}, but `a` begins with {line.a[0]}")
         pmf = [0.0] * len(actions)
         for number, probability in zip(line.a, line.p, strict=True):
             pmf[number - 1] = probability
@@ -204,7 +204,7 @@ class LineReader:
         context, actions = self._offer(members)
         entries = [_decode_members(entry) for entry in _decode_list(members.get("_slots", _NOTHING))]
         if not entries or len(entries) != len(outcomes):
-            raise _FlawError(f"it has {len(entries)} slots under `c`, and {len(outcomes)} outcomes")
+            raise FlawError(f"it has {len(entries)} slots under `c`, and {len(outcomes)} outcomes")
         time_us = _moment(line.timestamp)
         slots: list[Slot] = []
         choices: list[SlotChoice] = []
@@ -213,9 +213,9 @@ class LineReader:
         shown: set[LearningMode] = set()
         for index, (entry, outcome) in enumerate(zip(entries, outcomes, strict=True)):
             order, pmf = outcome.a or [], outcome.p or []
-            _check_choice(order, pmf, range(len(actions)))
+            check_choice(order, pmf, range(len(actions)))
             if any(choice.chosen in order for choice in choices):
-                raise _FlawError(f"its outcome {index} ranks an action that an earlier slot has taken")
+                raise FlawError(f"its outcome {index} ranks an action that an earlier slot has taken")
             named = line.baselines[index] if line.baselines and index < len(line.baselines) else None
             slot = self._slot(entry, outcome, index, len(actions), min(order) if named is None else named)
             slots.append(slot)
@@ -227,7 +227,7 @@ class LineReader:
             if mode := _shown_mode(outcome.label_cost, outcome.original_label_cost, baseline=matched):
                 shown.add(mode)
         if len({slot.id for slot in slots}) < len(slots):
-            raise _FlawError("two of its slots have the same id")
+            raise FlawError("two of its slots have the same id")
         interaction = MultiSlotInteraction(
             event_id=self._id(line.event_id or outcomes[0].id, "EventId"),
             context=context,
@@ -247,12 +247,12 @@ class LineReader:
         self, entry: Mapping[str, msgspec.Raw], outcome: _Outcome, index: int, action_count: int, baseline: int
     ) -> Slot:
         if not 0 <= baseline < action_count:
-            raise _FlawError(f"its baseline {baseline} for slot {index} is no index of its {action_count} actions")
+            raise FlawError(f"its baseline {baseline} for slot {index} is no index of its {action_count} actions")
         groups = [group for group in _decode_groups(_features(entry, "sj") or _NOTHING) if group]
         told = next((group["_inc"] for group in groups if "_inc" in group), None)
         included = range(action_count) if told is None else msgspec.json.decode(told, type=list[int])
         if not {baseline, *(outcome.a or ())}.issubset(included):
-            raise _FlawError(f"its slot {index} ranks an action, or has a baseline, that `_inc` leaves out")
+            raise FlawError(f"its slot {index} ranks an action, or has a baseline, that `_inc` leaves out")
         name = msgspec.json.decode(entry["_id"], type=str) if "_id" in entry else outcome.id
         features = [group for group in groups if group.keys() != {"_inc"}]
         return Slot(
@@ -265,10 +265,10 @@ class LineReader:
     def _offer(self, context: Mapping[str, msgspec.Raw]) -> tuple[Features, tuple[Action, ...]]:
         """Read the context object: what is shared, and the actions."""
         if "_multi" not in context:
-            raise _FlawError("it has no actions under `c`, `_multi`")
+            raise FlawError("it has no actions under `c`, `_multi`")
         entries = _decode_list(context["_multi"])
         if not entries:
-            raise _FlawError("it offers no action")
+            raise FlawError("it offers no action")
         shared = check_logged(_features(context, "FromUrl"), self._bounds, "c")
         return shared, tuple([self._action(bytes(entry), index) for index, entry in enumerate(entries)])
 
@@ -292,9 +292,9 @@ class LineReader:
 
     def _id(self, text: str | None, name: str) -> str:
         if not text:
-            raise _FlawError(f"it has no `{name}`")
+            raise FlawError(f"it has no `{name}`")
         if len(text) > self._id_length:
-            raise _FlawError(f"`{name}` has {len(text)} characters, more than {self._id_length}")
+            raise FlawError(f"`{name}` has {len(text)} characters, more than {self._id_length}")
         return text
 
     def _model(self, state: _State | None) -> str | None:
@@ -331,16 +331,25 @@ def _features(members: Mapping[str, msgspec.Raw], name: str) -> bytes:
     return _encode([*(_decode_list(named) if named else ()), others])
 
 
-def _check_choice(actions: Sequence[int], pmf: Sequence[float], known: range) -> None:
-    """Make sure that probabilities are such, and of actions that are there."""
+def check_choice(actions: Sequence[int], pmf: Sequence[float], known: range) -> None:
+    """Make sure that probabilities are such, and of actions that are there.
+
+    Args:
+        actions: numbers of ranked actions, the chosen one first.
+        pmf: the probability of each.
+        known: the numbers that actions have.
+
+    Raises:
+        FlawError: they are not.
+    """
     if not actions or len(actions) != len(pmf):
-        raise _FlawError(f"it has {len(actions)} ranked actions and {len(pmf)} probabilities")
-    if len(set(actions)) < len(actions) or not all(action in known for action in actions):
-        raise _FlawError(f"its ranked actions {actions[:10]} are not distinct numbers of its {len(known)} actions")
-    if not all(0.0 <= probability <= 1.0 for probability in pmf) or abs(sum(pmf) - 1.0) > _PMF_TOLERANCE:
-        raise _FlawError(f"its probabilities {pmf[:10]} do not add up to 1")
+        raise FlawError(f"it has {len(actions)} ranked actions and {len(pmf)} probabilities")
+    if len(set(actions)) < len(actions) or min(actions) not in known or max(actions) not in known:
+        raise FlawError(f"its ranked actions {actions[:10]} are not distinct numbers of its {len(known)} actions")
+    if min(pmf) < 0.0 or max(pmf) > 1.0 or not abs(sum(pmf) - 1.0) <= _PMF_TOLERANCE:
+        raise FlawError(f"its probabilities {pmf[:10]} do not add up to 1")
     if pmf[0] <= 0.0:
-        raise _FlawError("its chosen action has probability 0")
+        raise FlawError("its chosen action has probability 0")
 
 
 def _observed(
@@ -349,14 +358,14 @@ def _observed(
     """Return the rewards that were observed, and whether an activation was."""
     if reported is None:
         told = cost if original is None else original
-        return ([_reward(-told)] if told else []), False
-    values = [_reward(each.v) for each in reported if each.v is not None]
+        return ([check_reward(-told)] if told else []), False
+    values = [check_reward(each.v) for each in reported if each.v is not None]
     return values, any(each.action_taken for each in reported)
 
 
 def _pass_probability(dropped: float) -> float:
     if not 0.0 <= dropped < 1.0:
-        raise _FlawError(f"its `pdrop` {dropped} is outside [0, 1)")
+        raise FlawError(f"its `pdrop` {dropped} is outside [0, 1)")
     return 1.0 - dropped
 
 
@@ -366,13 +375,18 @@ def _history(
     return History(interaction=interaction, time_us=time_us, observations=tuple(observations), activated=activated)
 
 
-def _reward(value: float | str) -> float:
+def check_reward(value: float | str) -> float:
+    """Return a reward as a number.
+
+    Raises:
+        FlawError: it is none, or out of bounds.
+    """
     try:
         number = float(value)
     except ValueError:
-        raise _FlawError(f"its reward {str(value)[:40]!r} is no number") from None
+        raise FlawError(f"its reward {str(value)[:40]!r} is no number") from None
     if not abs(number) <= REWARD_MAX:
-        raise _FlawError(f"its reward {number} is outside [-{REWARD_MAX:.0f}, {REWARD_MAX:.0f}]")
+        raise FlawError(f"its reward {number} is outside [-{REWARD_MAX:.0f}, {REWARD_MAX:.0f}]")
     return number
 
 
@@ -392,11 +406,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def _moment(text: str | None) -> TimeUs:
     """Read a moment: of any number of decimals, and in UTC if it does not say."""
     if text is None:
-        raise _FlawError("it has no `Timestamp`")
+        raise FlawError("it has no `Timestamp`")
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise _FlawError(f"its `Timestamp` {text[:40]!r} is no moment") from None
+        raise FlawError(f"its `Timestamp` {text[:40]!r} is no moment") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // timedelta(microseconds=1)

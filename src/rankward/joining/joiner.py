@@ -18,6 +18,7 @@ from rankward.records import (
     Activation,
     AnyHeader,
     HeaderEntry,
+    History,
     InteractionHeader,
     JoinedEntry,
     JoinedObservation,
@@ -28,17 +29,20 @@ from rankward.records import (
 )
 from rankward.store.ports import JoinState, JoinStep, Located, Lookup, Match, Unmatched
 
+IMPORTED_WAIT_US = 0
+"""The lane of imported events, which wait for nothing: no decision has a wait of 0."""
+
 EARLY_US = 120_000_000
 """An observation may stand in the log this long before its interaction: the two travel on separate ways."""
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """An interaction whose wait is over."""
+    """An interaction whose wait is over, or an event that was joined elsewhere."""
 
     due_us: TimeUs
     offset: Offset
     time_us: TimeUs
-    interaction: AnyHeader
+    record: AnyHeader | History
 
 
 class Joiner:
@@ -122,6 +126,9 @@ class Joiner:
                 case Activation() as activation:
                     self._counts["activations"] += 1
                     self._take_observation(entry, activation.event_id, None, next(answers))
+                case History():
+                    self._counts["imported"] += 1
+                    self._lanes.setdefault(IMPORTED_WAIT_US, entry.offset)
                 case _:
                     pass
 
@@ -187,7 +194,7 @@ class Joiner:
                 if entry.offset >= self.head:
                     place = self.head
                     break
-                if isinstance(entry.record, AnyHeader) and entry.record.reward_wait_us == wait_us:
+                if isinstance(entry.record, AnyHeader | History) and _wait_us(entry.record) == wait_us:
                     due_us = entry.time_us + wait_us
                     if due_us > self.now_us:
                         self._next_due_us[wait_us] = due_us
@@ -209,7 +216,7 @@ class Joiner:
             return found
         kept = [due for due in found if (due.due_us, due.offset) < bound]
         for due in found[len(kept) :]:
-            wait_us = due.interaction.reward_wait_us
+            wait_us = _wait_us(due.record)
             self._lanes[wait_us] = min(self._lanes.get(wait_us, due.offset), due.offset)
             self._next_due_us.pop(wait_us, None)
         return kept
@@ -226,13 +233,16 @@ class Joiner:
             fresh.setdefault(match.interaction, []).append(match)
         joined = []
         for item in due:
+            if isinstance(item.record, History):
+                joined.append(item.record.joined(item.offset, item.due_us))
+                continue
             matches = [*kept.get(item.offset, ()), *fresh.pop(item.offset, ())]
             matches.sort(key=lambda match: match.offset)
             observed = [match.observation for match in matches if match.observation is not None]
             activated = len(observed) < len(matches)
-            observations = self._of_known_slots(item.interaction, self._once(observed))
+            observations = self._of_known_slots(item.record, self._once(observed))
             joined.append(JoinedEntry(item.offset, item.time_us, item.due_us, observations, activated))
-            self._count_joined(item.interaction, rewarded=bool(observations), activated=activated)
+            self._count_joined(item.record, rewarded=bool(observations), activated=activated)
         step = JoinStep(
             state=self.state,
             joined=joined,
@@ -272,3 +282,7 @@ class Joiner:
             return
         self._counts["rewarded" if rewarded else "defaulted"] += 1
         self._counts["baseline_chosen"] += interaction.chose_baseline
+
+
+def _wait_us(record: AnyHeader | History) -> int:
+    return IMPORTED_WAIT_US if isinstance(record, History) else record.reward_wait_us

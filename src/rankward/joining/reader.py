@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from rankward.records import AnyInteraction, JoinedEvent, Offset, interactions
+from collections.abc import Iterator, Sequence
+
+from rankward.records import AnyInteraction, History, JoinedEvent, LogEntry, Offset, TimeUs
 from rankward.store.ports import EventLog, JoinedLog
 from rankward.store.stretches import stretches
 
@@ -27,9 +29,30 @@ async def read_joined(
             stretch = await log.read(position, limit=last - position + 1)
             if not stretch or stretch[0].offset > last:
                 break
-            found.update({entry.offset: record for entry, record in interactions(stretch)})
+            found.update(_interactions(stretch))
             position = stretch[-1].offset + 1
     events = [
         JoinedEvent(offset, entry, found[entry.interaction]) for offset, entry in entries if entry.interaction in found
     ]
     return events, entries[-1][0] + 1
+
+
+async def first_due(joined: JoinedLog, since_us: TimeUs) -> Offset:
+    """Find the first joined event whose wait was over at a time or later: no decision of later stands before it."""
+    low, high = await joined.extent()
+    while low < high:
+        middle = (low + high) // 2
+        entries = await joined.read(middle, limit=1)
+        if entries and entries[0][1].due_us < since_us:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _interactions(stretch: Sequence[LogEntry]) -> Iterator[tuple[Offset, AnyInteraction]]:
+    """Pick the interactions out of a stretch of the log, those of imported events too."""
+    for entry in stretch:
+        record = entry.record.interaction if isinstance(entry.record, History) else entry.record
+        if isinstance(record, AnyInteraction):
+            yield entry.offset, record

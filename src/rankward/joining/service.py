@@ -78,7 +78,8 @@ class JoiningService:
     @property
     def has_joined(self) -> bool:
         """Whether this loop has anything joined."""
-        return self._joiner is not None and self._joiner.state.counts.get("joined", 0) > 0
+        counts = self._joiner.state.counts if self._joiner is not None else {}
+        return counts.get("joined", 0) + counts.get("imported", 0) > 0
 
     @property
     def next_due_us(self) -> TimeUs | None:

@@ -198,6 +198,7 @@ class Registry:
                 base=version.model_id,
                 start=joined_end,
                 since_us=0,
+                history_since_us=self._clock(),  # what came before, the model may have learned
             )
             written = self._catalog.update_loop(served, epoch=epoch, retire=True)
             self.version(loop, version.model_id)  # from here on it is kept; it must not have gone just before

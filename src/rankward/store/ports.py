@@ -205,6 +205,7 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     base: ModelId | None = None  # the version that it goes on from; None: it starts afresh
     interactions: Interactions | None = None  # derived; None: not settled before the first event is seen
     start: Offset | None = None  # in the joined log; None: not settled yet
+    history_since_us: TimeUs | None = None  # imported events before this time are not learned; None: as `since_us`
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

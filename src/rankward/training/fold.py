@@ -72,6 +72,7 @@ class Fold:
         """
         self._epoch = epoch
         self._set_aside = set_aside
+        self._history_since_us = epoch.since_us if epoch.history_since_us is None else epoch.history_since_us
         self._reward = RewardDefinition(epoch.default_reward, Aggregation(epoch.reward_aggregation))
         self._arguments = learner_arguments(epoch.policy, epoch.interactions, exploration)
         self._learner = Learner(self._arguments, checkpoint.model)
@@ -140,7 +141,7 @@ class Fold:
         return not (
             event.skip_learn
             or not learns(self._epoch, event)
-            or event.entry.time_us < self._epoch.since_us
+            or event.entry.time_us < (self._history_since_us if event.entry.imported else self._epoch.since_us)
             or event.entry.interaction < self._epoch.first_interaction
             or event.entry.interaction in self._set_aside
         )

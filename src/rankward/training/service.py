@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from rankward.errors import Conflict
-from rankward.joining.reader import read_joined
+from rankward.joining.reader import first_due, read_joined
 from rankward.records import Interactions, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.store.ports import (
     Board,
@@ -192,21 +192,9 @@ class TrainingService:
                     learned_to_us=version.learned_to_us,
                     model=self._models.get(self._loop.loop_id, version.model_id),
                 )
-        start = epoch.start if epoch.start is not None else await self._start(epoch)
+        start = epoch.start if epoch.start is not None else await first_due(self._joined, epoch.since_us)
         model = None if epoch.base is None else self._models.get(self._loop.loop_id, epoch.base)
         return Checkpoint(joined_offset=start, learned=0, learned_to_us=0, model=model)
-
-    async def _start(self, epoch: Epoch) -> Offset:
-        """Find the first joined event that can be of this epoch. Entries stand in the order of their due times."""
-        low, high = await self._joined.extent()
-        while low < high:
-            middle = (low + high) // 2
-            entries = await self._joined.read(middle, limit=1)
-            if entries and entries[0][1].due_us < epoch.since_us:
-                low = middle + 1
-            else:
-                high = middle
-        return low
 
     def _settle(self, epoch: Epoch, events: Sequence[JoinedEvent], start: Offset) -> Epoch:
         """Fix what the epoch depends on, durably, before its first event is learned."""
@@ -339,7 +327,9 @@ def _letters_of(event: JoinedEvent) -> tuple[frozenset[str], frozenset[str]]:
         return frozenset(), frozenset()
 
 
-def next_epoch(loop: Loop, *, now_us: TimeUs, reason: str, days: int | None = None) -> Epoch:
+def next_epoch(
+    loop: Loop, *, now_us: TimeUs, reason: str, days: int | None = None, since_us: TimeUs | None = None
+) -> Epoch:
     """Describe the epoch that a loop's settings ask for.
 
     Args:
@@ -347,8 +337,11 @@ def next_epoch(loop: Loop, *, now_us: TimeUs, reason: str, days: int | None = No
         now_us: when it starts.
         reason: what for, for people.
         days: how far back it learns; None: as far as the loop's `model_retrain_days` say.
+        since_us: how far back it learns, as a moment, whatever `days` say; None: they count.
     """
     settings = loop.settings
+    if since_us is None:
+        since_us = now_us - (settings.model_retrain_days if days is None else days) * _DAY_US
     return Epoch(
         epoch_id=0,
         loop_id=loop.loop_id,
@@ -359,7 +352,8 @@ def next_epoch(loop: Loop, *, now_us: TimeUs, reason: str, days: int | None = No
         derives_interactions=settings.preset is not None and PRESETS[settings.preset].derives_interactions,
         default_reward=settings.default_reward,
         reward_aggregation=settings.reward_aggregation,
-        since_us=now_us - (settings.model_retrain_days if days is None else days) * _DAY_US,
+        since_us=since_us,
+        history_since_us=since_us,
         first_interaction=loop.forgotten_before,
     )
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from rankward.records import Action, AnyInteraction, EventId, Header, Record, SettingsChange
+from rankward.records import Action, AnyInteraction, EventId, Header, History, Record, SettingsChange
 
 
 class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A record on its way to or from a file."""
 
     body: bytes  # MessagePack of the record; of an interaction without its actions
-    actions: tuple[Action, ...] | None  # None: not an interaction
+    actions: tuple[Action, ...] | None  # None: neither an interaction nor history
     event_key: int | None  # of an interaction only: what `locate` searches by
     reward_wait_us: int | None
 
@@ -41,6 +41,10 @@ def to_row(record: Record) -> Row:
             event_key(record.event_id),
             record.reward_wait_us,
         )
+    if isinstance(record, History):
+        bare = msgspec.structs.replace(record.interaction, actions=())
+        body = _encoder.encode(msgspec.structs.replace(record, interaction=bare))
+        return Row(body, record.interaction.actions, None, None)
     if isinstance(record, SettingsChange):  # its JSON is put in as it is, which MessagePack cannot do by itself
         packed = msgspec.Raw(_encoder.encode(bytes(record.settings)))
         record = msgspec.structs.replace(record, settings=packed)
@@ -52,9 +56,10 @@ def to_record(body: bytes, actions: Sequence[Action] | None) -> Record:
     record: Record = _decoder.decode(body)
     if actions is None:
         return _unpacked(record) if isinstance(record, SettingsChange) else record
-    assert isinstance(record, AnyInteraction), "only interactions have actions"
+    interaction = record.interaction if isinstance(record, History) else record
+    assert isinstance(interaction, AnyInteraction), "only interactions and history have actions"
     # Nobody has seen the record yet, and to make another would cost as much as to decode it.
-    msgspec.structs.force_setattr(record, "actions", tuple(actions))
+    msgspec.structs.force_setattr(interaction, "actions", tuple(actions))
     return record
 
 
