@@ -8,7 +8,17 @@ import pytest
 
 from rankward.dsjson.write import write_line
 from rankward.joining.reward import RewardDefinition
-from rankward.records import LearningMode
+from rankward.records import (
+    Action,
+    Features,
+    JoinedEntry,
+    JoinedEvent,
+    JoinedObservation,
+    LearningMode,
+    MultiSlotInteraction,
+    Slot,
+    SlotChoice,
+)
 from rankward.settings import Aggregation
 from tests.dsjson.events import EARLIEST, order
 
@@ -58,3 +68,39 @@ def test_probabilities_follow_the_ranking() -> None:
     line = json.loads(write_line(order(pmf=(0.5, 0.2, 0.3), excluded=(), chosen=1, model_id="7-1"), EARLIEST))
     assert (line["a"], line["p"]) == ([2, 1, 3], [0.2, 0.5, 0.3])
     assert line["VWState"] == {"m": "7-1"}
+
+
+def test_a_line_for_several_slots_has_an_outcome_for_each() -> None:
+    """Key by key as Personalizer wrote them; what was observed of the whole event stands with every slot."""
+    nothing = Features(b"[]")
+    interaction = MultiSlotInteraction(
+        event_id="front-0007",
+        context=Features(b'[{"visitor":{"device":"phone"}}]'),
+        actions=tuple(Action(name, nothing) for name in "abc"),
+        slots=(Slot("hero", Features(b'[{"size":"large"}]'), baseline=2, excluded=(1,)), Slot("side", nothing, 0)),
+        choices=(SlotChoice((0, 2), (0.9, 0.1)), SlotChoice((1, 2), (0.9, 0.1))),
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=600_000_000,
+        deferred=True,
+    )
+    observations = (JoinedObservation(1, 1, 1.0, slot="hero"), JoinedObservation(2, 2, 0.25))
+    entry = JoinedEntry(0, 1_768_478_400_000_000, 1_768_479_000_000_000, observations, activated=True)
+
+    line = json.loads(write_line(JoinedEvent(0, entry, interaction), EARLIEST))
+
+    assert list(line) == ["Timestamp", "Version", "EventId", "c", "_outcomes", "_ba", "VWState"]
+    assert line["c"]["_slots"] == [
+        {"_id": "hero", "sj": [{"size": "large"}, {"_inc": [0, 2]}]},
+        {"_id": "side", "sj": []},
+    ]
+    whole = {"v": 0.25, "EventId": "front-0007", "ActionTaken": False}
+    hero, side = line["_outcomes"]
+    assert (hero["_label_cost"], hero["_id"], hero["_a"], hero["_p"]) == (-1.0, "hero", [0, 2], [0.9, 0.1])
+    assert hero["_o"] == [
+        {"v": 1.0, "EventId": "front-0007", "Index": "hero", "ActionTaken": False},
+        {**whole, "Index": "hero"},
+        {"EventId": "front-0007", "ActionTaken": True},
+    ]
+    assert (side["_label_cost"], side["_original_label_cost"]) == (-0.25, -0.25)
+    assert side["_o"] == [{**whole, "Index": "side"}]
+    assert line["_ba"] == [2, 0]

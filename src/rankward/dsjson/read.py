@@ -256,7 +256,7 @@ class LineReader:
         name = msgspec.json.decode(entry["_id"], type=str) if "_id" in entry else outcome.id
         features = [group for group in groups if group.keys() != {"_inc"}]
         return Slot(
-            str(index) if name is None else self._id(name, "_id"),
+            self._id(name, "_id") if name else str(index),  # none: it was asked for without slots
             check_logged(_encode(features), self._bounds, "sj"),
             baseline=baseline,
             excluded=tuple([action for action in range(action_count) if action not in included]),

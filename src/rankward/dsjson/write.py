@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import msgspec
 
 from rankward.joining.reward import RewardDefinition, observed_reward, training_reward
-from rankward.records import AnyInteraction, Interaction, JoinedEvent, JoinedObservation, TimeUs
+from rankward.records import AnyInteraction, Interaction, JoinedEvent, JoinedObservation, MultiSlotInteraction, TimeUs
 from rankward.settings import as_datetime
 from rankward.vw.learner import context_text
+from rankward.vw.slots import with_slots
 
 NO_MODEL = "N/A"
 """What a line has for the model of a decision that was made before there was any."""
@@ -28,9 +29,11 @@ def write_line(event: JoinedEvent, definition: RewardDefinition) -> str:
         event: of any kind, learned or not.
         definition: how its observations become the reward that the line states.
     """
-    interaction = event.interaction
-    assert isinstance(interaction, Interaction), "there is no other kind yet"
-    return _single_slot(event, interaction, definition)
+    match event.interaction:
+        case Interaction() as interaction:
+            return _single_slot(event, interaction, definition)
+        case MultiSlotInteraction() as interaction:
+            return _multi_slot(event, interaction, definition)
 
 
 def _single_slot(event: JoinedEvent, interaction: Interaction, definition: RewardDefinition) -> str:
@@ -57,6 +60,41 @@ def _single_slot(event: JoinedEvent, interaction: Interaction, definition: Rewar
         f'"VWState":{{"m":{_text(interaction.model_id or NO_MODEL)}}},'
         f"{_dropped(interaction)}"
         f'"_original_label_cost":{-observed_reward(event, definition)!r}}}'
+    )
+
+
+def _multi_slot(event: JoinedEvent, interaction: MultiSlotInteraction, definition: RewardDefinition) -> str:
+    actions, slots = interaction.actions, interaction.slots
+    outcomes = [_outcome(event, interaction, definition, index) for index in range(len(slots))]
+    return (
+        f'{{"Timestamp":"{_timestamp(event.entry.time_us)}","Version":"1","EventId":{_text(interaction.event_id)},'
+        f"{_SKIP_LEARN if event.skip_learn else ''}"
+        f'"c":{with_slots(context_text(interaction.context, actions), slots, len(actions))},'
+        f'"_outcomes":[{",".join(outcomes)}],'
+        f'"_ba":{_text([slot.baseline for slot in slots])},'
+        f"{_dropped(interaction)}"
+        f'"VWState":{{"m":{_text(interaction.model_id or NO_MODEL)}}}}}'
+    )
+
+
+def _outcome(event: JoinedEvent, interaction: MultiSlotInteraction, definition: RewardDefinition, index: int) -> str:
+    """Write what became of one slot.
+
+    What was observed of the whole event stands with each slot, an activation with the first.
+    """
+    slot, choice = interaction.slots[index], interaction.choices[index]
+    event_id, slot_id = _text(interaction.event_id), _text(slot.id)
+    observed = [
+        f'{{"v":{each.value!r},"EventId":{event_id},"Index":{slot_id},"ActionTaken":false}}'
+        for each in event.entry.observations
+        if each.slot in (None, slot.id)
+    ]
+    if event.entry.activated and index == 0:
+        observed.append(f'{{"EventId":{event_id},"ActionTaken":true}}')
+    return (
+        f'{{"_label_cost":{-training_reward(event, definition, index)!r},"_id":{slot_id},'
+        f'"_a":{_text(choice.actions)},"_p":{_text(choice.pmf)},"_o":[{",".join(observed)}],'
+        f'"_original_label_cost":{-observed_reward(event, definition, index)!r}}}'
     )
 
 
