@@ -19,7 +19,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test test-faults check lint test-fast format bench bench-learning lock hooks clean
+.PHONY: help run test test-faults check lint test-fast format bench bench-learning bench-evaluation lock hooks clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ bench: $(VENV)/.dev ## measure the service, or one part: make bench ARGS=...
 
 bench-learning: $(VENV)/.dev ## measure how well, and how soon, it learns
 	$(BIN)/python -m benchmarks.learning $(ARGS)
+
+bench-evaluation: $(VENV)/.dev ## measure whether estimates and intervals hold, and how fast policies are judged
+	$(BIN)/python -m benchmarks.evaluation $(ARGS)
 
 lock: $(VENV)/.made ## write the lock again from pyproject.toml; ARGS=--upgrade takes newer versions
 	$(PIP) install --quiet "uv>=0.5"

@@ -51,17 +51,17 @@ def stages(quick: bool) -> Iterator[Row]:
         for _ in range(1 if quick else 3):
             root = folder / "run"
             shutil.copytree(master, root)
-            runs["join"].append(_finish(_start("join", str(root), str(events))))
-            runs["train"].append(_finish(_start("train", str(root), str(events))))
+            runs["join"].append(finish(start("join", str(root), str(events))))
+            runs["train"].append(finish(start("train", str(root), str(events))))
             if not arguments:
                 arguments = asyncio.run(write_dsjson(root, dsjson))
             shutil.rmtree(root)
-            runs["vw"].append(_finish(_start("vw", str(dsjson), str(events), arguments)))
+            runs["vw"].append(finish(start("vw", str(dsjson), str(events), arguments)))
             shutil.copytree(master, root)
-            both = [_start("join", str(root), str(events)), _start("train", str(root), str(events))]
-            at_once.append(min(_finish(stage).per_s for stage in both))
+            both = [start("join", str(root), str(events)), start("train", str(root), str(events))]
+            at_once.append(min(finish(stage).per_s for stage in both))
             shutil.rmtree(root)
-            runs["vw"].append(_finish(_start("vw", str(dsjson), str(events), arguments)))
+            runs["vw"].append(finish(start("vw", str(dsjson), str(events), arguments)))
     rate = {name: median(run.per_s for run in found) for name, found in runs.items()}
     cpu_us = {name: median(run.cpu_s for run in found) / events * 1e6 for name, found in runs.items()}
     alone = rate["vw"]
@@ -78,12 +78,14 @@ def stages(quick: bool) -> Iterator[Row]:
     yield Row(what, f"{both_per_s:,.0f}/s", told, *at_least(both_per_s, alone, 0.8))
 
 
-def _start(*arguments: str) -> subprocess.Popen[bytes]:
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start a stage in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.stages", *arguments]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
 
 
-def _finish(process: subprocess.Popen[bytes]) -> _Run:
+def finish(process: subprocess.Popen[bytes]) -> _Run:
+    """Wait for a stage, and hear how it went."""
     try:
         output, _ = process.communicate(timeout=1200)
     finally:

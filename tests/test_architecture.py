@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "shells",
         frozenset(
             {
+                "evaluation.files",
                 "evaluation.service",
                 "history",
                 "joining.reader",

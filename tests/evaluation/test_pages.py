@@ -8,6 +8,7 @@ import pytest
 
 from rankward.evaluation.replay import Replay
 from rankward.evaluation.report import Verdict
+from rankward.evaluation.service import custom
 from rankward.records import (
     Action,
     Features,
@@ -57,6 +58,25 @@ def pages(count: int) -> list[JoinedEvent]:
     """Draw a log of pages."""
     rng = random.Random(5)
     return [page(number, rng, guest=rng.choice(sorted(LIKED))) for number in range(count)]
+
+
+def test_a_policy_learns_what_to_show_where() -> None:
+    """A slot is judged given what the slots before it showed, and a page by the sum of its slots."""
+    candidate = custom("mine", "--cb_explore_adf --epsilon 0.05 -q ::", exploration=0.05)
+    found = replayed(Replay([candidate], SETUP, references=True), pages(3_000))
+    mine = named(found, "mine")
+    assert mine.arguments == "--ccb_explore_adf --epsilon 0.05 -q ::"
+    assert [result.slot_id for result in found.policies if result.name == "mine"] == ["", "hero", "side"]
+    hero = next(result for result in found.policies if result.name == "mine" and result.slot_id == "hero")
+    assert hero.estimate is not None
+    assert hero.estimate.value > 0.75  # one in three by chance
+    assert mine.estimate is not None
+    online = named(found, "online")
+    assert online.estimate is not None
+    assert online.estimate.value == pytest.approx(0.4, abs=0.05)
+    assert mine.estimate.value > online.estimate.value
+    assert mine.verdict is Verdict.BETTER
+    assert mine.totals.events == 3_000
 
 
 def test_a_page_earns_what_its_slots_do() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rankward import __version__
-from rankward.cli import care, events, logs, loops, models, serving, simulation, tuning
+from rankward.cli import care, evaluation, events, logs, loops, models, serving, simulation, tuning
 from rankward.cli.terminal import OneLineErrors
 
 app = typer.Typer(
@@ -33,7 +33,7 @@ def _rankward(
     """Contextual bandits as a service: rank, reward, learn."""
 
 
-_SERVICE, _LOOPS, _TRAFFIC, _CARE = "Service", "Loops", "Traffic", "Care"
+_SERVICE, _LOOPS, _TRAFFIC, _EVALUATION, _CARE = "Service", "Loops", "Traffic", "Evaluation", "Care"
 
 app.command("serve", rich_help_panel=_SERVICE)(serving.serve)
 app.add_typer(loops.app, name="loop", rich_help_panel=_LOOPS)
@@ -46,6 +46,7 @@ app.command("rank", rich_help_panel=_TRAFFIC)(events.rank)
 app.command("reward", rich_help_panel=_TRAFFIC, context_settings={"ignore_unknown_options": True})(events.reward)
 app.command("tail", rich_help_panel=_TRAFFIC)(events.tail)
 app.command("simulate", rich_help_panel=_TRAFFIC)(simulation.simulate)
+app.command("evaluate", rich_help_panel=_EVALUATION)(evaluation.evaluate)
 app.command("doctor", rich_help_panel=_CARE)(care.doctor)
 app.command("backup", rich_help_panel=_CARE)(care.backup)
 app.command("restore", rich_help_panel=_CARE)(care.restore)

@@ -11,7 +11,7 @@ from rankward.evaluation.question import Question
 from rankward.evaluation.report import PolicySource
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
-from rankward.records import EventId, Interaction, Interactions, JoinedEvent, MultiSlotInteraction
+from rankward.records import EventId, Interaction, Interactions, JoinedEvent, MultiSlotInteraction, without
 from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import learner_arguments
@@ -68,8 +68,13 @@ class Contender:
             return [1 / count] * count
         try:
             match event.interaction:
-                case MultiSlotInteraction():
-                    raise ValueError("decisions for several slots judge no policy but the baselines yet")
+                case MultiSlotInteraction() as interaction:
+                    slot = interaction.slots[question.number]
+                    others = without(question.actions, len(interaction.actions))
+                    alone = msgspec.structs.replace(slot, excluded=tuple(others))
+                    [choice] = self._learner.choices(interaction.context, interaction.actions, [alone], [0])
+                    said = dict(zip(choice.actions, choice.pmf, strict=True))
+                    return check_pmf([said.get(index, 0.0) for index in question.actions], count)
                 case Interaction() as interaction:
                     offered = [interaction.actions[index] for index in question.actions]
                     pmf = self._learner.pmf(interaction.context, offered)
@@ -84,8 +89,11 @@ class Contender:
             return
         try:
             match event.interaction:
-                case MultiSlotInteraction():
-                    raise ValueError("decisions for several slots judge no policy but the baselines yet")
+                case MultiSlotInteraction() as interaction:
+                    rewards = [training_reward(event, definition, slot) for slot in range(len(interaction.slots))]
+                    self._learner.learn_slots(
+                        interaction.context, interaction.actions, interaction.slots, interaction.choices, rewards
+                    )
                 case Interaction() as interaction:
                     rankable = interaction.rankable
                     self._learner.learn(
@@ -96,7 +104,7 @@ class Contender:
                         reward=training_reward(event, definition),
                         pass_probability=interaction.pass_probability,
                     )
-        except (LearnerRefusedError, ValueError) as error:
+        except LearnerRefusedError as error:
             self._fail(event.interaction.event_id, error)
         self._knows = True
 

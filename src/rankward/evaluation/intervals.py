@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import f as f_distribution
+from scipy.special import stdtrit
 
 from rankward.evaluation.contrast import CAPS, Contrast, Floats
 from rankward.evaluation.estimators import Sums
@@ -72,7 +72,8 @@ def cressie_read_interval(sums: Sums, *, alpha: float = ALPHA, weight_max: float
         mean = (extreme + sums.weights) / (1 + n)
         spread = (extreme**2 + sums.weight_squares) / (1 + n) - mean * mean
         unconstrained = (1 + n) * (mean - 1) ** 2 / spread if spread > 0 else 0.0
-    radius = (unconstrained + float(f_distribution.isf(alpha, 1, n))) / (2 * (1 + n))
+    # The paper's radius is a quantile of F(1, n), which is the distribution of a squared Student's t.
+    radius = (unconstrained + float(stdtrit(n, 1 - alpha / 2)) ** 2) / (2 * (1 + n))
     low = min(_least(sums, weight, 0.0, 1, radius) for weight in (0.0, highest))
     high = -min(_least(sums, weight, 1.0, -1, radius) for weight in (0.0, highest))
     if math.isinf(low) or math.isinf(high) or low > high:

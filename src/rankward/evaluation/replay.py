@@ -325,6 +325,7 @@ def derived_interactions(decisions: Sequence[AnyInteraction]) -> Interactions:
     context: frozenset[str] = frozenset()
     action: frozenset[str] = frozenset()
     for interaction in decisions:
-        of_context, of_actions = namespace_letters(interaction.context, interaction.actions)
+        slots = interaction.slots if isinstance(interaction, MultiSlotInteraction) else ()
+        of_context, of_actions = namespace_letters(interaction.context, interaction.actions, slots)
         context, action = context | of_context, action | of_actions
     return Interactions(*derive_interactions(context, action))

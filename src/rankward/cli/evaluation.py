@@ -1,0 +1,215 @@
+"""`rankward evaluate`: judge policies by a log, without a server."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from rankward import __version__
+from rankward.cli.logs import moment
+from rankward.cli.terminal import JsonOption, err, out, table
+from rankward.errors import InvalidRequest
+from rankward.evaluation import service
+from rankward.evaluation.contender import Candidate
+from rankward.evaluation.files import LogFiles
+from rankward.evaluation.page import VERDICTS, figure, render
+from rankward.evaluation.replay import Setup
+from rankward.evaluation.report import PolicyResult, Report, Verdict
+from rankward.history.files import STANDARD, log_files
+from rankward.joining.reward import RewardDefinition
+from rankward.settings import Aggregation, parse_duration
+from rankward.vw.presets import PRESETS
+
+EXIT_NOTHING_TO_JUDGE_BY = 3
+_COLOURS = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.UNKNOWN: "yellow"}
+
+
+def evaluate(
+    logs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="LOG…",
+            allow_dash=True,
+            help="Log lines (also .gz or .zst), folders of them, or - for standard input.",
+        ),
+    ],
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--policy",
+            "-p",
+            metavar="NAME=ARGS",
+            show_default=False,
+            help=f"To judge: learner arguments, or a preset ({', '.join(PRESETS)}). Can be given again.",
+        ),
+    ] = None,
+    reward_wait: Annotated[
+        str, typer.Option(metavar="DURATION", help="A policy learns an event so long after its decision.")
+    ] = "10m",
+    export_frequency: Annotated[
+        str, typer.Option(metavar="DURATION", help="What was learned serves from the next multiple of this on.")
+    ] = "5m",
+    exploration: Annotated[
+        float, typer.Option(min=0, max=1, help="The floor of policies that name no --epsilon.")
+    ] = 0.2,
+    reward_min: Annotated[float, typer.Option(help="No reward is less; those that are, are cut.")] = 0.0,
+    reward_max: Annotated[float, typer.Option(help="No reward is more.")] = 1.0,
+    default_reward: Annotated[float, typer.Option(help="Of events without a reward.")] = 0.0,
+    reward_aggregation: Annotated[
+        Aggregation, typer.Option(help="What several rewards of an event add up to.")
+    ] = Aggregation.EARLIEST,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="MOMENT",
+            show_default=False,
+            help="Leave out what was decided before: a day or moment (ISO 8601, UTC), or how long ago, as in 7d.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--to", metavar="MOMENT", show_default=False, help="Leave out what was decided then or later."),
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="To use at most.")] = service.PROCESSES,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the report as a page, plots included.", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge policies by a log of decisions: what would each of them have earned?
+
+    The policies learn along the log as they would have run. `online`, which acted, `baseline1`, which always takes the
+    first action, and `baselineRand`, which takes any, are always judged as well. Ends with status 3 if
+    the log cannot tell of any policy: no usable events, or probabilities that cannot be true.
+    """
+    if not reward_min < reward_max:
+        raise InvalidRequest(f"--reward-min {reward_min} is not below --reward-max {reward_max}")
+    candidates = [_candidate(text, exploration) for text in policy or []]
+    setup = Setup(
+        rewards=RewardDefinition(default_reward, reward_aggregation),
+        reward_min=reward_min,
+        reward_max=reward_max,
+        export_us=_microseconds(export_frequency, "--export-frequency"),
+    )
+    now = datetime.now(UTC)  # that a span "7d ago" counts from
+    with ExitStack() as stack:
+        source = LogFiles(
+            paths=tuple(log_files([_kept(path, stack) for path in logs])),
+            reward_wait_us=_microseconds(reward_wait, "--reward-wait"),
+            since_us=moment(since, now),
+            until_us=moment(until, now),
+        )
+        with _bar() as show:
+            report = service.evaluate(source, candidates, setup, processes=processes, progress=show)
+    if html is not None:
+        html.write_text(render(report, title=", ".join(path.name for path in logs), version=__version__), "utf-8")
+    if as_json:
+        typer.echo(msgspec.json.encode(report))
+    else:
+        _show(report, out())
+    if not report.trusted or not (report.counts.judged or report.counts.baseline_only):
+        raise typer.Exit(EXIT_NOTHING_TO_JUDGE_BY)
+
+
+def _candidate(text: str, exploration: float) -> Candidate:
+    name, equals, arguments = text.partition("=")
+    if not equals or not name.strip() or name.startswith("-"):
+        raise InvalidRequest(f"--policy {text!r} has no name: write NAME=ARGUMENTS, as in 'mine=--cb_explore_adf'")
+    return service.custom(name.strip(), arguments.strip(), exploration=exploration)
+
+
+def _microseconds(text: str, option: str) -> int:
+    try:
+        duration = parse_duration(text)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(f"{option} {text!r} is no duration: write one like 10m, 1h30m or PT10M") from None
+    if duration <= timedelta(0):
+        raise InvalidRequest(f"{option} {text} is not above 0")
+    return duration // timedelta(microseconds=1)
+
+
+def _kept(path: Path, stack: ExitStack) -> Path:
+    """Keep standard input in a file, as each process reads the log for itself."""
+    if path != STANDARD:
+        return path
+    kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rankward-"))) / "stdin"
+    with kept.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return kept
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[service.Progress], None]]:
+    """Show how far it is, with its rate and the time that is left, where somebody watches."""
+    console = err()
+    bar = Progress(
+        TextColumn("evaluating"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[said]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("evaluating", total=1.0, said="")
+
+        def show(state: service.Progress) -> None:
+            bar.update(task, completed=state.read, said=f"{state.events:,} events, {state.rate_per_s:,.0f}/s")
+
+        yield show
+
+
+def _show(report: Report, console: Console) -> None:
+    numbers = ("estimate", "95 % at every look", "against online", "effective", "agrees")
+    made = table("policy", *numbers, "verdict", right=numbers)
+    for result in report.policies:
+        made.add_row(*_row(result))
+    console.print(made)
+    console.print(Text(report.verdict, style="bold" if report.trusted else "yellow"), soft_wrap=True)
+    counts = report.counts
+    remarks = [
+        (counts.judged, "events judged by every policy"),
+        (counts.baseline_only, "events in which the baseline was shown: they judge the baseline alone"),
+        (counts.never_activated, "deferred events that were never activated, passed over"),
+        (counts.clipped, f"rewards outside {figure(report.reward_min)} to {figure(report.reward_max)}, cut to it"),
+        (counts.unusable, "events with probabilities that cannot be true, passed over"),
+        *((count, f"lines skipped: {kind}") for kind, count in counts.skipped.items()),
+    ]
+    for count, remark in remarks:
+        if count:
+            console.print(Text(f"{count:,} {remark}", style="dim"))
+    for flaw in report.flaws:
+        console.print(Text(f"{flaw.place}: {flaw.why}", style="dim"), soft_wrap=True)
+    for result in report.policies:
+        for note in result.notes:
+            console.print(Text(f"{result.name}: {note}", style="yellow"), soft_wrap=True)
+
+
+def _row(result: PolicyResult) -> tuple[str | Text, ...]:
+    name = Text.assemble(result.name, (f" · {result.slot_id}", "dim")) if result.slot_id else Text(result.name)
+    verdict = Text(VERDICTS[result.verdict], style=_COLOURS.get(result.verdict, ""))
+    if result.estimate is None or result.diagnostics is None:
+        return (name, "-", "-", "-", "-", "-", verdict)
+    always, against = result.estimate.always, result.against_online
+    return (
+        name,
+        f"{result.estimate.value:.4f}",
+        f"{always.low:.4f} … {always.high:.4f}",
+        "-" if against is None else f"{against.value:+.4f} ({against.always.low:+.4f} … {against.always.high:+.4f})",
+        figure(result.diagnostics.effective_sample_size),
+        f"{100 * result.diagnostics.agreement:.1f} %",
+        verdict,
+    )

@@ -1,0 +1,138 @@
+"""`rankward evaluate`: files of log lines in, a verdict out."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import msgspec
+import pytest
+import zstandard
+from typer.testing import CliRunner
+
+from rankward.cli.app import app
+from rankward.dsjson.write import write_line
+from rankward.evaluation.files import LogFiles
+from rankward.evaluation.report import Report, Verdict
+from rankward.joining.reward import RewardDefinition
+from rankward.records import JoinedEvent
+from rankward.settings import Aggregation
+from tests.evaluation.logs import MINUTE_US, POLICY, event, log, named
+
+pytestmark = pytest.mark.slow  # each starts processes
+
+DEFINITION = RewardDefinition(0.0, Aggregation.EARLIEST)
+
+
+def text(events: list[JoinedEvent]) -> bytes:
+    """Write events as log lines."""
+    return "".join(write_line(each, DEFINITION) + "\n" for each in events).encode()
+
+
+def run(*arguments: str | Path, stdin: bytes = b"", status: int = 0) -> str:
+    """Run the command."""
+    result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)], input=stdin)
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def reported(*arguments: str | Path, stdin: bytes = b"", status: int = 0) -> Report:
+    """Run the command for its report."""
+    return msgspec.json.decode(run(*arguments, "--json", stdin=stdin, status=status), type=Report)
+
+
+def test_files_of_all_kinds_are_one_log(tmp_path: Path) -> None:
+    """Logs come compressed, in pieces, and through pipes."""
+    events = log(300)
+    (tmp_path / "1.dsjson").write_bytes(text(events[:100]))
+    (tmp_path / "2.dsjson.gz").write_bytes(gzip.compress(text(events[100:200])))
+    (tmp_path / "3.dsjson.zst").write_bytes(zstandard.compress(text(events[200:])))
+    (tmp_path / "all.dsjson").write_bytes(text(events))
+    pieces = reported(*(tmp_path / name for name in ("1.dsjson", "2.dsjson.gz", "3.dsjson.zst")), "-p", f"m={POLICY}")
+    whole = reported(tmp_path / "all.dsjson", "-p", f"m={POLICY}")
+    piped = reported("-", "-p", f"m={POLICY}", stdin=text(events))
+    assert pieces == whole == piped
+    assert whole.counts.judged == 300
+    assert [result.name for result in whole.policies] == ["m", "online", "baseline1", "baselineRand"]
+
+
+def test_the_table_says_who_is_better(tmp_path: Path) -> None:
+    """It is what most people read, and nothing else."""
+    (tmp_path / "log").write_bytes(text(log(4_000)))
+    page = tmp_path / "page.html"
+    printed = run(tmp_path / "log", "--policy", "mine=balanced", "--html", page)
+    assert "mine is better than the policy that acted" in printed
+    assert "baselineRand" in printed
+    assert "<svg" in page.read_text()
+
+
+def test_what_cannot_be_used_is_named_by_line(tmp_path: Path) -> None:
+    """A number from a half-read log would be wrong without anybody seeing it."""
+    good = text([event(number) for number in range(3)]).decode().splitlines()
+    lines = [
+        good[0],
+        "{broken",
+        good[1].replace('"p":[0.6,0.2,0.2]', '"p":[0.6,0.2,0.1]'),
+        good[1].replace('"p":[0.6,0.2,0.2]', '"p":[0.0,0.8,0.2]'),
+        good[1].replace('"_label_Action":1', '"_label_Action":7'),
+        '{"RewardValue":1,"EventId":"x","Observations":[]}',
+        good[2],
+    ]
+    (tmp_path / "log").write_text("\n".join(lines))
+    report = reported(tmp_path / "log")
+    assert report.counts.judged == 2
+    assert sum(report.counts.skipped.values()) == 5
+    assert [flaw.place for flaw in report.flaws] == [f"log, line {number}" for number in range(2, 7)]
+
+
+def test_a_span_is_cut_out(tmp_path: Path) -> None:
+    """An evaluation is of a week, or a day."""
+    (tmp_path / "log").write_bytes(text([event(number) for number in range(100)]))
+    report = reported(tmp_path / "log", "--from", "2026-01-01T00:10", "--to", "2026-01-01T00:30")
+    assert report.counts.judged == 20
+    assert report.counts.skipped == {"outside the span": 80}
+    assert report.end_us - report.start_us == 19 * MINUTE_US
+    assert reported(tmp_path / "log", "--from", "2027-01-01", status=3).verdict == "There is no event to judge by."
+
+
+def test_a_log_without_exploration_ends_with_a_status_of_its_own(tmp_path: Path) -> None:
+    """A script must not go on with estimates that are made up."""
+    (tmp_path / "log").write_bytes(text([event(number, pmf=(1.0, 0.0, 0.0), reward=0.5) for number in range(30)]))
+    report = reported(tmp_path / "log", "-p", f"m={POLICY}", status=3)
+    assert named(report, "m").verdict is Verdict.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-p", f"m={POLICY}", "-p", f"m={POLICY}"], "two policies called 'm'"),
+        (["-p", "m=--cb_explore_adf -f file"], "-f is refused"),
+        (["-p", POLICY], "has no name"),
+        (["--reward-min", "1"], "is not below"),
+        (["--reward-wait", "soon"], "is no duration"),
+        (["--export-frequency", "0s"], "is not above 0"),
+        (["--from", "yesterday"], "is no moment"),
+    ],
+)
+def test_what_is_refused_is_refused_before_anything_is_read(tmp_path: Path, arguments: list[str], says: str) -> None:
+    """With one line that says what, and what to do."""
+    (tmp_path / "log").write_bytes(text([event(0)]))
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "log"), *arguments])
+    assert result.exit_code == 1
+    assert says in result.stderr
+
+
+def test_a_log_that_is_not_there_is_said_so(tmp_path: Path) -> None:
+    """As any command does."""
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path / "none")])
+    assert result.exit_code == 1
+    assert "there is no file or folder" in result.stderr
+
+
+def test_batches_know_how_far_they_are(tmp_path: Path) -> None:
+    """The time that is left is told by it."""
+    (tmp_path / "log").write_bytes(text([event(number) for number in range(1_500)]))
+    batches = list(LogFiles(paths=(tmp_path / "log",), reward_wait_us=MINUTE_US).batches())
+    assert sum(len(batch.events) for batch in batches) == 1_500
+    assert batches[-1].read == 1.0
+    assert [batch.read for batch in batches] == sorted(batch.read for batch in batches)
