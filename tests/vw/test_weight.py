@@ -7,8 +7,9 @@ import json
 import pytest
 from vowpalwabbit import Workspace
 
-from rankward.records import Action, Features
+from rankward.records import Action, Features, Slot, SlotChoice
 from rankward.vw.learner import Learner, context_text
+from rankward.vw.slots import with_slots
 
 CONTEXT = Features(b'[{"visitor":{"device":"phone","age":0.5}}]')
 ACTIONS = [Action(name, Features(b'[{"dish":{"name":"%s"}}]' % name.encode())) for name in ("a", "b", "c")]
@@ -53,3 +54,35 @@ def test_it_weighs_as_much_as_it_stands_for() -> None:
     for index, value in weights["half"].items():
         assert value == pytest.approx(weights["two"][index], rel=0.01)
         assert value == pytest.approx(2 * weights["one"][index], rel=0.01)
+
+
+def test_decisions_for_slots_weigh_as_much_as_they_stand_for() -> None:
+    """As from a log, in between events that weigh 1."""
+    arguments = "--ccb_explore_adf --epsilon 0.2 --cb_type mtr -q ::"
+    slots = [Slot("hero", Features(b'[{"size":"large"}]'), baseline=2, excluded=(1,)), Slot("side", Features(b"[]"), 0)]
+    choices = [SlotChoice((0, 2), (0.75, 0.25)), SlotChoice((1, 2), (0.5, 0.5))]
+    learner = Learner(arguments)
+    reference = Workspace(f"{arguments} --dsjson --quiet")
+    for pass_probability in (1.0, 0.25, 1.0):
+        learner.learn_slots(CONTEXT, ACTIONS, slots, choices, [1.0, 0.5], pass_probability=pass_probability)
+        line = {
+            "Timestamp": "2026-01-15T12:00:00.000000Z",
+            "Version": "1",
+            "EventId": "front-0007",
+            "c": json.loads(with_slots(context_text(CONTEXT, ACTIONS), slots, len(ACTIONS))),
+            "_outcomes": [
+                {"_label_cost": -reward, "_id": slot.id, "_a": choice.actions, "_p": choice.pmf}
+                for slot, choice, reward in zip(slots, choices, (1.0, 0.5), strict=True)
+            ],
+            "VWState": {"m": "N/A"},
+            "pdrop": 1.0 - pass_probability,
+        }
+        examples = reference._parse(json.dumps(line))
+        reference.learn_multi(examples)
+        reference._finish_example_multi_ex(examples)
+    values = ((index, reference.get_weight(index)) for index in range(reference.num_weights()))
+    expected = {index: value for index, value in values if value != 0}
+    assert expected
+    assert learner.weights() == expected
+    learner.close()
+    reference.finish()

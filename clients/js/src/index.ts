@@ -11,11 +11,24 @@ import {
   type Options,
   type RankOptions,
   type Reason,
+  type Slot,
+  type SlotsDecision,
   type Stats,
 } from "./types.js";
 
 export { CallerError, RefusedError } from "./types.js";
-export type { Actions, Decision, Features, FeatureValue, Options, RankOptions, Reason, Stats } from "./types.js";
+export type {
+  Actions,
+  Decision,
+  Features,
+  FeatureValue,
+  Options,
+  RankOptions,
+  Reason,
+  Slot,
+  SlotsDecision,
+  Stats,
+} from "./types.js";
 
 const API = "/personalizer/v1.1-preview.3";
 const FALLBACK_PREFIX = "fallback-"; // no service ever saw an event id that begins so
@@ -24,10 +37,13 @@ const LATE_MAX = 64; // questions that may stay open after their deadline
 const REMEMBERED = 10_000; // event ids of the caller's own whose decisions fell back
 const ID_LENGTH = 256;
 
-interface Question {
+/** A Rank of either kind, ready to be sent. */
+interface Question<Answer> {
   eventId: string;
+  path: string;
   body: string;
-  rankable: Set<string>;
+  /** Reads the answer; undefined: it does not fit. */
+  read: (answer: any) => Answer | undefined;
   confirms: boolean;
 }
 
@@ -81,8 +97,56 @@ export class Client {
     if (baseline === undefined) {
       throw new CallerError(`of ${ids.length} actions none is left to choose: give at least one that is not excluded`);
     }
+    return this.#decideOr(
+      () => this.#question(context, pairs, excluded, options),
+      options.eventId,
+      (eventId) => ({
+        eventId,
+        actionId: baseline,
+        ranking: ids.map((id) => ({ id, probability: id === baseline ? 1 : 0 })),
+        fallback: true,
+      }),
+    );
+  }
+
+  /**
+   * Choose an action for each slot, none of them twice, within the time; else every slot's baseline.
+   *
+   * @throws CallerError there are no slots; or the client is strict, and something cannot be used
+   */
+  async rankSlots(
+    context: Features,
+    actions: Actions,
+    slots: Slot[],
+    options: Omit<RankOptions, "excluded"> = {},
+  ): Promise<SlotsDecision> {
+    if (slots.length === 0) {
+      throw new CallerError("there are no slots: give at least one");
+    }
+    const pairs = Array.isArray(actions) ? actions : Object.entries(actions);
+    return this.#decideOr(
+      () => this.#slotsQuestion(context, pairs, slots, options),
+      options.eventId,
+      (eventId) => ({
+        eventId,
+        slots: slots.map(({ id, baseline }) => ({
+          slotId: id,
+          actionId: baseline,
+          ranking: [{ id: baseline, probability: 1 }],
+        })),
+        fallback: true,
+      }),
+    );
+  }
+
+  /** Ask, or fall back, under an event id of its own: a reward of the baseline must not be credited to what was drawn. */
+  async #decideOr<Answer>(
+    write: () => Question<Answer>,
+    eventId: string | undefined,
+    fallback: (eventId: string) => Answer,
+  ): Promise<Answer> {
     try {
-      const question = this.#question(context, pairs, excluded, options);
+      const question = write();
       const decision = await this.#decide(question);
       this.#counts.decisions += 1;
       this.#away = false;
@@ -95,24 +159,28 @@ export class Client {
       if (this.#strict && error instanceof CallerError) {
         throw error;
       }
-      this.#fellBack(error, options.eventId);
-      return {
-        eventId: FALLBACK_PREFIX + makeId(), // a reward of the baseline must not be credited to what was drawn
-        actionId: baseline,
-        ranking: ids.map((id) => ({ id, probability: id === baseline ? 1 : 0 })),
-        fallback: true,
-      };
+      this.#fellBack(error, eventId);
+      return fallback(FALLBACK_PREFIX + makeId());
     }
   }
 
-  /** Report how well the shown action did, from -1 to 1 and best from 0 to 1. It is sent in the background. */
-  reward(eventId: string, value: number): void {
+  /**
+   * Report how well the shown action did. It is sent in the background.
+   *
+   * @param eventId of the decision
+   * @param value from -1 to 1, and best from 0 to 1
+   * @param slot id of the slot that it is about; left out: the whole event
+   */
+  reward(eventId: string, value: number, slot?: string): void {
     this.#report(eventId, () => {
       if (!(typeof value === "number" && value >= -1 && value <= 1)) {
         throw new CallerError(`reward ${value} is outside -1 to 1: scale it`);
       }
-      const body = JSON.stringify({ value, reportId: makeId() });
-      return { eventId, path: `/events/${encodeURIComponent(checkId(eventId))}/reward`, body };
+      const path = `/events/${encodeURIComponent(checkId(eventId))}/reward`;
+      const reportId = makeId();
+      return slot === undefined
+        ? { eventId, path, body: JSON.stringify({ value, reportId }) }
+        : { eventId, path: `/multislot${path}`, body: JSON.stringify({ reward: [{ slotId: slot, value }], reportId }) };
     });
   }
 
@@ -141,7 +209,57 @@ export class Client {
     }
   }
 
-  #question(context: Features, pairs: [string, Features][], excluded: string[], options: RankOptions): Question {
+  #question(
+    context: Features,
+    pairs: [string, Features][],
+    excluded: string[],
+    options: RankOptions,
+  ): Question<Decision> {
+    const { ids, ...question } = this.#written("/rank", context, pairs, options, { excludedActions: excluded });
+    const read = ({ ranking, eventId, rewardActionId }: any): Decision | undefined =>
+      Array.isArray(ranking) && typeof eventId === "string" && ids.has(rewardActionId) && !excluded.includes(rewardActionId)
+        ? { eventId, actionId: rewardActionId, ranking, fallback: false }
+        : undefined;
+    return { ...question, read };
+  }
+
+  #slotsQuestion(
+    context: Features,
+    pairs: [string, Features][],
+    slots: Slot[],
+    options: RankOptions,
+  ): Question<SlotsDecision> {
+    const asked = slots.map(({ id, baseline, features, excluded }) => ({
+      id: checkId(id),
+      baselineAction: baseline,
+      features: listed(features ?? []),
+      excludedActions: excluded ?? [],
+    }));
+    const path = "/multislot/rank?probabilities=true";
+    const { ids, ...question } = this.#written(path, context, pairs, options, { slots: asked });
+    const read = ({ slots: filled, eventId }: any): SlotsDecision | undefined => {
+      const fits =
+        Array.isArray(filled) &&
+        typeof eventId === "string" &&
+        filled.length === slots.length &&
+        filled.every((slot, index) => slot?.id === slots[index]?.id && ids.has(slot.rewardActionId));
+      return fits
+        ? {
+            eventId,
+            slots: filled.map(({ id, rewardActionId, ranking }) => ({
+              slotId: id,
+              actionId: rewardActionId,
+              ranking: ranking ?? [],
+            })),
+            fallback: false,
+          }
+        : undefined;
+    };
+    return { ...question, read };
+  }
+
+  /** Write what both kinds of Rank have in common, and what one has of its own. */
+  #written(path: string, context: Features, pairs: [string, Features][], options: RankOptions, own: object) {
     const eventId = checkId(options.eventId ?? makeId());
     const ids = new Set(pairs.map(([id]) => checkId(id)));
     if (ids.size < pairs.length) {
@@ -151,19 +269,18 @@ export class Client {
     const body = {
       contextFeatures: listed(context),
       actions: pairs.map(([id, features]) => ({ id, features: listed(features) })),
-      excludedActions: excluded,
       eventId,
       deferActivation: deferred || this.#confirm,
+      ...own,
     };
-    const rankable = new Set([...ids].filter((id) => !excluded.includes(id)));
-    return { eventId, body: write(body), rankable, confirms: this.#confirm && !deferred };
+    return { ids, eventId, path, body: write(body), confirms: this.#confirm && !deferred };
   }
 
   /**
    * Ask, and wait for the answer as long as there is time. A question that is not answered by then stays open for a
    * while: breaking it off would close its connection, and the next one would have to begin by opening another.
    */
-  #decide(question: Question): Promise<Decision> {
+  #decide<Answer>(question: Question<Answer>): Promise<Answer> {
     if (this.#closed) {
       throw new Unanswered("the client is closed", "closed");
     }
@@ -184,19 +301,19 @@ export class Client {
       }
       throw new Unanswered("there was no answer in time", "timeout");
     };
-    return within<Decision>(this.#timeoutMs, asked, late, true);
+    return within<Answer>(this.#timeoutMs, asked, late, true);
   }
 
-  async #ask(question: Question, signal: AbortSignal): Promise<Decision> {
-    const answer = await this.#post("/rank", question.body, signal);
+  async #ask<Answer>(question: Question<Answer>, signal: AbortSignal): Promise<Answer> {
+    const answer = await this.#post(question.path, question.body, signal);
     if (answer.status !== 201) {
       throw await refusal(answer);
     }
-    const { ranking, eventId, rewardActionId } = (await answer.json().catch(() => ({}))) ?? {};
-    if (!Array.isArray(ranking) || typeof eventId !== "string" || !question.rankable.has(rewardActionId)) {
+    const decision = question.read((await answer.json().catch(() => ({}))) ?? {});
+    if (decision === undefined) {
       throw new Unanswered("the answer does not fit the question", "failed");
     }
-    return { eventId, actionId: rewardActionId, ranking, fallback: false };
+    return decision;
   }
 
   async #post(path: string, body: string, signal: AbortSignal): Promise<Response> {

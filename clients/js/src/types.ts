@@ -41,6 +41,25 @@ export interface Decision {
   fallback: boolean;
 }
 
+/** A place to fill with an action. */
+export interface Slot {
+  id: string;
+  /** Id of the action that the application would show here by itself; each slot has its own. */
+  baseline: string;
+  features?: Features;
+  /** Ids of actions that must not be chosen here. */
+  excluded?: string[];
+}
+
+export interface SlotsDecision {
+  /** To report rewards under. */
+  eventId: string;
+  /** In the order in which they were asked for; `ranking` has the actions that earlier slots had left. */
+  slots: { slotId: string; actionId: string; ranking: { id: string; probability: number }[] }[];
+  /** There was no answer in time: every slot has its baseline, and nothing is learned of it. */
+  fallback: boolean;
+}
+
 /** Why a decision fell back to the baseline. */
 export type Reason = "timeout" | "unreachable" | "busy" | "failed" | "refused" | "invalid" | "closed";
 

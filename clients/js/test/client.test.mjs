@@ -90,6 +90,28 @@ test("mistakes are said once and fall back", async () => {
   await stranger.close();
 });
 
+test("slots are filled and rewarded one by one, or have their baselines", async () => {
+  const slots = [
+    { id: "hero", baseline: "salad", features: { size: "large" }, excluded: ["soup"] },
+    { id: "side", baseline: "soup" },
+  ];
+  const client = new Client(endpoint, process.env.RANKWARD_SLOTS_KEY, { timeoutMs: LONG_MS });
+  const decision = await client.rankSlots(context, actions, slots, { eventId: "front/1" });
+  client.reward(decision.eventId, 0.5, "hero");
+  assert.ok(await client.flush(LONG_MS));
+  await client.close();
+  assert.deepEqual(decision.slots.map(({ slotId }) => slotId), ["hero", "side"]);
+  assert.equal(new Set(decision.slots.map(({ actionId }) => actionId)).size, 2);
+  assert.equal(client.stats.sent, 1);
+  const mistaken = new Client(endpoint, key, { timeoutMs: LONG_MS, warn: () => undefined });
+  const fallback = await mistaken.rankSlots(context, actions, slots);
+  await mistaken.close();
+  assert.equal(fallback.fallback, true);
+  assert.deepEqual(fallback.slots.map(({ actionId }) => actionId), ["salad", "soup"]);
+  assert.deepEqual(mistaken.stats.fallbacks, { refused: 1 });
+  await assert.rejects(mistaken.rankSlots(context, actions, []), CallerError);
+});
+
 test("a strict client throws mistakes", async () => {
   const client = new Client(endpoint, key, { timeoutMs: LONG_MS, strict: true });
   await assert.rejects(client.rank(context, { a: { tags: ["x"] }, b: { x: 1 } }), /numbers only/);

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
+from rankward.api.schema.multislot import MultiSlotRankAnswer, MultiSlotRankBody, MultiSlotRewardBody, SlotReward
+from rankward.api.schema.multislot import SlotRequest as WireSlot
 from rankward.api.schema.ranking import RankableAction, RankAnswer, RankBody, RewardBody
-from rankward.decision import Actions, Decision, Features, check_id, encode_features, read_pairs
+from rankward.decision import (
+    Actions,
+    Decision,
+    Features,
+    SlotDecision,
+    SlotRequest,
+    SlotsDecision,
+    check_id,
+    encode_features,
+    read_pairs,
+)
 from rankward.errors import CallerError, InvalidRequest, WorldError
 from rankward.records import Activation, EventId, Observation
 from rankward.settings import Limits
@@ -18,9 +32,12 @@ API = "/personalizer/v1.1-preview.3"
 FALLBACK_PREFIX = "fallback-"
 """Event ids of fallback decisions begin so. No service ever saw one, so a reward under it can do no harm."""
 
+Answer = TypeVar("Answer")
+
 _LIMITS = Limits()
 _encode = msgspec.json.Encoder().encode
 _answer = msgspec.json.Decoder(RankAnswer)
+_slots_answer = msgspec.json.Decoder(MultiSlotRankAnswer)
 _refusal = msgspec.json.Decoder(dict[str, dict[str, object]])
 
 
@@ -60,6 +77,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     deferred: bool
 
 
+class SlotsAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks for several slots, as it has it."""
+
+    context: Features
+    actions: Actions
+    slots: Sequence[SlotRequest]
+    event_id: EventId
+    deferred: bool
+
+
 class Offer(msgspec.Struct, frozen=True):
     """Actions to choose from, by id, and the one to show when nobody chooses."""
 
@@ -72,13 +99,14 @@ class Offer(msgspec.Struct, frozen=True):
         return Decision(event_id=event_id, action_id=self.baseline, ranking=pmf, model_id=None, fallback=True)
 
 
-class Question(msgspec.Struct, frozen=True):
-    """A Rank, ready to be sent."""
+class Question(msgspec.Struct, Generic[Answer], frozen=True):
+    """A Rank of either kind, ready to be sent."""
 
     event_id: EventId
+    path: str
     body: bytes
-    rankable: frozenset[str]  # ids that may be answered
-    confirms: bool = False  # whether the client activates the decision once it has come in time
+    read: Callable[[bytes], Answer]  # reads the answer; raises UnansweredError if it does not fit
+    confirms: bool  # whether the client activates the decision once it has come in time
 
 
 Report = Observation | Activation
@@ -105,38 +133,88 @@ def read_offer(actions: Actions, excluded: Sequence[str]) -> Offer:
     raise InvalidRequest(f"all {len(action_ids)} actions are excluded: leave at least one to choose")
 
 
-def write_question(asked: Asked, *, confirms: bool) -> Question:
+def slots_fallback(asked: SlotsAsked, event_id: EventId) -> SlotsDecision:
+    """Decide for every slot's baseline.
+
+    Raises:
+        InvalidRequest: there are no slots, or they are none, so that there is nothing to fall back to.
+    """
+    try:
+        slots = [SlotDecision(slot_id=s.id, action_id=s.baseline, ranking=((s.baseline, 1.0),)) for s in asked.slots]
+    except (TypeError, AttributeError) as error:
+        raise InvalidRequest("slots are a sequence of `SlotRequest`: give each its id and baseline") from error
+    if not slots:
+        raise InvalidRequest("there are 0 slots: give at least one")
+    return SlotsDecision(event_id=event_id, slots=tuple(slots), model_id=None, fallback=True)
+
+
+def write_question(asked: Asked, *, confirms: bool) -> Question[Decision]:
     """Write a Rank. What its bounds are is the service's to say, as they may differ from ours.
 
     Raises:
         InvalidRequest: it cannot be written.
     """
-    pairs = read_pairs(asked.actions)
-    ids = [check_id(action_id, _LIMITS) for action_id, _ in pairs]
-    if len(set(ids)) < len(ids):
-        raise InvalidRequest("two actions have the same id: an id must name one action")
+    actions = _actions(asked.actions)
     body = RankBody(
-        actions=[RankableAction(action_id, msgspec.Raw(encode_features(features))) for action_id, features in pairs],
+        actions=list(actions),
         context_features=msgspec.Raw(encode_features(asked.context)),
         excluded_actions=list(asked.excluded),
         event_id=check_id(asked.event_id, _LIMITS),
         defer_activation=asked.deferred or confirms,
     )
-    rankable = frozenset(ids).difference(asked.excluded)
-    return Question(asked.event_id, _encode(body), rankable, confirms and not asked.deferred)
+    rankable = frozenset([action.id for action in actions]).difference(asked.excluded)
+    read = functools.partial(_read_decision, rankable=rankable)
+    return Question(asked.event_id, f"{API}/rank", _encode(body), read, confirms and not asked.deferred)
 
 
-def read_decision(body: bytes, question: Question) -> Decision:
-    """Read the answer of a Rank.
+def write_slots_question(asked: SlotsAsked, *, confirms: bool) -> Question[SlotsDecision]:
+    """Write a Rank for several slots.
 
     Raises:
-        UnansweredError: it is none that fits the question.
+        InvalidRequest: it cannot be written.
     """
+    actions = _actions(asked.actions)
+    body = MultiSlotRankBody(
+        actions=list(actions),
+        slots=[
+            WireSlot(
+                id=check_id(slot.id, _LIMITS),
+                baseline_action=slot.baseline,
+                features=msgspec.Raw(encode_features(slot.features)),
+                excluded_actions=list(slot.excluded),
+            )
+            for slot in asked.slots
+        ],
+        context_features=msgspec.Raw(encode_features(asked.context)),
+        event_id=check_id(asked.event_id, _LIMITS),
+        defer_activation=asked.deferred or confirms,
+    )
+    read = functools.partial(
+        _read_slots_decision,
+        slot_ids=[slot.id for slot in asked.slots],
+        action_ids=frozenset([action.id for action in actions]),
+    )
+    path = f"{API}/multislot/rank?probabilities=true"
+    return Question(asked.event_id, path, _encode(body), read, confirms and not asked.deferred)
+
+
+def _actions(actions: Actions) -> list[RankableAction]:
+    pairs = read_pairs(actions)
+    written = [
+        RankableAction(check_id(action_id, _LIMITS), msgspec.Raw(encode_features(features)))
+        for action_id, features in pairs
+    ]
+    if len({action.id for action in written}) < len(written):
+        raise InvalidRequest("two actions have the same id: an id must name one action")
+    return written
+
+
+def _read_decision(body: bytes, *, rankable: frozenset[str]) -> Decision:
     try:
         answer = _answer.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnansweredError(f"the answer cannot be read: {error}", Reason.FAILED) from error
-    if answer.reward_action_id not in question.rankable:
+    if answer.reward_action_id not in rankable:
         raise UnansweredError(f"the answer names {answer.reward_action_id!r}, which was not asked for", Reason.FAILED)
     return Decision(
         event_id=answer.event_id,
@@ -144,6 +222,25 @@ def read_decision(body: bytes, question: Question) -> Decision:
         ranking=tuple([(action.id, action.probability) for action in answer.ranking]),
         model_id=None,
     )
+
+
+def _read_slots_decision(body: bytes, *, slot_ids: Sequence[str], action_ids: frozenset[str]) -> SlotsDecision:
+    try:
+        answer = _slots_answer.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnansweredError(f"the answer cannot be read: {error}", Reason.FAILED) from error
+    shown = [slot.reward_action_id for slot in answer.slots]
+    if [slot.id for slot in answer.slots] != list(slot_ids) or not action_ids.issuperset(shown):
+        raise UnansweredError("the answer names slots or actions that were not asked for", Reason.FAILED)
+    slots = [
+        SlotDecision(
+            slot_id=slot.id,
+            action_id=slot.reward_action_id,
+            ranking=tuple([(action.id, action.probability) for action in slot.ranking or ()]),
+        )
+        for slot in answer.slots
+    ]
+    return SlotsDecision(event_id=answer.event_id, slots=tuple(slots), model_id=None)
 
 
 def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> RefusedError | UnansweredError:
@@ -162,8 +259,12 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refuse
 
 
 def write_letter(report: Report) -> Letter:
-    """Write a Reward or an Activate."""
+    """Write a Reward, of the event or of one of its slots, or an Activate."""
     place = f"{API}/events/{quote(report.event_id, safe='')}"
     if isinstance(report, Activation):
         return Letter(report.event_id, f"{place}/activate")
+    if report.slot is not None:
+        place = f"{API}/multislot/events/{quote(report.event_id, safe='')}"
+        body = MultiSlotRewardBody([SlotReward(report.slot, report.value)], report.report)
+        return Letter(report.event_id, f"{place}/reward", _encode(body))
     return Letter(report.event_id, f"{place}/reward", _encode(RewardBody(report.value, report.report)))

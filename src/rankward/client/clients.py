@@ -9,20 +9,23 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from uuid import uuid4
 
-from rankward.client.calls import Asked, Reason, Report, UnansweredError, read_offer
+import msgspec
+
+from rankward.client.calls import Answer, Asked, Reason, Report, SlotsAsked, UnansweredError, read_offer, slots_fallback
 from rankward.client.front import Front
 from rankward.client.inprocess import InProcess
 from rankward.client.remote import Remote
 from rankward.client.spool import Spool
 from rankward.client.stats import ClientStats, Tally
-from rankward.decision import Actions, Decision, Features
-from rankward.errors import RankwardError
+from rankward.decision import Actions, Decision, Features, SlotRequest, SlotsDecision
+from rankward.errors import InvalidRequest, RankwardError
 from rankward.records import EventId
 
 _FLUSH_S = 5.0
@@ -45,6 +48,29 @@ def _asked(
         excluded=excluded,
         deferred=deferred,
     )
+
+
+def _slots_asked(
+    context: Features,
+    actions: Actions,
+    slots: Sequence[SlotRequest],
+    *,
+    event_id: EventId | None,
+    deferred: bool,
+) -> SlotsAsked:
+    return SlotsAsked(
+        context=context,
+        actions=actions,
+        slots=slots,
+        event_id=uuid4().hex if event_id is None else event_id,
+        deferred=deferred,
+    )
+
+
+def _for_slots(engine: Engine) -> Remote:
+    if isinstance(engine, InProcess):
+        raise InvalidRequest("several slots cannot be decided here: use a client without `local`")
+    return engine
 
 
 def _engine(
@@ -180,7 +206,41 @@ class Client:
             asked = _asked(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
             decision = self._decide(asked, deadline_s)
         except RankwardError as error:
-            return self._front.fall_back(offer, event_id, error)
+            return offer.fallback(self._front.fall_back(event_id, error))
+        self._front.decided(event_id)
+        return decision
+
+    def rank_slots(
+        self,
+        context: Features,
+        actions: Actions,
+        slots: Sequence[SlotRequest],
+        *,
+        event_id: EventId | None = None,
+        deferred: bool = False,
+    ) -> SlotsDecision:
+        """Choose an action for each slot, none of them twice, within the time; else every slot's baseline.
+
+        Args:
+            context: features of the situation.
+            actions: features by action id, or pairs of both.
+            slots: in the order in which they choose.
+            event_id: yours; None: one is made.
+            deferred: whether the decision counts only once it is activated.
+
+        Raises:
+            InvalidRequest: there are no slots.
+            CallerError: the client is strict, and something cannot be used.
+        """
+        deadline_s = time.monotonic() + self._timeout_s
+        asked = _slots_asked(context, actions, slots, event_id=event_id, deferred=deferred)
+        fallback = slots_fallback(asked, "")
+        try:
+            if self._closed:
+                raise UnansweredError("the client is closed", Reason.CLOSED)
+            decision = self._wait(_for_slots(self._here()).rank_slots(asked, deadline_s=deadline_s), deadline_s)
+        except RankwardError as error:
+            return msgspec.structs.replace(fallback, event_id=self._front.fall_back(event_id, error))
         self._front.decided(event_id)
         return decision
 
@@ -188,7 +248,11 @@ class Client:
         engine = self._here()
         if isinstance(engine, InProcess) and engine.ready:
             return engine.decide(asked)
-        deciding = asyncio.run_coroutine_threadsafe(engine.rank(asked, deadline_s=deadline_s), self._loop)
+        return self._wait(engine.rank(asked, deadline_s=deadline_s), deadline_s)
+
+    def _wait(self, asking: Coroutine[Any, Any, Answer], deadline_s: float) -> Answer:
+        """Have the background ask, and wait for it within the time."""
+        deciding = asyncio.run_coroutine_threadsafe(asking, self._loop)
         try:
             return deciding.result(deadline_s + _SLACK_S - time.monotonic())
         except TimeoutError:
@@ -196,13 +260,18 @@ class Client:
                 raise UnansweredError("the background did not answer in time", Reason.TIMEOUT) from None
             return deciding.result()
 
-    def reward(self, event_id: EventId, value: float) -> None:
-        """Report how well the shown action did, from -1 to 1 and best from 0 to 1. It is sent in the background.
+    def reward(self, event_id: EventId, value: float, *, slot: str | None = None) -> None:
+        """Report how well the shown action did. It is sent in the background.
+
+        Args:
+            event_id: of the decision.
+            value: from -1 to 1, and best from 0 to 1.
+            slot: id of the slot that it is about; None: the whole event.
 
         Raises:
             CallerError: the client is strict, and id or value cannot be used.
         """
-        report = self._front.reward(event_id, value)
+        report = self._front.reward(event_id, value, slot)
         if report is not None:
             self._report(report)
 
@@ -318,13 +387,33 @@ class AsyncClient:
             asked = _asked(context, actions, excluded=excluded, event_id=event_id, deferred=deferred)
             decision = await self._engine.rank(asked, deadline_s=deadline_s)
         except RankwardError as error:
-            return self._front.fall_back(offer, event_id, error)
+            return offer.fallback(self._front.fall_back(event_id, error))
         self._front.decided(event_id)
         return decision
 
-    def reward(self, event_id: EventId, value: float) -> None:
+    async def rank_slots(
+        self,
+        context: Features,
+        actions: Actions,
+        slots: Sequence[SlotRequest],
+        *,
+        event_id: EventId | None = None,
+        deferred: bool = False,
+    ) -> SlotsDecision:
+        """Choose an action for each slot, within the time; see `Client.rank_slots`."""
+        deadline_s = time.monotonic() + self._timeout_s
+        asked = _slots_asked(context, actions, slots, event_id=event_id, deferred=deferred)
+        fallback = slots_fallback(asked, "")
+        try:
+            decision = await _for_slots(self._engine).rank_slots(asked, deadline_s=deadline_s)
+        except RankwardError as error:
+            return msgspec.structs.replace(fallback, event_id=self._front.fall_back(event_id, error))
+        self._front.decided(event_id)
+        return decision
+
+    def reward(self, event_id: EventId, value: float, *, slot: str | None = None) -> None:
         """Report how well the shown action did; see `Client.reward`. There is nothing to wait for."""
-        report = self._front.reward(event_id, value)
+        report = self._front.reward(event_id, value, slot)
         if report is not None:
             self._engine.report(report)
 

@@ -8,14 +8,13 @@ from uuid import uuid4
 
 from rankward.client.calls import (
     FALLBACK_PREFIX,
-    Offer,
     Reason,
     RefusedError,
     Report,
     UnansweredError,
 )
 from rankward.client.stats import Tally
-from rankward.decision import Decision, check_id, check_reward
+from rankward.decision import check_id, check_reward
 from rankward.errors import CallerError, RankwardError
 from rankward.records import Activation, EventId, Observation
 from rankward.settings import Limits
@@ -39,14 +38,13 @@ class Front:
         self._lock = threading.Lock()
         self._fallen: OrderedDict[EventId, None] = OrderedDict()
 
-    def fall_back(self, offer: Offer, event_id: EventId | None, error: RankwardError) -> Decision:
-        """Decide for the baseline.
+    def fall_back(self, event_id: EventId | None, error: RankwardError) -> EventId:
+        """Note that a decision falls back to the baseline. Returns the event id that it gets.
 
         The decision has an event id of its own, which the service never saw. The one that was asked under may have
         been logged with another action drawn, and a reward of the baseline must not be credited to that.
 
         Args:
-            offer: what could be shown.
             event_id: the caller's own, if it named one: reports under it are withheld from here on.
             error: why the service did not decide.
 
@@ -65,7 +63,7 @@ class Front:
                 self._fallen[event_id] = None
                 while len(self._fallen) > _REMEMBERED:
                     self._fallen.popitem(last=False)
-        return offer.fallback(FALLBACK_PREFIX + uuid4().hex)
+        return FALLBACK_PREFIX + uuid4().hex
 
     def decided(self, event_id: EventId | None) -> None:
         """Note that a decision came in time, perhaps under an id whose decision once fell back."""
@@ -73,7 +71,7 @@ class Front:
             with self._lock:
                 self._fallen.pop(event_id, None)
 
-    def reward(self, event_id: EventId, value: float) -> Report | None:
+    def reward(self, event_id: EventId, value: float, slot: str | None) -> Report | None:
         """Say what to send for a reward. None: nothing.
 
         Raises:
@@ -83,7 +81,8 @@ class Front:
             if self._withheld(event_id):
                 return None
             value = check_reward(value)
-            return Observation(event_id=check_id(event_id, _LIMITS), value=value, report=uuid4().hex)
+            slot = None if slot is None else check_id(slot, _LIMITS)
+            return Observation(event_id=check_id(event_id, _LIMITS), value=value, slot=slot, report=uuid4().hex)
         except CallerError as error:
             self._refuse(error)
             return None

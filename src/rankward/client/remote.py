@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from typing import Any
 
 import httpx
 
 from rankward.client.calls import (
-    API,
+    Answer,
     Asked,
     Letter,
     Question,
     Reason,
     Report,
+    SlotsAsked,
     UnansweredError,
-    read_decision,
     read_refusal,
     write_letter,
     write_question,
+    write_slots_question,
 )
 from rankward.client.outbox import Outbox
 from rankward.client.stats import ClientStats, Tally
-from rankward.decision import Decision
+from rankward.decision import Decision, SlotsDecision
 from rankward.records import Activation
 
 _PATIENCE_S = 10.0  # of anything that nobody waits for
@@ -54,7 +56,7 @@ class Remote:
             verify=verify,
         )
         self._outbox = Outbox(self._deliver, size=queue_size, tally=tally)
-        self._open: set[asyncio.Task[Decision]] = set()
+        self._open: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def rank(self, asked: Asked, *, deadline_s: float) -> Decision:
@@ -71,7 +73,13 @@ class Remote:
             CallerError: the question cannot be written, or the service refuses it.
             UnansweredError: there is no answer, or none in time.
         """
-        question = write_question(asked, confirms=self._confirm)
+        return await self._in_time(write_question(asked, confirms=self._confirm), deadline_s)
+
+    async def rank_slots(self, asked: SlotsAsked, *, deadline_s: float) -> SlotsDecision:
+        """Ask for a decision for several slots; see `rank`."""
+        return await self._in_time(write_slots_question(asked, confirms=self._confirm), deadline_s)
+
+    async def _in_time(self, question: Question[Answer], deadline_s: float) -> Answer:
         if self._closed:
             raise UnansweredError("the client is closed", Reason.CLOSED)
         asking = asyncio.create_task(self._ask(question))
@@ -94,15 +102,15 @@ class Remote:
             self._outbox.put(write_letter(Activation(event_id=question.event_id)))
         return decision
 
-    async def _ask(self, question: Question) -> Decision:
+    async def _ask(self, question: Question[Answer]) -> Answer:
         try:
-            answer = await self._post(f"{API}/rank", question.body)
+            answer = await self._post(question.path, question.body)
         except httpx.TransportError as error:
             reason = Reason.TIMEOUT if isinstance(error, httpx.TimeoutException) else Reason.UNREACHABLE
             raise UnansweredError(f"the service cannot be reached: {error!r}", reason) from error
         if answer.status_code != 201:
             raise read_refusal(answer.status_code, answer.headers, answer.content)
-        return read_decision(answer.content, question)
+        return question.read(answer.content)
 
     async def _post(self, path: str, body: bytes) -> httpx.Response:
         try:
@@ -112,11 +120,11 @@ class Remote:
             # harm: the service knows the event id.
             return await self._http.post(path, content=body)
 
-    def _note(self, asking: asyncio.Task[Decision]) -> bool:
+    def _note(self, asking: asyncio.Task[Any]) -> bool:
         self._open.discard(asking)
         return not asking.cancelled() and asking.exception() is None
 
-    def _note_late(self, asking: asyncio.Task[Decision]) -> None:
+    def _note_late(self, asking: asyncio.Task[Any]) -> None:
         if self._note(asking):
             self._tally.count("late")
 

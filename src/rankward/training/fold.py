@@ -124,6 +124,7 @@ class Fold:
                     decided.slots,
                     decided.choices,
                     [training_reward(event, self._reward, slot) for slot in range(len(decided.slots))],
+                    pass_probability=decided.pass_probability,
                 )
             case Interaction() as decided:
                 rankable = decided.rankable

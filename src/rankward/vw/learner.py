@@ -147,8 +147,7 @@ class Learner:
         text = context_text(context, actions)
         try:
             if pass_probability < 1.0:
-                # Only a log line can say what its event weighs; whoever learns it does not mind where it was parsed.
-                parser = self._weighing = self._weighing or Workspace(f"{self.arguments} --dsjson --quiet")
+                parser = self._weigher()
                 examples = parser._parse(
                     f'{label}"pdrop":{1.0 - pass_probability!r},"a":[{chosen + 1}],"p":[{probability!r}],"c":{text}}}'
                 )
@@ -227,6 +226,7 @@ class Learner:
         slots: Sequence[Slot],
         choices: Sequence[SlotChoice],
         rewards: Sequence[float],
+        pass_probability: float = 1.0,
     ) -> None:
         """Learn what the decisions for several slots earned. The arguments must name `--ccb_explore_adf`.
 
@@ -236,18 +236,36 @@ class Learner:
             slots: in the order in which they chose.
             choices: what each drew.
             rewards: what each earned.
+            pass_probability: see `learn`.
 
         Raises:
             LearnerRefusedError: the example cannot be parsed or learned. The learner must not be used any more.
         """
-        workspace = self._workspace
-        text = with_slots(context_text(context, actions), slots, len(actions), map(label_head, choices, rewards))
+        text, count = context_text(context, actions), len(actions)
+        heads = map(label_head, choices, rewards)
         try:
-            examples = workspace._parse(text)
-            workspace.learn_multi(examples)
-            workspace._finish_example_multi_ex(examples)
+            if pass_probability < 1.0:
+                parser = self._weigher()
+                outcomes = ",".join(
+                    [f'{{{head}"_id":{_encode(slot.id).decode()}}}' for slot, head in zip(slots, heads, strict=True)]
+                )
+                line = (
+                    f'"c":{with_slots(text, slots, count)},"_outcomes":[{outcomes}],"pdrop":{1.0 - pass_probability!r}'
+                )
+                examples = parser._parse(f"{{{line}}}")
+            else:
+                parser = self._workspace
+                examples = parser._parse(with_slots(text, slots, count, heads))
+            self._workspace.learn_multi(examples)
+            parser._finish_example_multi_ex(examples)
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot learn the event: {error}") from error
+
+    def _weigher(self) -> Workspace:
+        """Return what parses log lines: they alone can say what an event weighs, and the learner learns it as well."""
+        if self._weighing is None:
+            self._weighing = Workspace(f"{self.arguments} --dsjson --quiet")
+        return self._weighing
 
     def save(self) -> bytes:
         """Return the model's bytes."""

@@ -6,7 +6,10 @@ import asyncio
 import functools
 
 from rankward.api.operation import P2, P3, V2022, Answer, Call, Operation
+from rankward.errors import InvalidRequest
+from rankward.records import MultiSlotInteraction
 from rankward.uploads.read import read_interactions, read_observations
+from rankward.vw.arguments import ProblemType, problem_type_of
 
 
 async def _interactions(call: Call) -> Answer:
@@ -18,7 +21,16 @@ async def _interactions(call: Call) -> Answer:
         bounds=doors.bounds,
         reward_wait_us=round(loop.settings.reward_wait.total_seconds() * 1_000_000),
     )
-    await call.service.take(await asyncio.to_thread(read))  # thousands of events: nobody else should wait for them
+    decided = await asyncio.to_thread(read)  # thousands of events: nobody else should wait for them
+    several = problem_type_of(loop.settings.policy) is ProblemType.MULTI_SLOT
+    for interaction in decided:
+        if isinstance(interaction, MultiSlotInteraction) != several:
+            raise InvalidRequest(
+                f"{interaction.event_id[:40]!r} was not decided for {'several slots' if several else 'a single slot'}, "
+                "which is what the loop's policy is for: nothing of the batch was stored",
+                code="InvalidRequest",
+            )
+    await call.service.take(decided)
     return Answer(204)
 
 
