@@ -62,7 +62,7 @@ class Tally:
     def fell_back(self, reason: str, error: Exception) -> None:
         """Count a fallback. It is logged when it is the first since the last decision, or the first of its kind."""
         with self._lock:
-            self._fallbacks[reason] += 1
+            self._fallbacks[str(reason)] += 1  # a plain word, whatever kind of string it was
             first, self._away = not self._away, True
         if isinstance(error, CallerError):
             self.complain(error)
