@@ -186,7 +186,7 @@ def _show(report: Report, console: Console) -> None:
         (counts.never_activated, "deferred events that were never activated, passed over"),
         (counts.clipped, f"rewards outside {figure(report.reward_min)} to {figure(report.reward_max)}, cut to it"),
         (counts.unusable, "events with probabilities that cannot be true, passed over"),
-        *((count, f"lines skipped: {kind}") for kind, count in counts.skipped.items()),
+        *((count, f"of the lines skipped: {kind}") for kind, count in counts.skipped.items()),
     ]
     for count, remark in remarks:
         if count:
@@ -208,7 +208,7 @@ def _row(result: PolicyResult) -> tuple[str | Text, ...]:
         name,
         f"{result.estimate.value:.4f}",
         f"{always.low:.4f} … {always.high:.4f}",
-        "-" if against is None else f"{against.value:+.4f} ({against.always.low:+.4f} … {against.always.high:+.4f})",
+        "-" if against is None else f"{against.value:+z.4f} ({against.always.low:+z.4f} … {against.always.high:+z.4f})",
         figure(result.diagnostics.effective_sample_size),
         f"{100 * result.diagnostics.agreement:.1f} %",
         verdict,
