@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rankward.doctor import ALIVE_US, Facts, Sample, Severity, findings, gather, report, rows, screen
 from rankward.joining.service import JoiningService
+from rankward.mirroring.service import MirroringStatus
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
@@ -55,6 +56,7 @@ VERSION = ModelVersion(
     digest="",
 )
 COUNTS = {"ranked": 120, "joined": 100, "rewarded": 60, "defaulted": 40, "observed": 80, "baseline_chosen": 25}
+FAILING = MirroringStatus(offset=40, joined_end=100, missed=0, failure="the mirror does not take x", time_us=NOW_US)
 WELL = Facts(
     loop=LOOP,
     now_us=NOW_US,
@@ -141,6 +143,7 @@ ASIDE = SetAside(
         ("no-worker", Severity.PROBLEM, but(worker_seen_us=None)),
         ("no-worker", Severity.PROBLEM, but(worker_seen_us=NOW_US - 2 * ALIVE_US)),
         ("disk-full", Severity.PROBLEM, but(disk_is_full=True)),
+        ("mirror-fails", Severity.WARNING, but(mirroring=FAILING)),
         ("no-trainer", Severity.PROBLEM, but(training=(), unlearned_since_us={1: NOW_US - 60 * SECOND_US})),
         (
             "building",

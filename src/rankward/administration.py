@@ -251,7 +251,7 @@ class Administration:
                 what = "`policy set` changes it" if setting in {"policy", "preset"} else "it cannot be set"
                 raise InvalidSettings(f"{setting} is no setting to change here: {what}", target=setting)
             wanted[setting] = parse(setting, text)
-        return await self._changing(name, self._configuration.change(name, wanted))
+        return await self._changing(name, self._configuration.change(name, wanted, by_operator=True))
 
     async def policy(self, name: str) -> PolicyView:
         """Show a loop's policy."""

@@ -17,7 +17,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from rankward.errors import InvalidPolicy, InvalidSettings
+from rankward.errors import InvalidPolicy, InvalidSettings, StoreUnavailable
+from rankward.mirroring.target import Target, is_signed_address
 from rankward.records import SettingsChange, TimeUs
 from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
 from rankward.store.changes import change_loop
@@ -49,12 +50,20 @@ class Configuration:
         self._log = log
         self._clock = clock
 
-    async def change(self, name: str, changes: Mapping[str, object]) -> Loop:
+    async def change(self, name: str, changes: Mapping[str, object], *, by_operator: bool = False) -> Loop:
         """Change settings by name.
 
+        Args:
+            name: of the loop.
+            changes: new values, by setting.
+            by_operator: whether whoever asks runs the service, and not just an application: the log may then be
+                mirrored to places that the service itself has the right to write to.
+
         Raises:
-            InvalidSettings: one is out of bounds, or two may not change together. Nothing is changed then.
+            InvalidSettings: one is out of bounds, two may not change together, or the log cannot be mirrored to where
+                it shall be. Nothing is changed then.
         """
+        await self._check_mirror(name, changes, by_operator=by_operator)
 
         def edit(loop: Loop) -> LoopSettings:
             settings = change(loop.settings, changes, now=as_datetime(self._clock()))
@@ -66,6 +75,29 @@ class Configuration:
             return settings
 
         return await self._edit(name, edit)
+
+    async def _check_mirror(self, name: str, changes: Mapping[str, object], *, by_operator: bool) -> None:
+        """Write to where the log shall be mirrored to, if that is new."""
+        settings = self._catalog.loop(name).settings
+        uri = changes.get("log_mirror_sas_uri", settings.log_mirror_sas_uri)
+        enabled = changes.get("log_mirror_enabled", settings.log_mirror_enabled)
+        if not enabled or not isinstance(uri, str):
+            return
+        if (uri, enabled) == (settings.log_mirror_sas_uri, settings.log_mirror_enabled):
+            return
+        if not by_operator and not is_signed_address(uri):
+            raise InvalidSettings(
+                "logMirrorSasUri has no signature: give the https:// address of a container with one that may write; "
+                "other places are set with `rankward settings set`, or with the admin key",
+                code="InvalidContainer",
+                target="logMirrorSasUri",
+            )
+        try:
+            await Target(uri).probe()
+        except StoreUnavailable as error:
+            raise InvalidSettings(
+                f"logMirrorSasUri cannot be written to: {error}", code="InvalidContainer", target="logMirrorSasUri"
+            ) from error
 
     async def set_policy(self, name: str, text: str) -> Loop:
         """Give a loop another policy. One that is a preset's, whatever its `--epsilon`, is that preset.

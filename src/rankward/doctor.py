@@ -19,6 +19,7 @@ from rich.text import Text
 
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
+from rankward.mirroring.service import NOTE, MirroringStatus
 from rankward.records import AnyInteraction, JoinedEvent, LearningMode, ModelId, Offset, TimeUs
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
 from rankward.telemetry import find_version, read_statuses
@@ -81,6 +82,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_asides: tuple[SetAside, ...]
     sample: Sample
     disk_is_full: bool  # the room set aside for that is used up
+    mirroring: MirroringStatus | None = None  # None: nothing is mirrored, or the mirror has not begun
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
     @property
@@ -147,7 +149,8 @@ async def gather(home: Home, loop: Loop) -> Facts:
         state = await joined.state()
         first, joined_end = await joined.extent()
         extent = await log.extent()
-        status, training = read_statuses(home.board.read(loop.loop_id))
+        notes = home.board.read(loop.loop_id)
+        status, training = read_statuses(notes)
         facts = Facts(
             loop=loop,
             now_us=home.clock(),
@@ -164,6 +167,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
             set_asides=tuple(home.catalog.set_asides(loop.loop_id)),
             sample=await _sample(log, joined, loop, max(first, joined_end - SAMPLE)),
             disk_is_full=not home.folder.reserve.exists(),
+            mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))
     finally:
@@ -253,6 +257,18 @@ def _machinery(facts: Facts) -> list[Finding]:
                 what="Nobody joins and learns.",
                 why=f"The worker {seen}. Decisions go on being made and kept; nothing is learned from them.",
                 do="Start `rankward serve` on this folder; if it runs, read what it says on standard error.",
+            )
+        )
+    if facts.mirroring is not None and facts.mirroring.failure is not None:
+        behind = facts.mirroring.joined_end - facts.mirroring.offset
+        found.append(
+            Finding(
+                severity=Severity.WARNING,
+                name="mirror-fails",
+                what=f"The log is not mirrored: {behind:,} joined events wait.",
+                why=f"{facts.mirroring.failure}. It is tried again, and nothing is left out; learning is not touched.",
+                do=f"Look after the place, or set another: `rankward settings set {facts.loop.name} "
+                "log_mirror_sas_uri=…`.",
             )
         )
     if facts.disk_is_full and facts.worker_lives:

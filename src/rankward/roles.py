@@ -21,7 +21,7 @@ from rankward.api.options import ApiOptions
 from rankward.errors import NotFound
 from rankward.store.sqlite.folder import FolderLock
 from rankward.wiring import Home
-from rankward.worker import Worker, spawn_trainer
+from rankward.worker import Worker, spawner
 
 
 def stop_event(*, follow_stdin: bool) -> asyncio.Event:
@@ -52,7 +52,7 @@ async def run_worker(root: Path) -> None:
             return
         except TimeoutError:
             continue
-    await Worker(home, spawn_trainer(home)).run(stop)
+    await Worker(home, spawner(home)).run(stop)
     home.close()
 
 
@@ -75,6 +75,20 @@ async def run_trainer(root: Path, loop_name: str, epoch_id: int) -> None:
         home.close()
 
 
+async def run_mirror(root: Path, loop_name: str) -> None:
+    """Mirror one loop's log."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    loop = home.catalog.loop(loop_name)
+    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
+    try:
+        await home.mirroring(loop_name, log, joined).run(stop)
+    finally:
+        await log.close()
+        await joined.close()
+        home.close()
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run a role."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -85,6 +99,12 @@ def main(arguments: Sequence[str]) -> None:
             os.nice(5)
             try:
                 asyncio.run(run_trainer(Path(root), loop_name, int(epoch_id)))
+            except NotFound:
+                logging.getLogger(__name__).info("loop %s is gone", loop_name)
+        case ["mirror", root, loop_name]:
+            os.nice(10)
+            try:
+                asyncio.run(run_mirror(Path(root), loop_name))
             except NotFound:
                 logging.getLogger(__name__).info("loop %s is gone", loop_name)
         case ["api", root, descriptor, number, options]:

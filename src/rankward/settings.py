@@ -142,11 +142,20 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
         ),
     ] = LearningMode.ONLINE
     log_mirror_enabled: Annotated[
-        bool, Setting(wire="logMirrorEnabled", help="Kept for the contract; events are not mirrored yet.")
+        bool,
+        Setting(
+            wire="logMirrorEnabled",
+            help="Whether what is joined from now on is also written to `log_mirror_sas_uri`, as lines of JSON.",
+        ),
     ] = False
     log_mirror_sas_uri: Annotated[
         str | None,
-        Setting(wire="logMirrorSasUri", help="Kept for the contract; events are not mirrored yet."),
+        Setting(
+            wire="logMirrorSasUri",
+            code="InvalidContainer",
+            help="Where to: a container with a signature that may write, `https://…?…&sig=…`. An operator may also set "
+            "`s3://BUCKET/PREFIX` or `file:///FOLDER`.",
+        ),
     ] = None
     is_auto_optimization_enabled: Annotated[
         bool,
@@ -277,6 +286,12 @@ def check(settings: LoopSettings) -> None:
             "older than the log can be learned again",
             code="InvalidModelRetrainDays",
             target="modelRetrainDays",
+        )
+    if settings.log_mirror_enabled and not settings.log_mirror_sas_uri:
+        raise InvalidSettings(
+            "logMirrorEnabled needs a place to mirror to: set logMirrorSasUri together with it",
+            code="InvalidContainer",
+            target="logMirrorSasUri",
         )
     if settings.reward_min >= settings.reward_max:
         raise InvalidSettings(

@@ -18,13 +18,15 @@ import msgspec
 import tomli_w
 
 from rankward.errors import Conflict, InvalidRequest
+from rankward.mirroring.service import MirroringService
+from rankward.mirroring.target import Target
 from rankward.records import TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.event_log import SqliteEventLog
-from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FolderLock, opening
+from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.sealed import sync_folder
@@ -101,6 +103,20 @@ class Home:
             yield
         finally:
             lock.close()
+
+    def mirroring(self, loop_name: str, log: EventLog, joined: JoinedLog) -> MirroringService:
+        """Make what mirrors a loop."""
+        loop_id = self.catalog.loop(loop_name).loop_id
+        return MirroringService(
+            loop_name,
+            catalog=self.catalog,
+            log=log,
+            joined=joined,
+            notebook=FileNotebook(self.folder.loops / loop_id / "mirroring.json"),
+            board=self.board,
+            clock=self.clock,
+            open_target=Target,
+        )
 
     def mark(self, loop_id: str, epoch_id: int) -> FileMark:
         """Read an epoch's mark from outside its process."""

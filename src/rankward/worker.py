@@ -8,7 +8,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -30,7 +30,12 @@ _DAY_US = 86_400_000_000
 _DEADLY = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _KILLED_BOUND = 3  # a learner killed from outside this often at the same event is taken to be killed by it
 
-Spawn = Callable[[str, int], subprocess.Popen[bytes]]
+
+class Spawn(Protocol):
+    """Starts a process of its own for a role, with a pipe as standard input whose end tells it to stop."""
+
+    def __call__(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start it. The arguments are those of the role, beside the folder."""
 
 
 class JoiningStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +61,19 @@ class _Trainer:
         self.killed_count = 0
 
 
+class _Mirror:
+    """A child process that mirrors one loop's log."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_us: TimeUs = 0
+
+    def end(self) -> None:
+        if self.process is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+            self.process = None
+
+
 class _LoopWork:
     """What the worker does for one loop."""
 
@@ -68,6 +86,7 @@ class _LoopWork:
         self.join_again_us: TimeUs = 0
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
+        self.mirror = _Mirror()
 
     async def close(self) -> None:
         await self.log.close()
@@ -82,8 +101,7 @@ class Worker:
 
         Args:
             home: the installation.
-            spawn: starts a trainer process for a loop, by name, and an epoch. Its standard input is a pipe whose end
-                tells it to stop.
+            spawn: starts the processes that train and mirror.
         """
         self._home = home
         self._spawn = spawn
@@ -92,7 +110,7 @@ class Worker:
         self._loops: list[Loop] = []
         self._open_again_us = _NEVER_US  # when to try loops again that could not be opened
         self._epochs: dict[str, list[Epoch]] = {}
-        self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # trainers of deleted loops, by loop id
+        self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # children of deleted loops, by loop id
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop."""
@@ -133,6 +151,7 @@ class Worker:
         except RankwardError as error:
             work.maintained_us = self._stumble(work, error)
         self._tend(work)
+        self._tend_mirror(work)
         return busy
 
     def _stumble(self, work: _LoopWork, error: RankwardError) -> TimeUs:
@@ -150,9 +169,11 @@ class Worker:
         present = {loop.loop_id: loop for loop in self._loops}
         for loop_id in self._work.keys() - present.keys():
             work = self._work.pop(loop_id)
-            self._leaving[loop_id] = [t.process for t in work.trainers.values() if t.process is not None]
+            processes = [work.mirror.process, *(trainer.process for trainer in work.trainers.values())]
+            self._leaving[loop_id] = [process for process in processes if process is not None]
             for trainer in work.trainers.values():
                 _end(trainer)
+            work.mirror.end()
             await work.close()
         for loop_id, loop in present.items():
             if loop_id not in self._work:
@@ -166,7 +187,7 @@ class Worker:
             self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
 
     def _sweep(self) -> None:
-        """Remove the files of deleted loops, once their trainers have gone."""
+        """Remove the files of deleted loops, once their children have gone."""
         for loop_id, processes in list(self._leaving.items()):
             if all(process.poll() is not None for process in processes):
                 del self._leaving[loop_id]
@@ -211,7 +232,17 @@ class Worker:
                 self._bury(work, epoch_id, trainer)
             if trainer.process is None and self._home.clock() - trainer.started_us >= trainer.pause_us:
                 trainer.started_us = self._home.clock()
-                trainer.process = self._spawn(work.loop.name, epoch_id)
+                trainer.process = self._spawn("trainer", work.loop.name, str(epoch_id))
+
+    def _tend_mirror(self, work: _LoopWork) -> None:
+        """Keep a process that mirrors, for as long as the loop is to be mirrored. It ends by itself then."""
+        mirror, settings = work.mirror, work.loop.settings
+        if mirror.process is not None and mirror.process.poll() is not None:
+            mirror.end()
+        wanted = settings.log_mirror_enabled and settings.log_mirror_sas_uri is not None
+        if wanted and mirror.process is None and self._home.clock() - mirror.started_us >= _LONGEST_PAUSE_US:
+            mirror.started_us = self._home.clock()
+            mirror.process = self._spawn("mirror", work.loop.name)
 
     def _bury(self, work: _LoopWork, epoch_id: int, trainer: _Trainer) -> None:
         """Set aside the event that a learner died on, before the next one starts."""
@@ -248,13 +279,17 @@ class Worker:
         mark.clear()
 
     async def _close(self) -> None:
-        trainers = [trainer for work in self._work.values() for trainer in work.trainers.values()]
-        for trainer in trainers:
-            if trainer.process is not None and trainer.process.stdin is not None:
-                trainer.process.stdin.close()
-        for trainer in trainers:
-            if trainer.process is not None:
-                await asyncio.to_thread(_wait_or_kill, trainer.process)
+        children = [
+            child
+            for work in self._work.values()
+            for child in (work.mirror.process, *(trainer.process for trainer in work.trainers.values()))
+            if child is not None
+        ]
+        for child in children:
+            assert child.stdin is not None, "it was started with a pipe"
+            child.stdin.close()
+        for child in children:
+            await asyncio.to_thread(_wait_or_kill, child)
         for work in self._work.values():
             with contextlib.suppress(NotFound):
                 await work.close()
@@ -282,19 +317,11 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def spawn_trainer(home: Home) -> Spawn:
-    """Make what starts trainers: this Python, in processes of their own."""
+def spawner(home: Home) -> Spawn:
+    """Make what starts processes: this Python, in the roles of `rankward.roles`."""
 
-    def spawn(loop_name: str, epoch_id: int) -> subprocess.Popen[bytes]:
-        command = [
-            sys.executable,
-            "-m",
-            "rankward.roles",
-            "trainer",
-            str(home.folder.root),
-            loop_name,
-            str(epoch_id),
-        ]
+    def spawn(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "rankward.roles", role, str(home.folder.root), *arguments]
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
 
     return spawn

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from rankward.errors import DataFolderHeld, StoreUnavailable
 from rankward.records import Offset
+from rankward.store.sqlite.live import os_error_as_ours
+from rankward.store.sqlite.sealed import sync_folder
 
 FORMAT = "1"
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -174,6 +176,33 @@ class FileMark:
         """Return the interaction that the learner was given and has not come back from."""
         [interaction] = self._WHOLE.unpack_from(self._map, 0)
         return None if interaction == self._NOTHING else int(interaction)
+
+
+class FileNotebook:
+    """Implements `mirroring.service.Notebook` with a file that is written aside and renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> bytes | None:
+        """See `mirroring.service.Notebook`."""
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(self, content: bytes) -> None:
+        """See `mirroring.service.Notebook`."""
+        aside = self._path.with_suffix(".tmp")
+        try:
+            with aside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self._path)
+            sync_folder(self._path.parent)
+        except OSError as error:
+            raise os_error_as_ours(error, self._path.parent) from error
 
 
 class FileBoard:
