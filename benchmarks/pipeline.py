@@ -113,7 +113,7 @@ async def write_dsjson(root: Path, file: Path) -> str:
     await log.close()
     await joined.close()
     home.close()
-    return learner_arguments(epoch.policy, epoch.interactions, loop.settings.exploration)
+    return learner_arguments(epoch.policy, epoch.interactions, loop.settings.exploration, epoch.rate)
 
 
 def _dsjson(event: JoinedEvent, reward: float) -> str:
