@@ -115,21 +115,20 @@ def imports(quick: bool) -> Iterator[Row]:
     with scratch() as folder:
         root, dsjson = folder / "data", folder / "events.json"
         write_history(root, events=events)
-        _finish(_start("join", str(root), str(events)))
-        _finish(_start("train", str(root), str(events)))  # which settles the epoch's arguments
+        finish(start("join", str(root), str(events)))
+        finish(start("train", str(root), str(events)))  # which settles the epoch's arguments
         arguments = asyncio.run(write_dsjson(root, dsjson))
         imported, alone = [], []
         for number in range(1 if quick else 3):
-            alone.append(_finish(_start("vw", str(dsjson), str(events), arguments)))
-            imported.append(_finish(_start("import", str(dsjson), str(folder / f"log-{number}"))))
-    told, measured = (
-        (median(run.per_s for run in runs), median(run.cpu_s for run in runs)) for runs in (alone, imported)
-    )
+            alone.append(finish(start("vw", str(dsjson), str(events), arguments)))
+            imported.append(finish(start("import", str(dsjson), str(folder / f"log-{number}"))))
+    ours, its = median(run.per_s for run in imported), median(run.per_s for run in alone)
+    our_cpu_us, its_cpu_us = (median(run.cpu_s for run in runs) / events * 1e6 for runs in (imported, alone))
     yield Row(
         f"importing {events:,} log lines of 10 actions",
-        f"{measured[0]:,.0f}/s, {measured[1] / events * 1e6:.0f} µs of CPU each",
-        f"vw by itself {told[0]:,.0f}/s, {told[1] / events * 1e6:.0f} µs of CPU each",
-        *at_least(measured[0], told[0], 0.5),
+        f"{ours:,.0f}/s, {our_cpu_us:.0f} µs of CPU each",
+        f"vw by itself {its:,.0f}/s, {its_cpu_us:.0f} µs of CPU each",
+        *at_least(ours, its, 0.5),
     )
 
 
