@@ -98,8 +98,8 @@ def test_durations_come_in_either_notation_and_go_out_in_iso(loop: LoopClient, s
         {"explorationPercentage": 1.0},
         {"isAutoOptimizationEnabled": True},
         {"autoOptimizationStartDate": "2019-01-19T00:00:00Z"},
-        {"autoOptimizationStartDate": "2022-09-20"},
-        {"logMirrorEnabled": True, "logMirrorSasUri": "https://store.invalid/logs?sig=x"},
+        {"autoOptimizationStartDate": "2021-06-30T00:00:00"},
+        {"logMirrorSasUri": "https://store.invalid/logs?sig=x"},
         {"isInferenceExplainabilityEnabled": True},
         {"modelRetrainDays": 30},
     ],
@@ -110,6 +110,13 @@ def test_values_on_record_are_taken_and_echoed(loop: LoopClient, members: dict[s
 
     assert answer.status_code == 200
     assert members.items() <= answer.json().items()
+
+
+def test_a_bare_date_is_answered_as_a_moment(loop: LoopClient) -> None:
+    """Clients may send one, and the typed ones read moments only."""
+    answer = loop.put(PATH, {"autoOptimizationStartDate": "2022-09-20"})
+
+    assert answer.json()["autoOptimizationStartDate"] == "2022-09-20T00:00:00Z"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ import pytest
 from rankward.api.openapi import contract_path, document
 from rankward.api.operation import ALL, V2022
 from rankward.api.operations import OPERATIONS
-from rankward.settings import SETTINGS, LoopSettings
+from rankward.settings import SETTINGS, LoopSettings, ModelImport
+from tests.models import learned
 from tests.service import KEY_HEADER, quoted, request
 from tests.uploads.batches import batch, cb, outcome
 
@@ -125,9 +126,13 @@ BODIES: dict[str, Any] = {
     "MultiSlotRankBody": request("a", "b") | {"slots": [{"id": "hero", "baselineAction": "b"}]},
     "MultiSlotRewardBody": {"reward": [{"slotId": "hero", "value": 0.5}]},
     "ServiceConfiguration": {"rewardWaitTime": "PT10M"},
-    "PolicyContract": {"name": "x", "arguments": SLOTS_POLICY},
+    "PolicyContract": {"name": "x", "arguments": "--cb_explore_adf --epsilon 0.3"},
 }
-BINARY_BODIES = {"uploadInteractions": batch(cb()), "uploadObservations": batch(outcome())}
+BINARY_BODIES = {
+    "uploadInteractions": batch(cb()),
+    "uploadObservations": batch(outcome()),
+    "importModel": learned(),
+}
 """By operation: bodies that are not JSON."""
 
 
@@ -135,7 +140,8 @@ BINARY_BODIES = {"uploadInteractions": batch(cb()), "uploadObservations": batch(
 @pytest.mark.parametrize("version", ALL)
 def test_every_operation_answers_what_it_documents(service: RunningService, version: str) -> None:
     """Status, media type, and the members of the body: for a good call, and for one without a key."""
-    loop = service.new_loop(LoopSettings(policy=SLOTS_POLICY, preset=None))  # every operation is for such a loop
+    single = service.new_loop(LoopSettings(model_import=ModelImport.ANY))
+    slots = service.new_loop(LoopSettings(policy=SLOTS_POLICY, preset=None))
     for path, method, operation in operations():
         if operation["tags"] != [version]:
             continue
@@ -148,12 +154,13 @@ def test_every_operation_answers_what_it_documents(service: RunningService, vers
             [reference] = references(operation["requestBody"])
             body = json.dumps(BODIES[reference.rsplit("/", 1)[-1]]).encode()
 
+        loop = slots if "/multislot/" in path else single
         answer = service.send(method.upper(), target, headers={KEY_HEADER: loop.key}, body=body)
         refused = service.send(method.upper(), target, body=body)
 
         place = f"{method} {path}"
         response = operation["responses"].get(str(answer.status_code))
-        assert answer.is_success, place
+        assert answer.is_success, f"{place}: {answer.text}"
         assert response is not None, place
         _check_body(answer, response, place)
         assert refused.status_code == 401, place

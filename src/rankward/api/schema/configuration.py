@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import json
+import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, get_args, get_type_hints
 
 import msgspec
@@ -63,7 +65,7 @@ def read_settings(body: bytes) -> dict[str, object]:
 def _read_setting(name: str, wire_name: str, value: object) -> object:
     kind = _TYPES[name]
     refused = InvalidSettings(
-        f"{wire_name} cannot be {msgspec.json.encode(value).decode()[:80]}: see the contract for its type",
+        f"{wire_name} cannot be {json.dumps(value)[:80]}: see the contract for its type",
         code=SETTINGS[name].code,
         target=wire_name,
     )
@@ -93,14 +95,21 @@ def _read_setting(name: str, wire_name: str, value: object) -> object:
         raise refused from None
 
 
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)?", re.ASCII)
+
+
 def _check_date(wire_name: str, value: str) -> str:
+    """Read a date as it is kept and answered: as it was sent, unless clients could not read that."""
     try:
-        datetime.fromisoformat(value)
-    except ValueError:
+        moment = datetime.fromisoformat(value)
+        if _RFC_3339.fullmatch(value):
+            return value
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidSettings(
             f"{wire_name} {value[:80]!r} is no date: write 2026-01-31T00:00:00", target=wire_name
         ) from None
-    return value
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def write_settings(settings: LoopSettings) -> bytes:
