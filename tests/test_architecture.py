@@ -78,7 +78,6 @@ PURE = frozenset(
         "evaluation.intervals",
         "evaluation.judge",
         "evaluation.panel",
-        "evaluation.roots",
         "evaluation.question",
         "evaluation.replay",
         "evaluation.report",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankward.api.errors import answer, gateway, unexpected
+from rankward.api.operation import V1_0, V2022
 from rankward.api.options import ApiOptions
 from rankward.errors import (
     Conflict,
@@ -59,7 +60,7 @@ def test_every_error_has_its_status_and_code(
     error: RankwardError, status: int, code: str, retry_after_s: int | None
 ) -> None:
     """On the wire codes begin in lower case, though the published lists capitalise them."""
-    refused = answer(error)
+    refused = answer(error, V1_0)
     body = json.loads(refused.body)["error"]
 
     assert (refused.status, refused.code, refused.retry_after_s) == (status, code, retry_after_s)
@@ -69,7 +70,7 @@ def test_every_error_has_its_status_and_code(
 
 def test_a_refusal_has_only_the_members_that_say_something() -> None:
     """`target`, `details` and `innerError` may be absent, and null is never sent."""
-    assert json.loads(answer(InvalidRequest("what is wrong")).body) == {
+    assert json.loads(answer(InvalidRequest("what is wrong"), V1_0).body) == {
         "error": {"code": "badRequest", "message": "what is wrong"}
     }
 
@@ -80,7 +81,7 @@ def test_a_finer_reason_is_the_inner_error() -> None:
         "what is wrong", code="InvalidRankRequest", target="actions", reason="ActionCountOutOfBounds"
     )
 
-    assert json.loads(answer(error).body) == {
+    assert json.loads(answer(error, V1_0).body) == {
         "error": {
             "code": "invalidRankRequest",
             "message": "what is wrong",
@@ -89,6 +90,15 @@ def test_a_finer_reason_is_the_inner_error() -> None:
             "innerError": {"code": "ActionCountOutOfBounds"},
         }
     }
+
+
+def test_a_mirror_that_cannot_be_written_to_is_called_otherwise_in_the_newest_version() -> None:
+    """The one code that was ever renamed."""
+    error = InvalidSettings("x", code="InvalidContainer", target="logMirrorSasUri")
+
+    assert answer(error, V1_0).code == "invalidContainer"
+    assert answer(error, V2022).code == "invalidSasUri"
+    assert json.loads(answer(error, V2022).body)["error"]["code"] == "invalidSasUri"
 
 
 def test_the_gateway_has_its_own_shape() -> None:

@@ -25,6 +25,7 @@ from rankward.administration import (
 )
 from rankward.api import errors
 from rankward.api.app import read_body
+from rankward.api.operation import V2022
 from rankward.api.schema.body import decode
 from rankward.api.service import Doors
 from rankward.doctor import Report
@@ -291,6 +292,6 @@ def _answer(operation: AdminOperation, answer: Any) -> Response:
 
 def refusal(error: RankwardError) -> Response:
     """Answer an error in the contract's shape."""
-    refused = errors.answer(error)
+    refused = errors.answer(error, V2022)
     headers = {} if refused.retry_after_s is None else {"Retry-After": str(refused.retry_after_s)}
     return Response(refused.body, refused.status, headers, media_type="application/json")

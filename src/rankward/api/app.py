@@ -75,7 +75,7 @@ class App:
             loop, by_admin = await self._doors.loop_for(scope["headers"], target.loop)
             answer = await self._handle(scope, receive, target, self._doors.loop(loop), by_admin=by_admin)
         except RankwardError as error:
-            refused = errors.answer(error)
+            refused = errors.answer(error, target.version)
             if refused.status >= 500:
                 logger.error("%s of loop %s: %s", name, loop, error)
             await self._answer_error(scope, send, refused, started, name, loop, _code_header(target, refused))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from rankward.api.operation import V2022
 from rankward.errors import (
     CallerError,
     Conflict,
@@ -24,6 +25,9 @@ _STATUS_BY_CODE = {
     "OperationNotAllowed": 503,
 }
 
+_SINCE_2022 = {"InvalidContainer": "InvalidSasUri"}
+"""What the newest version calls otherwise."""
+
 
 class ErrorAnswer(msgspec.Struct, frozen=True):
     """A refusal, ready to be sent."""
@@ -34,8 +38,8 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
     retry_after_s: int | None = None
 
 
-def answer(error: RankwardError) -> ErrorAnswer:
-    """Put an error into the contract's words."""
+def answer(error: RankwardError, version: str) -> ErrorAnswer:
+    """Put an error into the words of a version of the contract; the administration's are those of the newest."""
     match error:
         case Unauthorized():
             return gateway(401, error.message)
@@ -43,7 +47,8 @@ def answer(error: RankwardError) -> ErrorAnswer:
             refused = _contract(503, "OperationNotAllowed", error.message, None, None)
             return msgspec.structs.replace(refused, retry_after_s=1)
         case CallerError():
-            return _contract(_status(error), error.code, error.message, error.target, error.reason)
+            code = _SINCE_2022.get(error.code, error.code) if version == V2022 else error.code
+            return _contract(_status(error), code, error.message, error.target, error.reason)
         case InvalidPmfError() | LearnerRefusedError():
             return _contract(409, "ModelRankingError", f"the model cannot rank the request: {error}", None, None)
         case StorageFull():

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from rankward.api.service import Doors
+from rankward.errors import InvalidRequest
 from rankward.ranking.service import RankingService
 
 V1_0 = "v1.0"
@@ -29,6 +30,17 @@ class Call(msgspec.Struct, frozen=True):
     query: Mapping[str, str]
     by_admin: bool  # whether it came with the admin key, or a token as good
     upload: BinaryIO | None = None  # the body, where the operation takes it as a file; `body` is empty then
+
+    def flag(self, name: str) -> bool:
+        """Read a yes or no of the query; absent, it is no.
+
+        Raises:
+            InvalidRequest: it is neither.
+        """
+        word = self.query.get(name, "false")
+        if word.lower() not in {"true", "false"}:
+            raise InvalidRequest(f"{name}={word[:40]!r} is neither true nor false", code="InvalidRequest", target=name)
+        return word.lower() == "true"
 
 
 class Answer(msgspec.Struct, frozen=True):

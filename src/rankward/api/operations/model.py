@@ -26,7 +26,7 @@ def _serving(call: Call) -> ModelVersion | None:
 
 
 async def _get_model(call: Call) -> Answer:
-    signed = call.version in _SIGNED and call.query.get("signed", "false").lower() == "true"
+    signed = call.version in _SIGNED and call.flag("signed")
     version = _serving(call)
     content, made = b"", datetime(1, 1, 1, tzinfo=UTC)
     if version is not None:
@@ -89,6 +89,7 @@ OPERATIONS = (
         success=200,
         query=(Parameter(name="signed", kind="boolean", help="Whether to sign the model.", versions=_SIGNED),),
         response=bytes,
+        errors=("InvalidRequest",),
         also_head=True,
     ),
     Operation(

@@ -17,11 +17,11 @@ _VERSIONS = tuple(version for version in ALL if version != V1_0)
 async def _rank(call: Call) -> Answer:
     doors = call.doors
     call.service.check_multi_slot()
+    probabilities = call.flag("probabilities")
     request, named = schema.read_rank(call.body, limits=doors.limits, bounds=doors.bounds)
     if not named:
         request = msgspec.structs.replace(request, event_id=new_event_id(doors.new_uuid(), datetime.now(UTC)))
     outcome = await call.service.rank_slots(request, named=named)
-    probabilities = call.query.get("probabilities", "").lower() == "true"
     return Answer(201, schema.write_rank(outcome.interaction, probabilities=probabilities), JSON)
 
 
@@ -60,6 +60,7 @@ OPERATIONS = (
         errors=(
             "InvalidMultiSlotApiAccess",
             "InvalidRankRequest",
+            "InvalidRequest",
             "ModelRankingError",
             "OperationNotAllowed",
             "PayloadSizeExceeded",
