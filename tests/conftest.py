@@ -1,15 +1,20 @@
-"""What tests of several rooms share: a service that runs."""
+"""What tests of several rooms share: a service that runs, and how Hypothesis tries."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.service import RunningService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Whether a test passes must not depend on how fast the machine is, or how busy.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def check_decision(answer: httpx.Response) -> None:
     assert probabilities[body["rewardActionId"]] > 0
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 @given(body=BODY, reward=st.none() | st.floats(-1, 1))
 def test_rank_accepts_or_refuses_whatever_it_is_sent(target: Target, body: bytes, reward: float | None) -> None:
     """201 or a well-formed 4xx."""
@@ -194,7 +194,7 @@ def test_what_was_accepted_is_learned_or_set_aside(target: Target) -> None:
     assert service.children() == target.processes
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "HEAD", "PATCH", "OPTIONS"]),
     segments=st.lists(
@@ -219,7 +219,7 @@ def changing(service: RunningService) -> LoopClient:
     return service.new_loop()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     body=st.dictionaries(
         st.sampled_from([setting.wire for setting in SETTINGS.values() if setting.wire]),

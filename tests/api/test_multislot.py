@@ -363,7 +363,7 @@ def learning(service: RunningService) -> Iterator[LoopClient]:
         yield service.new_loop(fast).at(PREVIEW)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(body=_allowed() | _arbitrary() | ANYTHING, value=st.floats(-1, 1))
 def test_whatever_it_is_sent_rank_accepts_or_refuses(learning: LoopClient, body: Any, value: float) -> None:
     """201 with a different action for every slot, or a well-formed 4xx."""

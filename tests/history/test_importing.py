@@ -112,7 +112,7 @@ def test_a_strict_import_stops_at_the_first_broken_line(logs: Logs, tmp_path: Pa
     assert logs.take_in(file).counts == {IMPORTED: 2, "broken": 1}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 4), st.integers(0, 4))
 def test_an_interrupted_import_goes_on(first: int, second: int) -> None:
     """Whenever it stops, what was committed is there with its place, and the end is the same."""

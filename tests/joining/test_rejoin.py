@@ -232,7 +232,7 @@ def packed(entries: Sequence[JoinedEntry]) -> bytes:
     return msgspec.msgpack.encode(entries)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(history=acts(), live=sizes(), again=sizes())
 def test_joining_does_not_depend_on_batching(history: list[Act], live: Size, again: Size) -> None:
     """What ran live, over restarts and sealing, equals a rejoin and the plain rules, byte for byte."""

@@ -347,7 +347,7 @@ wild_arrays = st.one_of(st.lists(wild_values, max_size=2), wild_values)
 arrays = st.one_of(fair_arrays, fair_arrays, wild_arrays).map(lambda array: json.dumps(array).encode())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@settings(max_examples=300, derandomize=True, database=None)
 @given(context=arrays, action=arrays)
 @example(context='[{"é":{"x":"y"}}]'.encode(), action='[{"é":[1]}]'.encode())
 def test_whatever_is_let_through_the_learner_can_use(learner: Learner, context: bytes, action: bytes) -> None:
@@ -364,7 +364,7 @@ def test_whatever_is_let_through_the_learner_can_use(learner: Learner, context: 
     assert sum(learner.pmf(PLAIN, {"a": PLAIN, "b": PLAIN})) == pytest.approx(1.0, abs=1e-5)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, derandomize=True, database=None)
 @given(raw=arrays)
 def test_what_was_checked_checks_to_the_same(raw: bytes) -> None:
     """What is logged can be checked again, on import say, and is learned from as it was."""
@@ -377,7 +377,7 @@ def test_what_was_checked_checks_to_the_same(raw: bytes) -> None:
         assert action == b"[{}]" or allowed(check_action, action) == action
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=200, derandomize=True, database=None)
 @given(raw=st.one_of(st.binary(max_size=40), st.text('[]{}",:\\u0d8ea1-.e _', max_size=30).map(str.encode)))
 def test_bytes_that_are_not_features_are_the_callers_mistake(raw: bytes) -> None:
     """Anything but a refusal would be answered as our own failure."""

@@ -244,7 +244,7 @@ def test_what_a_batch_unpacks_to_is_bounded() -> None:
         read(batch(*[cb(f"e{n}") for n in range(21)]), limits)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_bytes_that_were_damaged_are_read_or_refused(data: st.DataObject) -> None:
     """The library follows any offset; a service must not fall over one."""
