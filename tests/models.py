@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from rankward.records import Action, Features
-from rankward.vw.arguments import parse_policy
+from rankward.records import Action, Features, Slot
+from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.learner import Learner
 from rankward.vw.model_file import read_head
 from rankward.vw.presets import PERSONALIZER
@@ -23,12 +23,20 @@ ORIGINAL_OPTIONS = (
 """What models of the original service carried, as Vowpal Wabbit 9.1.0 wrote it."""
 
 
+SLOTS = [Slot("top", Features(b'[{"size":1}]'), baseline=0), Slot("side", Features(b"[]"), baseline=1)]
+
+
 def learned(policy: str = PERSONALIZER.arguments, *, events: int = 9) -> bytes:
-    """Learn a model."""
+    """Learn a model, of decisions for single slots or for two, as the policy has it."""
+    several = problem_type_of(policy) is ProblemType.MULTI_SLOT
     learner = Learner(parse_policy(policy).learner_text)
     for number in range(events):
         context = Features(f'[{{"hour":{number % 3}}}]'.encode())
-        learner.learn(context, ACTIONS, chosen=number % 3, probability=0.5, reward=number / 10 - 0.2)
+        if several:
+            choices = learner.choices(context, ACTIONS, SLOTS, [number, number])
+            learner.learn_slots(context, ACTIONS, SLOTS, choices, [number / 10 - 0.2, 0.0])
+        else:
+            learner.learn(context, ACTIONS, chosen=number % 3, probability=0.5, reward=number / 10 - 0.2)
     model = learner.save()
     learner.close()
     return model

@@ -149,8 +149,9 @@ def test_a_signature_that_does_not_fit_is_refused_for_the_admin_key_too(tmp_path
         with_head(learned(), options=" --cb_explore_adf --readable_model /tmp/x"),
         with_head(learned(), id_="x --readable_model /tmp/x"),
         with_head(learned(), options=" --ccb_explore_adf --cb_sample"),
+        learned("--ccb_explore_adf"),
     ],
-    ids=["none", "garbage", "cut", "policy", "optimizer", "writes", "writes by its id", "problem type"],
+    ids=["none", "garbage", "cut", "policy", "optimizer", "writes", "writes by its id", "problem type", "slots"],
 )
 def test_what_cannot_be_gone_on_from_changes_nothing(sent: bytes, tmp_path: Path) -> None:
     """Neither the loop nor its folder, with whatever key it comes."""

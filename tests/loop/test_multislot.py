@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,11 @@ from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.ranking.slots import SlotsRequest
 from rankward.records import Action, Features, LearningMode, MultiSlotInteraction, Observation, Slot
+from rankward.registry.service import Imported
 from rankward.settings import Aggregation, LoopSettings
 from rankward.vw.arguments import ProblemType
 from rankward.vw.presets import BALANCED
+from rankward.vw.trial import try_out
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 
 if TYPE_CHECKING:
@@ -51,6 +54,11 @@ def page(event_id: str, **options: bool) -> SlotsRequest:
         ),
         deferred=options.get("deferred", False),
     )
+
+
+async def taken(circle: Circle, sent: bytes) -> Imported:
+    """Import with the admin key."""
+    return await circle.registry.import_model("circle", io.BytesIO(sent), bound=1 << 24, by_admin=True, try_out=try_out)
 
 
 async def play(circle: Circle, count: int, *, prefix: str = "p") -> float:
@@ -264,6 +272,37 @@ def test_a_loop_goes_over_to_slots_and_back(tmp_path: Path) -> None:
         assert newest_version(circle).learned >= 61  # the decisions from before the excursion
         assert (await circle.rank("served", "v0")).interaction.model_id == circle.loop.model_id
         await circle.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.slow
+def test_a_model_for_slots_moves_to_another_loop_for_slots(tmp_path: Path) -> None:
+    """It serves there at once and goes on learning; a loop for single slots has no use for it."""
+
+    async def run() -> None:
+        here, there = Circle(tmp_path / "here", SETTINGS), Circle(tmp_path / "there", SETTINGS)
+        await play(here, 60)
+        await here.circle()
+        exported = here.home.models.get(here.loop.loop_id, newest_version(here).model_id)
+        archive = await here.registry.signed(exported)
+
+        imported = await taken(there, archive)
+        await there.follow()
+        first = (await there.ranking.rank_slots(page("first"), named=True)).interaction
+        assert first.model_id == imported.model_id
+        assert served(there) == served(here)
+        await play(there, 20)
+        await there.circle()
+        assert newest_version(there).learned == 21
+        assert there.loop.model_id == newest_version(there).model_id
+
+        await there.configuration.set_policy("circle", LoopSettings().policy)
+        with pytest.raises(InvalidRequest, match="give the loop the policy `--ccb_explore_adf") as refused:
+            await taken(there, archive)
+        assert refused.value.code == "InvalidModelImportFormat"
+        await here.close()
+        await there.close()
 
     asyncio.run(run())
 

@@ -10,7 +10,7 @@ from tests.models import learned, mutated, original, with_head
 
 from rankward.errors import InvalidPolicy, InvalidRequest
 from rankward.ranking.explore import InvalidPmfError
-from rankward.vw.arguments import parse_policy
+from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.model_file import read_head
 from rankward.vw.presets import BALANCED, PERSONALIZER, learner_arguments
@@ -33,6 +33,10 @@ POLICIES = [
     "--cb_explore_adf --sgd --power_t 0",
     "--cb_explore_adf --adaptive --l1 1e-6",
     "--cb_explore_adf --normalized -b 12",
+    PERSONALIZER.policy(ProblemType.MULTI_SLOT).text,
+    BALANCED.policy(ProblemType.MULTI_SLOT).text,
+    "--ccb_explore_adf --squarecb --cb_type mtr",
+    "--ccb_explore_adf --coin -q ::",
 ]
 
 pytestmark = pytest.mark.slow
