@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from rankward.doctor import ALIVE_US, Facts, Sample, Severity, findings, gather, report, rows, screen
+from rankward.doctor import ALIVE_US, Facts, Sample, Severity, findings, gather, report, screen
 from rankward.joining.service import JoiningService
 from rankward.mirroring.service import MirroringStatus
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, TimeUs
@@ -19,6 +20,7 @@ from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
 from rankward.training.service import TrainingStatus
 from rankward.wiring import Home
+from tests.loop.circle import Circle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +81,7 @@ WELL = Facts(
     disk_is_full=False,
 )
 """A loop at which nothing is wrong."""
+RATE = TrainingStatus(epoch_id=2, joined_offset=50, joined_end=100, learned=40, rate_per_s=10, time_us=NOW_US)
 
 
 def but(**changes: Any) -> Facts:
@@ -92,6 +95,11 @@ def but(**changes: Any) -> Facts:
 def names(facts: Facts) -> dict[str, Severity]:
     """Each finding's name with its severity."""
     return {finding.name: finding.severity for finding in findings(facts)}
+
+
+def figures(facts: Facts) -> dict[str, tuple[str, str]]:
+    """The value and the remark of each line of the table, by its name."""
+    return {each.name.strip(): (each.value, each.remark) for each in report(facts, findings(facts)).figures}
 
 
 def test_a_loop_that_learns_is_said_to_learn() -> None:
@@ -112,10 +120,51 @@ def test_a_policy_of_another_kind_leaves_decisions_uniform() -> None:
     assert "decisions are uniform" in said["building"].why
 
 
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sample": Sample(events=100, rewards=2, choices_max=5, other_kind=100)}, {"other-kind", "building"}),
+        ({}, {"building"}),
+        ({"training": (RATE,), "joined_end": 50}, {"building", "no-model"}),
+    ],
+    ids=["decided before", "not begun", "learned and not published"],
+)
+def test_the_first_model_is_missed_once_the_policys_own_epoch_has_learned(
+    changes: dict[str, Any], expected: set[str]
+) -> None:
+    """A loop may go over to slots before it has a model: the epoch that serves cannot make one then."""
+    policy = "--ccb_explore_adf --epsilon 0.2"
+    created_us = NOW_US - 1_800 * SECOND_US
+    building = msgspec.structs.replace(EPOCH, epoch_id=2, state="building", policy=policy, created_us=created_us)
+    facts = but(**{"policy": policy, "epochs": (EPOCH, building), "versions": (), "training": (), **changes})
+
+    assert names(facts).keys() == expected
+
+
+@pytest.mark.slow
+def test_what_was_decided_before_a_change_of_kind_is_told_apart(tmp_path: Path) -> None:
+    """It is joined, and nobody will ever learn it."""
+
+    async def look() -> Facts:
+        circle = Circle(tmp_path, LoopSettings(reward_wait=timedelta(seconds=10)))
+        await circle.play(5)
+        await circle.configuration.set_policy("circle", "--ccb_explore_adf --epsilon 0.2")
+        circle.pass_time(3_600)
+        await circle.join()
+        facts = await gather(circle.home, circle.loop)
+        await circle.close()
+        return facts
+
+    facts = asyncio.run(look())
+
+    assert (facts.sample.events, facts.sample.other_kind) == (5, 5)
+    assert names(facts).keys() == {"no-worker", "other-kind", "building"}
+
+
 def test_rewards_for_slots_that_events_do_not_have_are_pointed_out() -> None:
     """A misspelled slot learns nothing, silently."""
     assert names(but(counts={"unknown_slot": 8})) == {"unknown-slots": Severity.WARNING}
-    assert ("rewards reported", "80", "8 found no slot") in rows(but(counts={"unknown_slot": 8}))
+    assert figures(but(counts={"unknown_slot": 8}))["rewards reported"] == ("80", "8 found no slot")
 
 
 NONE_YET: dict[str, Any] = {"versions": (), "training": (), "joined_end": 0, "sample": Sample()}
@@ -131,7 +180,6 @@ DELETED: dict[str, Any] = {
     "epochs": (msgspec.structs.replace(EPOCH, epoch_id=2),),
     "training": (),
 }
-RATE = TrainingStatus(epoch_id=2, joined_offset=50, joined_end=100, learned=40, rate_per_s=10, time_us=NOW_US)
 ASIDE = SetAside(
     loop_id=LOOP.loop_id, interaction=7, event_id="e7", reason="the learner died of SIGSEGV", time_us=NOW_US
 )
@@ -210,7 +258,7 @@ def test_a_new_epoch_has_its_progress_and_an_estimate() -> None:
 def test_every_figure_is_on_the_screen() -> None:
     """From Rank to the model, each event is somewhere."""
     facts = but(set_asides=(ASIDE,), counts={"late": 3, "unknown": 2})
-    shown = {name.strip(): (value, remark) for name, value, remark in rows(facts)}
+    shown = figures(facts)
     assert shown["ranked"][0] == "120"
     assert shown["waiting for rewards"][0] == "20"
     assert shown["joined"][0] == "100"
@@ -222,10 +270,10 @@ def test_every_figure_is_on_the_screen() -> None:
     assert "made 1 min ago from 100 events" in shown["model"][1]
 
     assert "imported" not in shown
-    assert ("imported", "7", "joined elsewhere") in rows(but(counts={"imported": 7}))
+    assert figures(but(counts={"imported": 7}))["imported"] == ("7", "joined elsewhere")
 
     console = Console(file=io.StringIO(), width=100, height=40)
-    console.print(screen(facts, findings(facts)))
+    console.print(screen(report(facts, findings(facts))))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert len(text.splitlines()) < 40

@@ -1,7 +1,7 @@
 """What is a loop waiting for, and why is it not learning: facts in, findings out, one screen.
 
 `gather` reads the facts from whatever is on record, so that it works whether the service runs or not; `findings` draws
-the conclusions; `screen` shows both.
+the conclusions; `report` puts both together, and `screen` shows that, wherever it was made.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from rich.text import Text
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.mirroring.service import NOTE, MirroringStatus
-from rankward.records import AnyInteraction, JoinedEvent, LearningMode, ModelId, Offset, TimeUs
+from rankward.records import AnyInteraction, JoinedEvent, LearningMode, ModelId, MultiSlotInteraction, Offset, TimeUs
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
 from rankward.telemetry import find_version, read_statuses
 from rankward.training.service import TrainingStatus
-from rankward.vw.arguments import problem_type_of
+from rankward.vw.arguments import ProblemType, problem_type_of
 from rankward.wiring import Home
 
 ALIVE_US = 10_000_000  # the worker and the trainers leave word every second
@@ -62,6 +62,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     baseline_chosen: int = 0
     choices_max: int = 0  # the most actions that one event could choose from
     logged_only: int = 0  # decided with nothing left to chance
+    other_kind: int = 0  # decided for single slots where the policy is for several, or the other way round
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,6 +212,7 @@ async def _sample(log: EventLog, joined: JoinedLog, loop: Loop, start: Offset) -
         training_reward(event, definition, slot) for event in usable for slot in range(len(event.interaction.choices))
     ]
     choices = [choice for each in interactions for choice in each.choices]
+    several = problem_type_of(settings.policy) is ProblemType.MULTI_SLOT
     return Sample(
         events=len(usable),
         rewards=min(2, len(set(rewards))),
@@ -218,6 +220,7 @@ async def _sample(log: EventLog, joined: JoinedLog, loop: Loop, start: Offset) -
         baseline_chosen=sum(each.chose_baseline for each in interactions),
         choices_max=max((len(choice.actions) for choice in choices), default=0),
         logged_only=sum(all(choice.probability >= 1.0 for choice in each.choices) for each in interactions),
+        other_kind=sum(isinstance(each, MultiSlotInteraction) is not several for each in interactions),
     )
 
 
@@ -407,29 +410,7 @@ def _progress(facts: Facts) -> list[Finding]:
             )
         )
     elif serving is None and facts.learnable and not starts_afresh:
-        building = next(iter(facts.epochs), None)
-        due_us = _export_due_us(facts, None)
-        if building is not None and due_us > facts.now_us:
-            found.append(
-                Finding(
-                    severity=Severity.WAITING,
-                    name="first-model",
-                    what=f"The first model is due at {_moment(due_us)}.",
-                    why=f"Models are published every {_span(_export_s(loop))} (model_export_frequency); until then "
-                    "decisions are uniform.",
-                    do=f"To see it sooner: `rankward settings set {loop.name} model_export_frequency=10s`.",
-                )
-            )
-        elif facts.now_us - due_us > LEARNING_LATE_US and facts.worker_lives:
-            found.append(
-                Finding(
-                    severity=Severity.PROBLEM,
-                    name="no-model",
-                    what="There is no model yet, though there are events to learn from.",
-                    why=f"{facts.learnable:,} events are joined, and the first model was due {_ago(due_us, facts)}.",
-                    do="Look for `trainer` in what the service says on standard error.",
-                )
-            )
+        found += _first_model(facts)
     if starts_afresh and serving is None:
         found.append(
             Finding(
@@ -440,6 +421,50 @@ def _progress(facts: Facts) -> list[Finding]:
             )
         )
     return found
+
+
+def _first_model(facts: Facts) -> list[Finding]:
+    """When the first model is due, or why there is none. Only an epoch of the policy's kind can make it."""
+    loop, sample = facts.loop, facts.sample
+    kind = problem_type_of(loop.settings.policy)
+    if sample.events and sample.other_kind == sample.events:
+        return [
+            Finding(
+                severity=Severity.WAITING,
+                name="other-kind",
+                what="There is nothing yet that the policy can learn from, and decisions are uniform.",
+                why=f"It decides with --{kind}, and the {_count(sample.events, 'event')} looked at "
+                f"{'was' if sample.events == 1 else 'were'} decided under a policy of the other kind. The first model "
+                "comes of what is decided now.",
+            )
+        ]
+    epoch = next((epoch for epoch in facts.epochs if problem_type_of(epoch.policy) is kind), None)
+    if epoch is None:
+        return []
+    due_us = epoch.created_us + round(_export_s(loop) * 1e6)
+    if epoch.state == "serving" and due_us > facts.now_us:
+        return [
+            Finding(
+                severity=Severity.WAITING,
+                name="first-model",
+                what=f"The first model is due at {_moment(due_us)}.",
+                why=f"Models are published every {_span(_export_s(loop))} (model_export_frequency); until then "
+                "decisions are uniform.",
+                do=f"To see it sooner: `rankward settings set {loop.name} model_export_frequency=10s`.",
+            )
+        ]
+    learned = facts.learned_of(epoch)[0]
+    if learned and facts.now_us - due_us > LEARNING_LATE_US and facts.worker_lives:
+        return [
+            Finding(
+                severity=Severity.PROBLEM,
+                name="no-model",
+                what="There is no model yet, though there are events to learn from.",
+                why=f"{_count(learned, 'event')} learned, and the first model was due {_ago(due_us, facts)}.",
+                do="Look for `trainer` in what the service says on standard error.",
+            )
+        ]
+    return []
 
 
 def _reading(unread: int) -> Finding:
@@ -599,13 +624,6 @@ def _export_s(loop: Loop) -> float:
     return loop.settings.model_export_frequency.total_seconds()
 
 
-def _export_due_us(facts: Facts, version: ModelVersion | None) -> TimeUs:
-    """When the next model is due, if there is something new to learn."""
-    serving = [epoch for epoch in facts.epochs if epoch.state == "serving"]
-    last_us = version.created_us if version else (serving[-1].created_us if serving else facts.now_us)
-    return last_us + round(_export_s(facts.loop) * 1e6)
-
-
 def _count(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
@@ -640,52 +658,66 @@ def _span(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in units[:2] if number)
 
 
-# The screen
-
-_MARKS = {
-    Severity.PROBLEM: ("✗", "bold red"),
-    Severity.WARNING: ("!", "bold yellow"),
-    Severity.WAITING: ("…", "bold cyan"),
-    Severity.NOTE: ("✓", "bold green"),
-}
+# The report
 
 
-def screen(facts: Facts, found: Sequence[Finding]) -> RenderableType:
-    """Draw one loop on one screen."""
-    loop = facts.loop
-    title = Text.assemble(
-        ("loop ", "dim"),
-        (loop.name, "bold"),
-        (f"   {loop.settings.learning_mode}, preset {loop.settings.preset or 'none'}", "dim"),
+class Figure(msgspec.Struct, frozen=True):
+    """A line of the screen's table."""
+
+    name: str
+    value: str
+    remark: str  # empty: there is nothing to add
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts and findings, for scripts and for the screen."""
+
+    loop: str
+    learning_mode: LearningMode
+    preset: str | None  # None: a policy of its own
+    time_us: TimeUs
+    findings: tuple[Finding, ...]
+    counts: dict[str, int]
+    waiting: int
+    unread: int
+    learned: dict[int, int]  # by epoch
+    match_rate: float | None  # share of draws equal to the baseline; None: nothing is joined
+    default_share: float | None
+    set_aside: dict[str, int]  # by reason
+    model_id: ModelId | None
+    model_created_us: TimeUs | None
+    model_learned: int | None
+    next_due_us: TimeUs | None
+    worker_lives: bool
+    figures: tuple[Figure, ...]  # where the events are, from Rank to the model: for people
+
+
+def report(facts: Facts, found: Sequence[Finding]) -> Report:
+    """Put the findings and the figures behind them together."""
+    serving = facts.serving
+    return Report(
+        loop=facts.loop.name,
+        learning_mode=facts.loop.settings.learning_mode,
+        preset=facts.loop.settings.preset,
+        time_us=facts.now_us,
+        findings=tuple(found),
+        counts=facts.counts,
+        waiting=facts.waiting,
+        unread=facts.log_end - facts.head,
+        learned={epoch.epoch_id: facts.learned_of(epoch)[0] for epoch in facts.epochs},
+        match_rate=facts.counts.get("baseline_chosen", 0) / facts.learnable if facts.learnable else None,
+        default_share=facts.counts.get("defaulted", 0) / facts.learnable if facts.learnable else None,
+        set_aside=dict(Counter(event.reason for event in facts.set_asides)),
+        model_id=facts.loop.model_id,
+        model_created_us=serving.created_us if serving else None,
+        model_learned=serving.learned if serving else None,
+        next_due_us=facts.next_due_us,
+        worker_lives=facts.worker_lives,
+        figures=tuple([Figure(*row) for row in _rows(facts)]),
     )
-    return Panel(Group(_conclusions(found), "", _table(facts)), title=title, title_align="left")
 
 
-def _conclusions(found: Sequence[Finding]) -> Table:
-    table = Table.grid(padding=(0, 1))
-    table.add_column(width=1)
-    table.add_column()
-    for finding in found:
-        mark, style = _MARKS[finding.severity]
-        text = Text(finding.what, style="bold")
-        text.append(f" {finding.why}", style="not bold")
-        if finding.do:
-            text.append(f" → {finding.do}", style="not bold cyan")
-        table.add_row(Text(mark, style=style), text)
-    return table
-
-
-def _table(facts: Facts) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(justify="right")
-    table.add_column()
-    for name, value, remark in rows(facts):
-        table.add_row(name, Text(value), Text(remark))
-    return table
-
-
-def rows(facts: Facts) -> list[tuple[str, str, str]]:
+def _rows(facts: Facts) -> list[tuple[str, str, str]]:
     """Say where the events are, from Rank to the model: name, number, remark."""
     counts = facts.counts
     joined = counts.get("joined", 0)
@@ -743,7 +775,7 @@ def _model_row(facts: Facts, serving: ModelVersion | None) -> tuple[str, str, st
         return ("model", "none", "decisions are uniform")
     remark = f"made {_ago(serving.created_us, facts)} from {serving.learned:,} events"
     newer = any(facts.learned_of(epoch)[0] > serving.learned for epoch in facts.epochs if epoch.state == "serving")
-    due_us = _export_due_us(facts, serving)
+    due_us = serving.created_us + round(_export_s(facts.loop) * 1e6)
     if newer and due_us > facts.now_us:
         remark += f"; the next is due at {_moment(due_us)}"
     elif not newer:
@@ -755,43 +787,43 @@ def _unless_zero(what: str, number: int) -> str:
     return f"{number:,} {what}" if number else ""
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts and findings for scripts."""
+# The screen
 
-    loop: str
-    time_us: TimeUs
-    findings: tuple[Finding, ...]
-    counts: dict[str, int]
-    waiting: int
-    unread: int
-    learned: dict[int, int]  # by epoch
-    match_rate: float | None  # share of draws equal to the baseline; None: nothing is joined
-    default_share: float | None
-    set_aside: dict[str, int]  # by reason
-    model_id: ModelId | None
-    model_created_us: TimeUs | None
-    model_learned: int | None
-    next_due_us: TimeUs | None
-    worker_lives: bool
+_MARKS = {
+    Severity.PROBLEM: ("✗", "bold red"),
+    Severity.WARNING: ("!", "bold yellow"),
+    Severity.WAITING: ("…", "bold cyan"),
+    Severity.NOTE: ("✓", "bold green"),
+}
 
 
-def report(facts: Facts, found: Sequence[Finding]) -> Report:
-    """Put the findings and the figures behind them together."""
-    serving = facts.serving
-    return Report(
-        loop=facts.loop.name,
-        time_us=facts.now_us,
-        findings=tuple(found),
-        counts=facts.counts,
-        waiting=facts.waiting,
-        unread=facts.log_end - facts.head,
-        learned={epoch.epoch_id: facts.learned_of(epoch)[0] for epoch in facts.epochs},
-        match_rate=facts.counts.get("baseline_chosen", 0) / facts.learnable if facts.learnable else None,
-        default_share=facts.counts.get("defaulted", 0) / facts.learnable if facts.learnable else None,
-        set_aside=dict(Counter(event.reason for event in facts.set_asides)),
-        model_id=facts.loop.model_id,
-        model_created_us=serving.created_us if serving else None,
-        model_learned=serving.learned if serving else None,
-        next_due_us=facts.next_due_us,
-        worker_lives=facts.worker_lives,
+def screen(made: Report) -> RenderableType:
+    """Draw one loop on one screen."""
+    title = Text.assemble(
+        ("loop ", "dim"), (made.loop, "bold"), (f"   {made.learning_mode}, preset {made.preset or 'none'}", "dim")
     )
+    return Panel(Group(_conclusions(made.findings), "", _table(made.figures)), title=title, title_align="left")
+
+
+def _conclusions(found: Sequence[Finding]) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(width=1)
+    table.add_column()
+    for finding in found:
+        mark, style = _MARKS[finding.severity]
+        text = Text(finding.what, style="bold")
+        text.append(f" {finding.why}", style="not bold")
+        if finding.do:
+            text.append(f" → {finding.do}", style="not bold cyan")
+        table.add_row(Text(mark, style=style), text)
+    return table
+
+
+def _table(figures: Sequence[Figure]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    table.add_column()
+    for figure in figures:
+        table.add_row(figure.name, Text(figure.value), Text(figure.remark))
+    return table

@@ -1,6 +1,5 @@
 """`rankward doctor`, `backup` and `restore`: what is wrong, and how to be safe."""
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -10,32 +9,37 @@ from rich.text import Text
 
 from rankward.backup import Backup, back_up
 from rankward.backup import restore as restore_backup
-from rankward.cli.terminal import DATA, DataOption, JsonOption, MaybeLoopArgument, err, home_at, out, table
-from rankward.doctor import Facts, findings, gather, report, screen
-from rankward.wiring import Home
+from rankward.cli.access import AdminEndpointOption, AdminKeyOption
+from rankward.cli.remote import Administrator
+from rankward.cli.terminal import DATA, DataOption, JsonOption, MaybeLoopArgument, administer, err, out, table
+from rankward.doctor import Report, screen
 
 _SCREEN = 100  # characters, where it is no terminal
 NoVerifyOption = Annotated[bool, typer.Option("--no-verify", help="Do not read the copy to check it.")]
 
 
-def doctor(loop: MaybeLoopArgument = None, data: DataOption = DATA, as_json: JsonOption = False) -> None:
+def doctor(
+    loop: MaybeLoopArgument = None,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Say what a loop waits for, and why it is not learning.
 
-    It reads what is on record, so the service may run or not.
+    It reads what is on record, so the service may run or not. With --endpoint, a service elsewhere looks for itself.
     """
-    with home_at(data) as home:
-        facts = asyncio.run(_gather_all(home, loop))
+
+    async def examine(admin: Administrator) -> list[Report]:
+        names = [loop] if loop else [each.name for each in await admin.loops()]
+        return [await admin.doctor(name) for name in names]
+
+    reports = administer(data, endpoint, key, examine)
     if as_json:
-        reports = [report(each, findings(each)) for each in facts]
         typer.echo(msgspec.json.encode(reports[0] if loop else reports))
         return
-    for each in facts:
-        out(_SCREEN).print(screen(each, findings(each)))
-
-
-async def _gather_all(home: Home, loop: str | None) -> list[Facts]:
-    loops = [home.catalog.loop(loop)] if loop else home.catalog.loops()
-    return [await gather(home, each) for each in loops]
+    for each in reports:
+        out(_SCREEN).print(screen(each))
 
 
 def backup(
