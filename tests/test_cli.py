@@ -120,7 +120,7 @@ def test_every_command_has_help(shell: Shell) -> None:
         "loop": ["create", "list", "show", "delete", "keys"],
         "settings": ["show", "set"],
         "policy": ["show", "set", "reset"],
-        "model": ["list", "export", "import", "rollback", "delete", "signing-key"],
+        "model": ["list", "export", "import", "rollback", "delete", "compare", "signing-key"],
     }
     for words in [[each] for each in commands] + [[noun, verb] for noun, verbs in groups.items() for verb in verbs]:
         assert "Usage" in shell.ok(*words, "--help")

@@ -312,15 +312,21 @@ class Administration:
         versions = self._home.catalog.versions(loop.loop_id)
         return [ModelView(serving=version.model_id == loop.model_id, version=version) for version in versions]
 
-    async def model(self, name: str, model_id: ModelId) -> bytes:
+    async def model(self, name: str, model_id: ModelId, *, signed: bool = False) -> bytes:
         """Read a version's bytes.
+
+        Args:
+            name: of the loop.
+            model_id: of the version.
+            signed: in an archive that the installation's key has signed, as an import takes it.
 
         Raises:
             NotFound: it is not kept.
         """
         loop = self._home.catalog.loop(name)
         version = self._registry.version(loop, model_id)
-        return await asyncio.to_thread(self._home.models.get, loop.loop_id, version.model_id)
+        content = await asyncio.to_thread(self._home.models.get, loop.loop_id, version.model_id)
+        return await self._registry.signed(content) if signed else content
 
     async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
         """Serve a version, and go on learning from it.

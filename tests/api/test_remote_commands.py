@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import zipfile
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
 from rankward.cli.app import app
-from tests.service import ADMIN_KEY, RunningService
+from rankward.settings import LoopSettings
+from tests.models import learned
+from tests.service import ADMIN_KEY, RunningService, eventually, request
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -61,6 +68,57 @@ def test_a_loop_is_administered_from_elsewhere(service: RunningService) -> None:
         assert renewed not in said(service, "loop", "keys", "from-afar", "--show"), "it was shown once"
         assert "is gone" in said(service, "loop", "delete", "from-afar", "--yes")
         assert "from-afar" not in said(service, "loop", "list")
+
+
+def test_models_move_and_change_from_elsewhere(service: RunningService, tmp_path: Path) -> None:
+    """Whoever has the admin key needs no shell on the machine of the service."""
+    with service.passing_loops():
+        loop = service.new_loop(LoopSettings(reward_wait=timedelta(milliseconds=100)))
+        name, bare, archive = loop.loop, tmp_path / "model.vw", tmp_path / "model.vw.zip"
+        assert "has no model yet" in said(service, "model", "list", name)
+        assert "has no model yet" in run(service, "model", "export", name, str(bare)).stderr
+        (tmp_path / "brought.vw").write_bytes(learned())
+
+        assert f"Loop {name} serves the model" in said(service, "model", "import", name, str(tmp_path / "brought.vw"))
+        [found] = told(service, "model", "list", name)
+        assert found["serving"]
+        said(service, "model", "export", name, str(bare))
+        assert bare.read_bytes() == learned()
+        assert found["model_id"] in said(service, "model", "export", name, str(archive), "--signed")
+        said(service, "model", "import", name, str(archive))
+        with zipfile.ZipFile(archive) as opened:
+            assert opened.read("model.vw") == learned()
+
+        assert "starts afresh" in said(service, "model", "delete", name, "--yes")
+        assert not told(service, "model", "list", name)[0]["serving"]
+        assert found["model_id"] in said(service, "model", "rollback", name, found["model_id"])
+        assert "no decision" in run(service, "model", "compare", name, found["model_id"], found["model_id"]).stderr
+        loop.rank(request("pasta", "ramen"))
+        eventually(lambda: bool(service.joined(name)), "it is joined")
+        alike = said(service, "model", "compare", name, found["model_id"], found["model_id"])
+        assert "100.0%" in alike
+
+        for arguments, why in (
+            (["model", "import", name, str(tmp_path / "brought.vw"), "--take-policy"], "policy set"),
+            (["model", "rollback", name, "nope"], "keeps no model"),
+        ):
+            result = run(service, *arguments)
+            assert result.exit_code == 1
+            assert why in result.stderr
+
+
+def test_the_doctor_looks_at_a_service_elsewhere(service: RunningService) -> None:
+    """The same screen as on the machine itself, and the same figures for scripts."""
+    with service.passing_loops():
+        name = service.new_loop(LoopSettings()).loop
+        screen = said(service, "doctor", name)
+        assert f"loop {name}" in screen
+        assert "Nothing has been decided yet." in screen
+        assert "decisions are uniform" in screen
+        report = told(service, "doctor", name)
+        assert report["findings"][0]["name"] == "no-decisions"
+        assert {"name": "model", "value": "none", "remark": "decisions are uniform"} in report["figures"]
+        assert name in [each["loop"] for each in told(service, "doctor")]
 
 
 def test_what_the_service_refuses_is_one_line(service: RunningService) -> None:

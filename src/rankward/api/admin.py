@@ -59,6 +59,7 @@ class AdminOperation(msgspec.Struct, frozen=True, kw_only=True):
     request: Any = None  # type of the body; None: it has none
     success: int = 200
     query: tuple[tuple[str, str], ...] = ()  # parameters that it needs, with what each is
+    options: tuple[tuple[str, str], ...] = ()  # parameters that can be left out
     follows: bool = False  # whether this process should take over what was changed before it answers
 
 
@@ -79,6 +80,11 @@ async def _regenerate(call: AdminCall) -> NewKey:
     if slot not in {"1", "2"}:
         raise NotFound(f"a loop has the keys 1 and 2, not {slot[:20]!r}")
     return await call.administration.regenerate_key(call.name, int(slot))
+
+
+async def _download(call: AdminCall) -> bytes:
+    signed = call.query.get("signed", "false").lower() == "true"
+    return await call.administration.model(call.name, call.path["model"], signed=signed)
 
 
 async def _compare(call: AdminCall) -> Comparison:
@@ -214,8 +220,9 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/models/{{model}}",
         summary="Download a version.",
-        handle=lambda call: call.administration.model(call.name, call.path["model"]),
+        handle=_download,
         response=bytes,
+        options=(("signed", "Whether to sign it, in a zip file: true or false."),),
     ),
     AdminOperation(
         name="promoteModel",

@@ -163,8 +163,9 @@ def _administration() -> dict[str, Any]:
             for name in re.findall(r"{(\w+)}", each.path)
         ]
         in_query = [
-            {"name": name, "in": "query", "required": True, "description": what, "schema": {"type": "string"}}
-            for name, what in each.query
+            {"name": name, "in": "query", "required": required, "description": what, "schema": {"type": "string"}}
+            for required, parameters in ((True, each.query), (False, each.options))
+            for name, what in parameters
         ]
         described: dict[str, Any] = {
             "operationId": each.name,

@@ -2,14 +2,16 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 import typer
 from rich.text import Text
 
+from rankward.administration import LoopView
+from rankward.cli.access import AdminEndpointOption, AdminKeyOption
+from rankward.cli.remote import Administrator
 from rankward.cli.terminal import (
     DATA,
     DataOption,
@@ -17,6 +19,8 @@ from rankward.cli.terminal import (
     LoopArgument,
     OneLineErrors,
     YesOption,
+    administer,
+    administer_service,
     home_at,
     opened,
     out,
@@ -24,39 +28,41 @@ from rankward.cli.terminal import (
     when,
 )
 from rankward.errors import Conflict, InvalidRequest, NotFound
-from rankward.registry.service import Registry
+from rankward.registry.service import Imported
 from rankward.registry.sign import Origin, fingerprint
 from rankward.settings import Limits
-from rankward.store.ports import Loop, ModelVersion
-from rankward.telemetry import find_version
+from rankward.store.ports import Loop
 from rankward.vw.trial import try_out
-from rankward.wiring import Home
 
 app = typer.Typer(cls=OneLineErrors, help="Versions of a loop's model.", no_args_is_help=True)
-
-T = TypeVar("T")
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Id of the version, from `rankward model list`.")]
 
 
 @app.command("list")
-def list_models(loop: LoopArgument, data: DataOption = DATA, as_json: JsonOption = False) -> None:
+def list_models(
+    loop: LoopArgument,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """List the versions that are kept, newest first."""
-    with home_at(data) as home:
-        found = home.catalog.loop(loop)
-        versions = home.catalog.versions(found.loop_id)
+    found = administer(data, endpoint, key, lambda admin: admin.models(loop))
     if as_json:
-        typer.echo(msgspec.json.encode([{"serving": v.model_id == found.model_id, **_fields(v)} for v in versions]))
+        typer.echo(
+            msgspec.json.encode([{"serving": each.serving, **msgspec.structs.asdict(each.version)} for each in found])
+        )
         return
-    if not versions:
+    if not found:
         out().print(f"Loop {loop} has no model yet: `rankward doctor {loop}` says what it waits for.", markup=False)
         return
     made = table("", "model", "made", "epoch", "learned", "bytes", "policy", right=("epoch", "learned", "bytes"))
-    for version in versions:
-        serving = version.model_id == found.model_id
+    for each in found:
+        version = each.version
         made.add_row(
-            Text("●", style="green") if serving else "",
-            Text(version.model_id, style="bold" if serving else ""),
+            Text("●", style="green") if each.serving else "",
+            Text(version.model_id, style="bold" if each.serving else ""),
             when(version.created_us),
             str(version.epoch_id) if version.epoch_id else "—",
             f"{version.learned:,}",
@@ -64,10 +70,6 @@ def list_models(loop: LoopArgument, data: DataOption = DATA, as_json: JsonOption
             version.policy,
         )
     out().print(made)
-
-
-def _fields(version: msgspec.Struct) -> dict[str, object]:
-    return msgspec.structs.asdict(version)
 
 
 @app.command("export")
@@ -79,23 +81,25 @@ def export_model(
         bool, typer.Option("--signed", help="A zip file of the model, signed with the installation's key.")
     ] = False,
     data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
 ) -> None:
     """Write a model to a file, as Vowpal Wabbit reads it, or signed, as `model import` takes it anywhere."""
-    with home_at(data) as home:
-        found = home.catalog.loop(loop)
-        if model is None and found.model_id is None:
+
+    async def fetch(admin: Administrator) -> tuple[str, bytes]:
+        wanted = model or (await admin.loop(loop)).model_id
+        if wanted is None:
             raise NotFound(f"loop {loop} has no model yet: `rankward doctor {loop}` says what it waits for")
-        wanted = _version(home, found, model or str(found.model_id))
-        content = home.models.get(found.loop_id, wanted.model_id)
-        if signed:
-            content = _change(home, lambda registry: registry.signed(content))
+        return wanted, await admin.model(loop, wanted, signed=signed)
+
+    if str(file) != "-" and file.exists():
+        raise Conflict(f"{file} exists already: choose another name")
+    model_id, content = administer(data, endpoint, key, fetch)
     if str(file) == "-":
         sys.stdout.buffer.write(content)
         return
-    if file.exists():
-        raise Conflict(f"{file} exists already: choose another name")
     file.write_bytes(content)
-    out().print(f"{file}: model {wanted.model_id}, {len(content):,} bytes", markup=False)
+    out().print(f"{file}: model {model_id}, {len(content):,} bytes", markup=False)
 
 
 @app.command("import")
@@ -119,19 +123,32 @@ def import_model(
         typer.Option(envvar="RANKWARD_LIMIT_MODEL_BYTES", min=1, help="Bytes of the model that are taken at the most."),
     ] = Limits().model_bytes,
     data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
 ) -> None:
     """Serve a model from elsewhere, and go on learning from it.
 
     Its signature is verified, if it has one, and it is tried in a process of its own first. Where it cannot be used,
-    nothing is changed.
+    nothing is changed. A service elsewhere has a limit of its own.
     """
+    if endpoint is not None:
+        if take_policy:
+            raise InvalidRequest(
+                "--take-policy works on a data folder: give the loop of a service its policy first, with "
+                "`rankward policy set`"
+            )
+        model = file.read_bytes()
+        _say_serving(administer_service(endpoint, key, lambda admin: admin.import_model(loop, model)))
+        return
     with home_at(data) as home, file.open("rb") as sent:
-        taken = _change(
-            home,
-            lambda registry: registry.import_model(
-                loop, sent, bound=limit_bytes, by_admin=True, try_out=try_out, take_policy=take_policy
-            ),
-        )
+
+        async def take_in() -> Imported:
+            async with opened(home) as found:
+                return await found.registry.import_model(
+                    loop, sent, bound=limit_bytes, by_admin=True, try_out=try_out, take_policy=take_policy
+                )
+
+        taken = asyncio.run(take_in())
     out().print(f"{_ORIGINS[taken.origin]}{f': {taken.signer}' if taken.signer else ''}", markup=False, soft_wrap=True)
     if take_policy:
         out().print(f"Policy: {taken.loop.settings.policy}", markup=False, soft_wrap=True)
@@ -201,41 +218,63 @@ def signing_key(
 
 
 @app.command()
-def rollback(loop: LoopArgument, model: ModelArgument, data: DataOption = DATA) -> None:
+def rollback(
+    loop: LoopArgument,
+    model: ModelArgument,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+) -> None:
     """Serve an earlier version, and go on learning from it."""
-    with home_at(data) as home:
-        changed = _change(home, lambda registry: registry.roll_back(loop, model))
-    _say_serving(changed)
+    _say_serving(administer(data, endpoint, key, lambda admin: admin.roll_back(loop, model)))
 
 
 @app.command()
-def delete(loop: LoopArgument, data: DataOption = DATA, yes: YesOption = False) -> None:
+def delete(
+    loop: LoopArgument,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    yes: YesOption = False,
+) -> None:
     """Forget what a loop has learned: decisions are uniform until there is a new model.
 
     Earlier events stay in the log and are never learned again. The versions stay, and can be rolled back to.
     """
-    with home_at(data) as home:
-        home.catalog.loop(loop)
+
+    async def forget(admin: Administrator) -> None:
+        await admin.loop(loop)
         if not yes:
             typer.confirm(f"Forget what the loop {loop} has learned?", abort=True)
-        _change(home, lambda registry: registry.delete(loop))
+        await admin.delete_model(loop)
+
+    administer(data, endpoint, key, forget)
     out().print(f"Loop {loop} starts afresh.", markup=False)
 
 
-def _version(home: Home, loop: Loop, model_id: str) -> ModelVersion:
-    version = find_version(home.catalog.versions(loop.loop_id), model_id)
-    if version is None:
-        raise NotFound(f"loop {loop.name} keeps no model {model_id}: `rankward model list` names those it does")
-    return version
+@app.command("compare")
+def compare_models(
+    loop: LoopArgument,
+    first: ModelArgument,
+    second: ModelArgument,
+    data: DataOption = DATA,
+    endpoint: AdminEndpointOption = None,
+    key: AdminKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what two versions would do in the newest decisions."""
+    found = administer(data, endpoint, key, lambda admin: admin.compare(loop, first, second))
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    made = table("", "", right=("",))
+    made.add_row("decisions", f"{found.decisions:,}")
+    made.add_row("the same action is likeliest", f"{found.same_best_share:.1%}")
+    made.add_row("distance of probabilities, mean", f"{found.distance_mean:.3f}")
+    made.add_row("distance of probabilities, most", f"{found.distance_max:.3f}")
+    out().print(made)
+    out().print(Text("A distance of 0: the same probabilities; of 1: nothing in common.", style="dim"))
 
 
-def _change(home: Home, change: Callable[[Registry], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with opened(home) as found:
-            return await change(found.registry)
-
-    return asyncio.run(run())
-
-
-def _say_serving(loop: Loop) -> None:
+def _say_serving(loop: Loop | LoopView) -> None:
     out().print(f"Loop {loop.name} serves the model {loop.model_id}, and goes on learning from it.", markup=False)

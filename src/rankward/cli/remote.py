@@ -23,6 +23,7 @@ from rankward.administration import (
     PresetView,
 )
 from rankward.api.admin import ADMIN_OPERATIONS
+from rankward.api.operation import P3
 from rankward.cli.access import refused
 from rankward.doctor import Report
 from rankward.errors import WorldError
@@ -30,6 +31,7 @@ from rankward.records import ModelId
 from rankward.registry.compare import Comparison
 
 _TIMEOUT_S = 30.0
+_TRIAL_TIMEOUT_S = 120.0  # a model may be tried for a minute before it is taken in
 _BY_NAME = {operation.name: operation for operation in ADMIN_OPERATIONS}
 
 
@@ -110,10 +112,19 @@ class RemoteAdministration:
         found: list[ModelView] = await self._call("listModels", loop=name)
         return found
 
-    async def model(self, name: str, model_id: ModelId) -> bytes:
+    async def model(self, name: str, model_id: ModelId, *, signed: bool = False) -> bytes:
         """Read a version's bytes."""
-        content: bytes = await self._call("downloadModel", loop=name, model=model_id)
+        query = {"signed": "true"} if signed else None
+        content: bytes = await self._call("downloadModel", query=query, loop=name, model=model_id)
         return content
+
+    async def import_model(self, name: str, model: bytes) -> LoopView:
+        """Serve a model from elsewhere, by the contract's own operation. The service tries it first."""
+        path = f"/loops/{quote(name, safe='')}/personalizer/{P3}/model"
+        response = await self._send("PUT", path, content=model, timeout_s=_TRIAL_TIMEOUT_S)
+        if response.status_code != 204:
+            raise refused(self._endpoint, response)
+        return await self.loop(name)
 
     async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
         """Serve a version, and go on learning from it."""
@@ -139,19 +150,8 @@ class RemoteAdministration:
     async def _call(self, name: str, body: Any = None, *, query: Mapping[str, str] | None = None, **path: str) -> Any:
         operation = _BY_NAME[name]
         target = operation.path.format_map({part: quote(value, safe="") for part, value in path.items()})
-        try:
-            async with httpx.AsyncClient(timeout=_TIMEOUT_S) as client:
-                response = await client.request(
-                    operation.method,
-                    self._endpoint + target,
-                    params=query,
-                    content=None if body is None else msgspec.json.encode(body),
-                    headers={"Ocp-Apim-Subscription-Key": self._key, "Content-Type": "application/json"},
-                )
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise WorldError(
-                f"no answer from {self._endpoint}: {error or type(error).__name__}. Is `rankward serve` running there?"
-            ) from error
+        content = None if body is None else msgspec.json.encode(body)
+        response = await self._send(operation.method, target, content=content, query=query)
         if response.status_code != operation.success:
             raise refused(self._endpoint, response)
         if operation.response is None:
@@ -162,6 +162,29 @@ class RemoteAdministration:
             return msgspec.json.decode(response.content, type=operation.response)
         except msgspec.DecodeError as error:
             raise WorldError(f"{self._endpoint} answers in a way that this version does not read: {error}") from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None,
+        query: Mapping[str, str] | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> httpx.Response:
+        try:
+            async with httpx.AsyncClient(timeout=timeout_s) as client:
+                return await client.request(
+                    method,
+                    self._endpoint + path,
+                    params=query,
+                    content=content,
+                    headers={"Ocp-Apim-Subscription-Key": self._key, "Content-Type": "application/json"},
+                )
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise WorldError(
+                f"no answer from {self._endpoint}: {error or type(error).__name__}. Is `rankward serve` running there?"
+            ) from error
 
 
 Administrator = Administration | RemoteAdministration

@@ -114,9 +114,7 @@ def administer(data: Path, endpoint: str | None, key: str | None, act: Callable[
         NotFound: there is no such folder.
     """
     if endpoint is not None:
-        if not key:
-            raise Unauthorized(f"{endpoint} is administered with its admin key: give --key, or set RANKWARD_ADMIN_KEY")
-        return asyncio.run(_awaited(act(RemoteAdministration(endpoint, key))))
+        return administer_service(endpoint, key, act)
     with home_at(data) as home:
 
         async def run() -> T:
@@ -124,6 +122,17 @@ def administer(data: Path, endpoint: str | None, key: str | None, act: Callable[
                 return await act(found.administration)
 
         return asyncio.run(run())
+
+
+def administer_service(endpoint: str, key: str | None, act: Callable[[RemoteAdministration], Awaitable[T]]) -> T:
+    """Do something to the loops of a service elsewhere.
+
+    Raises:
+        Unauthorized: there is no key.
+    """
+    if not key:
+        raise Unauthorized(f"{endpoint} is administered with its admin key: give --key, or set RANKWARD_ADMIN_KEY")
+    return asyncio.run(_awaited(act(RemoteAdministration(endpoint, key))))
 
 
 async def _awaited(work: Awaitable[T]) -> T:
