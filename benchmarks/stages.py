@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from vowpalwabbit import Workspace
 
 from benchmarks.installation import LOOP
 from rankward.joining.service import JoiningService
-from rankward.records import JoinedEntry, Offset
+from rankward.records import EventId, JoinedEntry, Offset
 from rankward.store.ports import JoinedLog, JoinState, JoinStep, Match, Unmatched
 from rankward.store.sqlite.folder import FileMark
 from rankward.training.service import TrainingService
@@ -95,6 +95,9 @@ class _Watched(JoinedLog):
 
     async def drop(self, *, before: Offset) -> None:
         await self._joined.drop(before=before)
+
+    async def erase(self, interactions: Collection[Offset], event_ids: Collection[EventId]) -> None:
+        await self._joined.erase(interactions, event_ids)
 
     async def close(self) -> None:
         await self._joined.close()

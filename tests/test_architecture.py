@@ -41,7 +41,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
         ),
     ),
-    ("services", frozenset({"configuration", "telemetry", "wiring", "worker", "api.options"})),
+    ("services", frozenset({"configuration", "erasure", "telemetry", "wiring", "worker", "api.options"})),
     (
         "doors",
         frozenset(

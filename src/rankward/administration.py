@@ -14,6 +14,7 @@ import msgspec
 
 from rankward.configuration import Configuration
 from rankward.doctor import Report, findings, gather, report
+from rankward.erasure import Forgotten, forget
 from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
 from rankward.joining.reader import read_joined
 from rankward.ranking.service import Scorer
@@ -116,6 +117,13 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
     before: dict[str, str]  # settings that changed, as they were
     after: dict[str, str]  # and as they are
     effects: list[str]  # what that does to what was learned, for people
+
+
+class ToForget(msgspec.Struct, frozen=True, kw_only=True):
+    """Events to erase: by their ids, or all of a subject."""
+
+    event_ids: list[str] = []
+    subject: str | None = None
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -364,6 +372,18 @@ class Administration:
         finally:
             for scorer in scorers:
                 scorer.close()
+
+    async def forget(self, name: str, wanted: ToForget) -> Forgotten:
+        """Erase events from a loop's logs: see `erasure.forget`."""
+        loop_id = self._home.catalog.loop(name).loop_id
+        return await forget(
+            self._home.catalog,
+            self._log(loop_id),
+            self._joined(loop_id),
+            loop_id=loop_id,
+            event_ids=wanted.event_ids,
+            subject=wanted.subject,
+        )
 
     async def doctor(self, name: str) -> Report:
         """Say what a loop waits for, and why it is not learning."""

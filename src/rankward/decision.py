@@ -75,6 +75,7 @@ def read_request(
     event_id: EventId,
     excluded: Sequence[str],
     deferred: bool,
+    subject: str | None = None,
     limits: Limits,
     bounds: FeatureBounds,
 ) -> RankRequest:
@@ -90,6 +91,7 @@ def read_request(
         actions=checked,
         excluded=excluded_indexes(checked, excluded),
         deferred=deferred,
+        subject=subject,
     )
 
 
@@ -100,6 +102,7 @@ def read_slots_request(
     *,
     event_id: EventId,
     deferred: bool,
+    subject: str | None = None,
     limits: Limits,
     bounds: FeatureBounds,
 ) -> SlotsRequest:
@@ -124,6 +127,7 @@ def read_slots_request(
         actions=checked,
         slots=read_slots(asked, checked),
         deferred=deferred,
+        subject=subject,
     )
 
 

@@ -162,6 +162,7 @@ class LocalLoop:
         excluded: Sequence[str] = (),
         event_id: EventId | None = None,
         deferred: bool = False,
+        subject: str | None = None,
     ) -> Decision:
         """Choose one of the actions.
 
@@ -171,6 +172,7 @@ class LocalLoop:
             excluded: ids of actions that must not be chosen.
             event_id: yours; None: one is made.
             deferred: whether the decision counts only once it is activated.
+            subject: whose event this is, in words of your own; `rankward forget` finds it by them.
 
         Raises:
             InvalidRequest: something in it cannot be used.
@@ -182,6 +184,7 @@ class LocalLoop:
             event_id=new_event_id(uuid4(), datetime.now(UTC)) if event_id is None else event_id,
             excluded=excluded,
             deferred=deferred,
+            subject=None if subject is None else check_id(subject, self._limits),
             limits=self._limits,
             bounds=self._bounds,
         )
@@ -197,6 +200,7 @@ class LocalLoop:
         *,
         event_id: EventId | None = None,
         deferred: bool = False,
+        subject: str | None = None,
     ) -> SlotsDecision:
         """Choose an action for each slot, none of them twice. The loop's policy must be for several slots.
 
@@ -206,6 +210,7 @@ class LocalLoop:
             slots: in the order in which they choose.
             event_id: yours; None: one is made.
             deferred: whether the decision counts only once it is activated.
+            subject: whose event this is, in words of your own; `rankward forget` finds it by them.
 
         Raises:
             InvalidRequest: something in it cannot be used, or the loop decides for single slots.
@@ -217,6 +222,7 @@ class LocalLoop:
             slots,
             event_id=new_event_id(uuid4(), datetime.now(UTC)) if event_id is None else event_id,
             deferred=deferred,
+            subject=None if subject is None else check_id(subject, self._limits),
             limits=self._limits,
             bounds=self._bounds,
         )

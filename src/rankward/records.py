@@ -244,12 +244,27 @@ class ImportProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     finished: bool = False
 
 
+class Erased(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="erased"):
+    """What stands where a record was that had to be forgotten: only what joining needs to do as it did before."""
+
+    reward_wait_us: int | None = None  # of the interaction that was here; None: it was none
+    decided_us: TimeUs | None = None  # when the imported event that was here was decided; None: it was none
+
+
 class Tick(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, tag="tick"):
     """Time has passed: appended when nothing else was, so that waiting events can be joined."""
 
 
 Record = (
-    Interaction | MultiSlotInteraction | Observation | Activation | SettingsChange | Tick | History | ImportProgress
+    Interaction
+    | MultiSlotInteraction
+    | Observation
+    | Activation
+    | SettingsChange
+    | Tick
+    | History
+    | ImportProgress
+    | Erased
 )
 
 
@@ -301,7 +316,7 @@ class MultiSlotHeader(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_
 
 
 AnyHeader = InteractionHeader | MultiSlotHeader
-Header = AnyHeader | Observation | Activation | SettingsChange | Tick | History | ImportProgress
+Header = AnyHeader | Observation | Activation | SettingsChange | Tick | History | ImportProgress | Erased
 """Of `History`, the interaction comes without its actions."""
 
 

@@ -182,3 +182,22 @@ def test_models_are_listed_compared_promoted_and_forgotten(service: RunningServi
         assert admin(service, "DELETE", f"{place}/models").json()["model_id"] is None
         report = admin(service, "GET", f"{place}/doctor").json()
         assert report["counts"]["joined"] == 60
+
+
+def test_events_are_forgotten_by_id_and_by_subject(service: RunningService) -> None:
+    """While the service runs: they are in its log no more."""
+    loop = service.new_loop()
+    for event_id, subject in (("e1", "ann"), ("e2", "ann"), ("e3", "bob"), ("e4", None)):
+        assert loop.rank(request("a", "b", eventId=event_id, subject=subject)).status_code == 201
+        loop.reward(event_id, 1.0)
+    place = f"/loops/{loop.loop}/forget"
+
+    assert admin(service, "POST", place, {"event_ids": ["e4", "unknown"]}).json() == {"events": 1, "records": 2}
+    assert admin(service, "POST", place, {"subject": "ann"}).json() == {"events": 2, "records": 4}
+
+    left = {getattr(record, "event_id", None) for record in service.records(loop.loop)} - {None}
+    assert left == {"e3"}
+    refused = admin(service, "POST", place, {})
+    assert (refused.status_code, code(refused)) == (400, "invalidRequest")
+    assert loop.rank(request("a", subject="")).status_code == 400
+    assert loop.rank(request("a", subject="x" * 257)).status_code == 400

@@ -9,6 +9,7 @@ import msgspec
 from rankward.records import (
     Action,
     Activation,
+    Erased,
     Features,
     History,
     ImportProgress,
@@ -39,6 +40,19 @@ ACTIONS = (
     Action("salad", Features(b'[{"dish":{"veg":true,"kcal":310}}]')),
 )
 EXPECTED: dict[str, Record | JoinedEntry] = {
+    "erased": Erased(reward_wait_us=600_000_000),
+    "erased-history": Erased(decided_us=1_768_478_400_000_000),
+    "erased-observation": Erased(),
+    "subject": Interaction(
+        event_id="e",
+        context=Features(b"[]"),
+        actions=ACTIONS[:1],
+        pmf=(1.0,),
+        chosen=0,
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=600_000_000,
+        subject="ann",
+    ),
     "interaction": Interaction(
         event_id="order-page-0001",
         context=Features(b'[{"visitor":{"device":"phone"}}]'),

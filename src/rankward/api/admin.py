@@ -22,6 +22,7 @@ from rankward.administration import (
     PolicyChoice,
     PolicyView,
     PresetView,
+    ToForget,
 )
 from rankward.api import errors
 from rankward.api.app import read_body
@@ -29,6 +30,7 @@ from rankward.api.operation import V2022
 from rankward.api.schema.body import decode
 from rankward.api.service import Doors
 from rankward.doctor import Report
+from rankward.erasure import Forgotten
 from rankward.errors import InvalidRequest, NotFound, RankwardError
 from rankward.registry.compare import Comparison
 
@@ -241,6 +243,15 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         handle=lambda call: call.administration.delete_model(call.name),
         response=LoopView,
         follows=True,
+    ),
+    AdminOperation(
+        name="forgetEvents",
+        method="POST",
+        path=f"{_LOOP}/forget",
+        summary="Erase events from the logs: by their ids, or all of a subject.",
+        handle=lambda call: call.administration.forget(call.name, call.body),
+        request=ToForget,
+        response=Forgotten,
     ),
     AdminOperation(
         name="examineLoop",

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from rankward import __version__
-from rankward.cli import care, evaluation, events, logs, loops, models, serving, simulation, tuning
+from rankward.cli import care, evaluation, events, forgetting, logs, loops, models, serving, simulation, tuning
 from rankward.cli.terminal import OneLineErrors
 
 app = typer.Typer(
@@ -48,6 +48,7 @@ app.command("tail", rich_help_panel=_TRAFFIC)(events.tail)
 app.command("simulate", rich_help_panel=_TRAFFIC)(simulation.simulate)
 app.command("evaluate", rich_help_panel=_EVALUATION)(evaluation.evaluate)
 app.command("doctor", rich_help_panel=_CARE)(care.doctor)
+app.command("forget", rich_help_panel=_CARE)(forgetting.forget)
 app.command("backup", rich_help_panel=_CARE)(care.backup)
 app.command("restore", rich_help_panel=_CARE)(care.restore)
 

@@ -21,11 +21,13 @@ from rankward.administration import (
     PolicyChoice,
     PolicyView,
     PresetView,
+    ToForget,
 )
 from rankward.api.admin import ADMIN_OPERATIONS
 from rankward.api.operation import P3
 from rankward.cli.access import refused
 from rankward.doctor import Report
+from rankward.erasure import Forgotten
 from rankward.errors import WorldError
 from rankward.records import ModelId
 from rankward.registry.compare import Comparison
@@ -141,6 +143,11 @@ class RemoteAdministration:
         query = {"first": first, "second": second}
         found: Comparison = await self._call("compareModels", query=query, loop=name)
         return found
+
+    async def forget(self, name: str, wanted: ToForget) -> Forgotten:
+        """Erase events from a loop's logs."""
+        done: Forgotten = await self._call("forgetEvents", wanted, loop=name)
+        return done
 
     async def doctor(self, name: str) -> Report:
         """Say what a loop waits for, and why it is not learning."""

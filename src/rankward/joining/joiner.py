@@ -17,6 +17,7 @@ import msgspec
 from rankward.records import (
     Activation,
     AnyHeader,
+    Erased,
     HeaderEntry,
     History,
     InteractionHeader,
@@ -42,7 +43,7 @@ class Due(msgspec.Struct, frozen=True, gc=False):
     due_us: TimeUs
     offset: Offset
     time_us: TimeUs
-    record: AnyHeader | History
+    record: AnyHeader | History | Erased
 
 
 class Joiner:
@@ -59,6 +60,7 @@ class Joiner:
         self._lanes = dict(state.lanes)
         self._next_due_us: dict[int, TimeUs] = {}  # by wait: nothing of that lane is due before
         self._counts = Counter(state.counts)
+        self._erasures = state.erasures
         self._early: deque[Unmatched] = deque(early)
         self._early_by_id: dict[str, list[Unmatched]] = {}
         for unmatched in early:
@@ -70,7 +72,7 @@ class Joiner:
     @property
     def state(self) -> JoinState:
         """Where joining stands, as the next commit will record it."""
-        return JoinState(self.head, self.now_us, dict(self._lanes), dict(self._counts))
+        return JoinState(self.head, self.now_us, dict(self._lanes), dict(self._counts), self._erasures)
 
     @property
     def next_due_us(self) -> TimeUs | None:
@@ -129,6 +131,9 @@ class Joiner:
                 case History():
                     self._counts["imported"] += 1
                     self._lanes.setdefault(IMPORTED_WAIT_US, entry.offset)
+                case Erased() as erased:
+                    if (wait_us := _wait_us(erased)) is not None:
+                        self._lanes.setdefault(wait_us, entry.offset)
                 case _:
                     pass
 
@@ -194,7 +199,7 @@ class Joiner:
                 if entry.offset >= self.head:
                     place = self.head
                     break
-                if isinstance(entry.record, AnyHeader | History) and _wait_us(entry.record) == wait_us:
+                if isinstance(entry.record, AnyHeader | History | Erased) and _wait_us(entry.record) == wait_us:
                     due_us = entry.time_us + wait_us
                     if due_us > self.now_us:
                         self._next_due_us[wait_us] = due_us
@@ -216,9 +221,10 @@ class Joiner:
             return found
         kept = [due for due in found if (due.due_us, due.offset) < bound]
         for due in found[len(kept) :]:
-            wait_us = _wait_us(due.record)
-            self._lanes[wait_us] = min(self._lanes.get(wait_us, due.offset), due.offset)
-            self._next_due_us.pop(wait_us, None)
+            lane = _wait_us(due.record)
+            assert lane is not None, "only what is in a lane becomes due"
+            self._lanes[lane] = min(self._lanes.get(lane, due.offset), due.offset)
+            self._next_due_us.pop(lane, None)
         return kept
 
     def join(self, due: Sequence[Due], kept: Mapping[Offset, Sequence[Match]]) -> JoinStep:
@@ -235,6 +241,9 @@ class Joiner:
         for item in due:
             if isinstance(item.record, History):
                 joined.append(item.record.joined(item.offset, item.due_us))
+                continue
+            if isinstance(item.record, Erased):
+                joined.append(_place_of(item, item.record))
                 continue
             matches = [*kept.get(item.offset, ()), *fresh.pop(item.offset, ())]
             matches.sort(key=lambda match: match.offset)
@@ -284,5 +293,17 @@ class Joiner:
         self._counts["baseline_chosen"] += interaction.chose_baseline
 
 
-def _wait_us(record: AnyHeader | History) -> int:
-    return IMPORTED_WAIT_US if isinstance(record, History) else record.reward_wait_us
+def _wait_us(record: AnyHeader | History | Erased) -> int | None:
+    """The lane of what is or was an interaction; None: it never was one."""
+    if isinstance(record, History):
+        return IMPORTED_WAIT_US
+    if isinstance(record, Erased) and record.decided_us is not None:
+        return IMPORTED_WAIT_US
+    return record.reward_wait_us
+
+
+def _place_of(item: Due, erased: Erased) -> JoinedEntry:
+    """What stands in the joined log for an interaction that was erased, so that all others keep their offsets."""
+    if erased.decided_us is not None:
+        return JoinedEntry(item.offset, erased.decided_us, item.due_us, imported=True)
+    return JoinedEntry(item.offset, item.time_us, item.due_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rankward.errors import Conflict
 from rankward.joining.joiner import Joiner
 from rankward.records import Tick, TimeUs
 from rankward.store.ports import EventLog, JoinedLog, JoinState
@@ -61,7 +62,11 @@ class JoiningService:
         kept = await self._joined.matches([item.offset for item in due]) if due else {}
         step = joiner.join(due, kept)
         if step.state != before or step.joined:
-            await self._joined.commit(step)
+            try:
+                await self._joined.commit(step)
+            except Conflict:  # something was erased meanwhile
+                self.behind = True
+                return True
         self._joiner = joiner
         self.behind = len(entries) == self._read or bool(joiner.lanes())
         # A step may have done no more than look through a stretch in which nothing was due.

@@ -22,6 +22,7 @@ class RankRequest(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...]  # at least one; ids differ
     excluded: tuple[int, ...] = ()  # indexes into `actions`, ascending; not all of them
     deferred: bool = False
+    subject: str | None = None  # opaque: whose event it is; None: nobody said
 
 
 class Policy(Protocol):
@@ -83,6 +84,7 @@ def decide(
         learning_mode=mode,
         reward_wait_us=reward_wait_us,
         deferred=request.deferred,
+        subject=request.subject,
         model_id=None if policy is None else policy.model_id,
     )
 

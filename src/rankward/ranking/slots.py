@@ -32,6 +32,7 @@ class SlotsRequest(msgspec.Struct, frozen=True, kw_only=True):
     actions: tuple[Action, ...]  # at least one; ids differ
     slots: tuple[Slot, ...]  # at least one, not more than actions; passed `check_slots`
     deferred: bool = False
+    subject: str | None = None  # opaque: whose event it is; None: nobody said
 
 
 class SlotAsked(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +97,7 @@ def decide_slots(
         learning_mode=mode,
         reward_wait_us=reward_wait_us,
         deferred=request.deferred,
+        subject=request.subject,
         model_id=None if policy is None else policy.model_id,
     )
 
@@ -253,6 +255,7 @@ def one_slot(request: RankRequest) -> SlotsRequest:
         actions=request.actions,
         slots=(Slot(UNNAMED_SLOT, Features(b"[]"), baseline, request.excluded),),
         deferred=request.deferred,
+        subject=request.subject,
     )
 
 

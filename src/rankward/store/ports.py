@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from rankward.records import (
     AppendResult,
+    Erased,
     EventId,
     HeaderEntry,
     Interactions,
@@ -93,6 +94,15 @@ class EventLog(Protocol):
     async def clear(self) -> Offset:
         """Forget every entry. Returns the offset that the next one will have: offsets are never used twice."""
 
+    async def erase(self, places: Mapping[Offset, Erased]) -> None:
+        """Put these records in the place of those that are there, so that no file of the log holds them any more.
+
+        Durable on return. Offsets and times stay as they are. Offsets that the log does not hold are passed over.
+
+        Raises:
+            StorageFull, StoreUnavailable: some may not have been erased: do it again.
+        """
+
     async def maintain(self, *, joined_before: Offset, keep_after_us: TimeUs) -> None:
         """Do the housekeeping: seal what is full, drop what is older than `keep_after_us` and joined."""
 
@@ -125,6 +135,7 @@ class JoinState(msgspec.Struct, frozen=True):
     now_us: TimeUs = 0  # of the last entry read
     lanes: dict[int, Offset] = {}  # by reward wait: from where on interactions of that wait may be unjoined
     counts: dict[str, int] = {}  # for the doctor and the metrics
+    erasures: int = 0  # how often something was erased: a step from before the last time must not be committed
 
 
 class JoinStep(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +164,19 @@ class JoinedLog(Protocol):
         """Return the kept matches of these interactions, each list in log order."""
 
     async def commit(self, step: JoinStep) -> None:
-        """Write a step, durably and as a whole. Matches of the joined interactions are let go."""
+        """Write a step, durably and as a whole. Matches of the joined interactions are let go.
+
+        Raises:
+            Conflict: something was erased since the state that the step began from: begin again from what is on record.
+        """
+
+    async def erase(self, interactions: Collection[Offset], event_ids: Collection[EventId]) -> None:
+        """Forget what was observed of interactions, durably.
+
+        Args:
+            interactions: event log offsets. Their entries stay, without observations.
+            event_ids: observations that wait for an interaction of these ids are forgotten, too.
+        """
 
     async def read(self, start: Offset, *, limit: int) -> Sequence[tuple[Offset, JoinedEntry]]:
         """Return at most `limit` entries from `start` on, in order, each with its offset."""
@@ -332,6 +355,9 @@ class Catalog(Protocol):
 
     def set_asides(self, loop_id: str) -> Sequence[SetAside]:
         """Return the events that learning passes over, oldest first."""
+
+    def forget_set_asides(self, loop_id: str, interactions: Collection[Offset]) -> None:
+        """Remove what is on record of events that learning passes over: they are not in the log any more."""
 
     def close(self) -> None:
         """Let go of the files."""

@@ -34,6 +34,7 @@ class _MultiSlotRankOptions(msgspec.Struct, rename="camel", kw_only=True):
     context_features: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     event_id: str | None = None
     defer_activation: bool | None = None
+    subject: str | None = None  # beyond the contract: whose event this is, to be forgotten by
 
 
 class MultiSlotRankBody(_MultiSlotRankOptions, kw_only=True):
@@ -113,12 +114,15 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Sl
         raise
     if wire.event_id is not None:
         check_id(wire.event_id, "eventId", limits=limits, code=_CODE)
+    if wire.subject is not None:
+        check_id(wire.subject, "subject", limits=limits, code=_CODE)
     request = SlotsRequest(
         event_id=wire.event_id or "",
         context=check_context(raw(wire.context_features), bounds),
         actions=actions,
         slots=read_slots([_asked(slot, index, limits, bounds) for index, slot in enumerate(wire.slots)], actions),
         deferred=bool(wire.defer_activation),
+        subject=wire.subject,
     )
     return request, wire.event_id is not None
 

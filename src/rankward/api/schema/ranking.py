@@ -33,6 +33,7 @@ class _RankOptions(msgspec.Struct, rename="camel", kw_only=True):
     excluded_actions: list[str | None] | None = None
     event_id: str | None = None
     defer_activation: bool | None = None
+    subject: str | None = None  # beyond the contract: whose event this is, to be forgotten by
 
 
 class RankBody(_RankOptions):
@@ -113,6 +114,8 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Ra
         raise
     if wire.event_id is not None:
         check_id(wire.event_id, "eventId", limits=limits, code=_CODE)
+    if wire.subject is not None:
+        check_id(wire.subject, "subject", limits=limits, code=_CODE)
     excluded = [action_id for action_id in wire.excluded_actions or () if action_id is not None]
     request = RankRequest(
         event_id=wire.event_id or "",
@@ -120,6 +123,7 @@ def read_rank(body: bytes, *, limits: Limits, bounds: FeatureBounds) -> tuple[Ra
         actions=actions,
         excluded=excluded_indexes(actions, excluded),
         deferred=bool(wire.defer_activation),
+        subject=wire.subject,
     )
     return request, wire.event_id is not None
 

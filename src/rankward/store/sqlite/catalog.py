@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rankward.errors import Conflict, NotFound, StoreUnavailable
-from rankward.records import ModelId
+from rankward.records import ModelId, Offset
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
 from rankward.store.sqlite.live import as_world_error, connect
@@ -92,6 +92,7 @@ _DELETE_VERSION = (
     "AND NOT EXISTS (SELECT 1 FROM loop WHERE loop.loop_id = version.loop_id AND loop.model_id = ?)"
 )
 _INSERT_ASIDE = "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?)"
+_DELETE_ASIDE = "DELETE FROM set_aside WHERE loop_id = ? AND interaction = ?"
 _SELECT_ASIDES = "SELECT body FROM set_aside WHERE loop_id = ? ORDER BY interaction"
 
 _settings = msgspec.json.Decoder(LoopSettings)
@@ -293,6 +294,11 @@ class SqliteCatalog:
         """See `ports.Catalog`."""
         with self._change() as connection:
             connection.execute(_INSERT_ASIDE, (event.loop_id, event.interaction, _encode(event)))
+
+    def forget_set_asides(self, loop_id: str, interactions: Collection[Offset]) -> None:
+        """See `ports.Catalog`."""
+        with self._change() as connection:
+            connection.executemany(_DELETE_ASIDE, [(loop_id, interaction) for interaction in interactions])
 
     def set_asides(self, loop_id: str) -> Sequence[SetAside]:
         """See `ports.Catalog`."""

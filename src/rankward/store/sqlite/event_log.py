@@ -25,6 +25,7 @@ from rankward.records import (
     AnyInteraction,
     Appended,
     AppendResult,
+    Erased,
     HeaderEntry,
     Known,
     LogEntry,
@@ -35,7 +36,7 @@ from rankward.records import (
 from rankward.store.ports import LOOKUP_NEWEST, Located, LogExtent, Lookup
 from rankward.store.sqlite.codec import Row, to_row
 from rankward.store.sqlite.live import LiveSegment, as_world_error, create_live, os_error_as_ours
-from rankward.store.sqlite.sealed import SealedSegment, sync_folder, write_sealed
+from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder, write_sealed
 from rankward.store.sqlite.segments import REPEAT_GRACE_US, LiveView, Segments, unlink_live
 
 logger = logging.getLogger(__name__)
@@ -356,6 +357,37 @@ class SqliteEventLog:
         with self._locked(_HOUSEKEEPING_LOCK), self._reading, _translated(self.folder):
             self._segments.refresh()
             self._segments.drop(condition)
+
+    async def erase(self, places: Mapping[Offset, Erased]) -> None:
+        """See `ports.EventLog`."""
+        await asyncio.to_thread(self._erase, places)
+
+    def _erase(self, places: Mapping[Offset, Erased]) -> None:
+        rows = {offset: to_row(erased) for offset, erased in places.items()}
+        with self._locked(_HOUSEKEEPING_LOCK), _translated(self.folder):
+            with self._reading:
+                self._segments.refresh()
+                paths = list(self._segments.paths)
+            ends = [int(path.stem) for path in paths[1:]] + [max(rows, default=0) + 1]
+            for path, end in zip(paths, ends, strict=True):
+                here = {offset: row for offset, row in rows.items() if int(path.stem) <= offset < end}
+                if here and path.suffix == ".live":
+                    self._erase_live(path, here)
+                elif here:
+                    self._erase_sealed(path, here)
+
+    def _erase_live(self, path: Path, rows: Mapping[Offset, Row]) -> None:
+        with self._locked(_APPEND_LOCK):
+            live = LiveSegment(path)
+            try:
+                live.erase(rows)
+            finally:
+                live.close()
+
+    def _erase_sealed(self, path: Path, rows: Mapping[Offset, Row]) -> None:
+        segment = SealedSegment(path, Held())
+        kept = ((time_us, rows.get(segment.first + index, row)) for index, (time_us, row) in enumerate(segment.rows()))
+        write_sealed(path, segment.first, kept)
 
     async def maintain(self, *, joined_before: Offset, keep_after_us: TimeUs) -> None:
         """See `ports.EventLog`."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import zstandard
 
-from rankward.errors import StoreUnavailable
-from rankward.records import JoinedEntry, JoinedObservation, Offset
+from rankward.errors import Conflict, StoreUnavailable
+from rankward.records import EventId, JoinedEntry, JoinedObservation, Offset
 from rankward.store.ports import JoinState, JoinStep, Match, Unmatched
 from rankward.store.sqlite.live import as_world_error, connect, os_error_as_ours
 from rankward.store.sqlite.sealed import COMPRESSION_LEVEL, sync_folder
@@ -39,6 +39,8 @@ _SELECT_STATE = "SELECT body FROM state"
 _UPSERT_STATE = "INSERT INTO state VALUES (1, ?) ON CONFLICT (only) DO UPDATE SET body = excluded.body"
 _INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?)"
 _SELECT_ENTRIES = "SELECT offset, body FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
+_SELECT_ALL_ENTRIES = "SELECT offset, body FROM entry"
+_UPDATE_ENTRY = "UPDATE entry SET body = ? WHERE offset = ?"
 # Two searches: asked for both at once, SQLite reads the whole table.
 _SELECT_RANGE = "SELECT (SELECT min(offset) FROM entry), (SELECT max(offset) FROM entry)"
 _DELETE_ENTRIES = "DELETE FROM entry WHERE offset < ?"
@@ -147,6 +149,8 @@ class SqliteJoinedLog:
         with self._lock, self._translated():
             with self._connection as connection:
                 connection.execute("BEGIN IMMEDIATE")
+                if self._state().erasures != step.state.erasures:
+                    raise Conflict("something was erased from the joined log: begin again from what is on record")
                 end = self._end()
                 joined = [(end + index, _encode(entry)) for index, entry in enumerate(step.joined)]
                 connection.executemany(_INSERT_MATCH, matches)
@@ -156,6 +160,39 @@ class SqliteJoinedLog:
                 connection.executemany(_DELETE_MATCH, rewarded)
                 connection.execute(_UPSERT_STATE, (_encode(step.state),))
             self._seal()
+
+    async def erase(self, interactions: Collection[Offset], event_ids: Collection[EventId]) -> None:
+        """See `ports.JoinedLog`."""
+        await asyncio.to_thread(self._erase, set(interactions), set(event_ids))
+
+    def _erase(self, interactions: set[Offset], event_ids: set[EventId]) -> None:
+        with self._lock, self._translated():
+            self._connection.execute("PRAGMA secure_delete = ON")
+            with self._connection as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                state = self._state()
+                entries = [(offset, _entry.decode(body)) for offset, body in connection.execute(_SELECT_ALL_ENTRIES)]
+                connection.executemany(
+                    _UPDATE_ENTRY, [(_encode(_bare(e)), o) for o, e in entries if e.interaction in interactions]
+                )
+                connection.executemany(_DELETE_MATCH, [(interaction,) for interaction in interactions])
+                waiting = [_unmatched.decode(body) for (body,) in connection.execute(_SELECT_EARLY)]
+                connection.executemany(
+                    _DELETE_EARLY, [(early.offset,) for early in waiting if early.event_id in event_ids]
+                )
+                state = msgspec.structs.replace(state, erasures=state.erasures + 1)
+                connection.execute(_UPSERT_STATE, (_encode(state),))
+            self._connection.execute("PRAGMA secure_delete = OFF")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            for _, _, newest, path in self._files():
+                if interactions and newest >= min(interactions):
+                    self._erase_in(path, interactions)
+            self._file.cache_clear()
+
+    def _erase_in(self, path: Path, interactions: set[Offset]) -> None:
+        entries = _read_file(path)
+        if any(entry.interaction in interactions for entry in entries):
+            _write_file(path, [_bare(each) if each.interaction in interactions else each for each in entries])
 
     def _end(self) -> Offset:
         last = self._connection.execute(_SELECT_RANGE).fetchone()[1]
@@ -182,14 +219,7 @@ class SqliteJoinedLog:
             entries = [_entry.decode(body) for _, body in rows]
             newest = max(entry.interaction for entry in entries)
             path = self.folder / f"{first:020d}-{newest:020d}.joined"
-            aside = path.with_suffix(".tmp")
-            with aside.open("wb") as file:
-                compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
-                file.write(compressor.compress(_encode(entries)))
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            sync_folder(self.folder)
+            _write_file(path, entries)
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._connection.execute(_DELETE_ENTRIES, (first + self._file_entries,))
@@ -253,6 +283,23 @@ class SqliteJoinedLog:
         """See `ports.JoinedLog`."""
         with self._lock:
             self._connection.close()
+
+
+def _bare(entry: JoinedEntry) -> JoinedEntry:
+    """What stays of an entry whose interaction was erased."""
+    return msgspec.structs.replace(entry, observations=(), activated=False)
+
+
+def _write_file(path: Path, entries: Sequence[JoinedEntry]) -> None:
+    """Write a sealed file aside, flush it to the disk, and rename it into place."""
+    aside = path.with_suffix(".tmp")
+    with aside.open("wb") as file:
+        compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
+        file.write(compressor.compress(_encode(entries)))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
 
 
 def _read_file(path: Path) -> list[JoinedEntry]:

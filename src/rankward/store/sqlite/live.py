@@ -6,7 +6,7 @@ import errno
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,6 +53,7 @@ _SELECT_BEGINNING = (
 _INSERT_ENTRIES = "INSERT INTO entry VALUES "
 _ENTRY_VALUES = "(?, ?, ?, ?, ?, ?)"
 _ROWS_TOGETHER = 64
+_ERASE_ENTRY = "UPDATE entry SET event_key = NULL, reward_wait_us = NULL, body = ?, actions = NULL WHERE offset = ?"
 _SELECT_KNOWN = "SELECT DISTINCT event_key FROM entry WHERE event_key IN ({})"
 _SELECT_ENTRIES = "SELECT offset, time_us, body, actions FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
 _SELECT_HEADERS = "SELECT offset, time_us, body FROM entry WHERE offset >= ? ORDER BY offset LIMIT ?"
@@ -318,6 +319,18 @@ class LiveSegment:
             HeaderEntry(offset, time_us, to_header(body))
             for offset, time_us, body in self._connection.execute(_SELECT_HEADERS, (start, limit)).fetchall()
         ]
+
+    def erase(self, rows: Mapping[Offset, Row]) -> None:
+        """Put other entries in the place of these. The append lock keeps writers away."""
+        self._connection.execute("PRAGMA secure_delete = ON")  # what is overwritten is not to be found in the file
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(_ERASE_ENTRY, [(row.body, offset) for offset, row in rows.items()])
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def rows(self) -> Iterator[tuple[TimeUs, Row]]:
         """Return every entry for sealing, in log order."""

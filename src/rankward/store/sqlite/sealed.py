@@ -22,9 +22,9 @@ import numpy.typing as npt
 import zstandard
 
 from rankward.errors import StoreUnavailable
-from rankward.records import Action, HeaderEntry, LogEntry, Offset, TimeUs
+from rankward.records import Action, AnyHeader, HeaderEntry, LogEntry, Offset, TimeUs
 from rankward.store.ports import LOOKUP_NEWEST, Located
-from rankward.store.sqlite.codec import Row, to_header, to_record
+from rankward.store.sqlite.codec import Row, event_key, to_header, to_record
 from rankward.store.sqlite.live import Search
 
 MAGIC = b"rwseg\x00\x01\n"
@@ -157,13 +157,24 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def load_block(path: Path, place: BlockPlace) -> Block:
+class _ReplacedError(Exception):
+    """Another file has taken the name: something was erased from the segment."""
+
+
+def load_block(path: Path, place: BlockPlace, inode: int) -> Block:
     """Read one block of a sealed file.
+
+    Args:
+        path: of the file.
+        place: of the block.
+        inode: of the file that has it there.
 
     Raises:
         StoreUnavailable: it is damaged.
     """
     with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_ino != inode:
+            raise _ReplacedError
         packed = os.pread(file.fileno(), place.length, place.position)
     try:
         return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(packed), type=Block)
@@ -200,10 +211,13 @@ class SealedSegment:
         """
         self.path = path
         self._held = held
+        self._open()
+
+    def _open(self) -> None:
         try:
             self.footer = self._read_footer()
         except (ValueError, struct.error, msgspec.MsgspecError) as error:
-            raise StoreUnavailable(f"{path} is damaged: {error}. Restore it from a backup.") from error
+            raise StoreUnavailable(f"{self.path} is damaged: {error}. Restore it from a backup.") from error
         self.first, self.end = self.footer.first, self.footer.end
         self.last_time_us = self.footer.last_time_us
         self.longest_wait_us = max(self.footer.waits_us, default=0)
@@ -211,6 +225,7 @@ class SealedSegment:
 
     def _read_footer(self) -> Footer:
         with self.path.open("rb") as file:
+            self._inode = os.fstat(file.fileno()).st_ino
             size = file.seek(0, os.SEEK_END)
             if size < len(MAGIC) + _TAIL.size:
                 raise ValueError("it is too short")
@@ -249,15 +264,41 @@ class SealedSegment:
 
     def _blocks(self, start: Offset, limit: int) -> Iterator[tuple[Offset, Block, range]]:
         """Load the blocks that hold a stretch: offset of the first entry, block, indexes that are wanted."""
+        self._renew()
         number = max(0, int(np.searchsorted([place.first for place in self.footer.blocks], start, side="right")) - 1)
-        for place in self.footer.blocks[number:]:
+        for index in range(number, len(self.footer.blocks)):
             if limit <= 0:
                 return
-            block = self._held.block(self.path, place)
+            block = self._block(index)
+            place = self.footer.blocks[index]
             begin = max(0, start - place.first)
             wanted = range(begin, min(len(block.bodies), begin + limit))
             yield place.first, block, wanted
             limit -= len(wanted)
+
+    def _renew(self) -> None:
+        """Look whether another file has taken the name, and if so, see what is where in that."""
+        if self.path.stat().st_ino != self._inode:
+            self._held.indexes.pop(self.path, None)
+            self._open()
+
+    def _block(self, index: int) -> Block:
+        try:
+            return self._held.block(self.path, self.footer.blocks[index], self._inode)
+        except _ReplacedError:  # the same entries stand in blocks of the same number, each elsewhere in the file
+            self._renew()
+            return self._held.block(self.path, self.footer.blocks[index], self._inode)
+
+    def rows(self) -> Iterator[tuple[TimeUs, Row]]:
+        """Return every entry for writing it anew, in log order."""
+        for _, block, indexes in self._blocks(self.first, self.end - self.first):
+            for index in indexes:
+                header, offered = to_header(block.bodies[index]), block.offered[index]
+                actions = None if offered is None else tuple([block.actions[part] for part in offered])
+                key = wait_us = None
+                if isinstance(header, AnyHeader):
+                    key, wait_us = event_key(header.event_id), header.reward_wait_us
+                yield block.times_us[index], Row(block.bodies[index], actions, key, wait_us)
 
     def locate(self, key: int, *, before: Offset, ended_us: TimeUs, limit: int) -> list[Located]:
         """Find interactions by the key of their event id: see `LiveSegment.locate`.
@@ -295,6 +336,7 @@ class SealedSegment:
         ]
 
     def _mapped(self) -> Index:
+        self._renew()
         index = self._held.indexes.get(self.path)
         if index is None:
             index = self._held.indexes[self.path] = self._map()
@@ -322,7 +364,7 @@ class SealedSegment:
             StoreUnavailable: a checksum does not hold.
         """
         for place in self.footer.blocks:
-            load_block(self.path, place)
+            load_block(self.path, place, self._inode)
         self._mapped()
 
     def close(self) -> None:
