@@ -10,14 +10,39 @@ with warnings.catch_warnings():
     from azure.cognitiveservices.personalizer import PersonalizerClient
     from azure.cognitiveservices.personalizer.models import ErrorResponseException, RankableAction, RankRequest
     from msrest.authentication import CognitiveServicesCredentials
-    from msrest.exceptions import HttpOperationError
+    from msrest.exceptions import HttpOperationError, ValidationError
 
-__all__ = ["ErrorResponseException", "HttpOperationError", "client", "rank_request"]
+__all__ = [
+    "ErrorResponseException",
+    "HttpOperationError",
+    "ValidationError",
+    "client",
+    "let_it_try_again",
+    "rank_request",
+]
 
 
-def client(endpoint: str, key: str) -> Any:
-    """Make a client. It is to be used as a context, which closes its connections."""
-    return cast("Any", PersonalizerClient)(endpoint, CognitiveServicesCredentials(key))
+def client(endpoint: str, key: str, *, certificate: str | None = None) -> Any:
+    """Make a client. It is to be used as a context, which closes its connections.
+
+    Args:
+        endpoint: of the service.
+        key: of a loop.
+        certificate: file of one to trust; None: those of the machine.
+    """
+    made = cast("Any", PersonalizerClient)(endpoint, CognitiveServicesCredentials(key))
+    if certificate is not None:
+        made.config.connection.verify = certificate
+    return made
+
+
+def let_it_try_again(client: Any) -> None:
+    """Make a client repeat a POST that failed, as it was written to do.
+
+    It names the methods that it repeats by a word that urllib3 knew until 2.0; with a newer one it repeats no POST.
+    """
+    policy = client.config.retry_policy.policy
+    policy.allowed_methods = frozenset(policy.method_whitelist)
 
 
 def rank_request(event_id: str | None, *action_ids: str, **members: Any) -> Any:

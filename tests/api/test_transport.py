@@ -5,21 +5,18 @@ from __future__ import annotations
 import http.client
 import json
 import re
-import shutil
 import socket
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rankward.api.options import ApiOptions
-from tests.api import sdk
+from tests.certificates import self_signed
 from tests.service import ADMIN_KEY, KEY_HEADER, PATIENCE_S, LoopClient, RunningService, eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -334,24 +331,14 @@ def test_many_requests_share_a_connection(service: RunningService, loop: LoopCli
 
 @pytest.fixture(scope="module")
 def tls_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service behind a certificate that was made for this test."""
-    if shutil.which("openssl") is None:
-        pytest.skip("there is no openssl to make a certificate with")
+    """A service behind a certificate that is stopped in the end."""
     folder = tmp_path_factory.mktemp("tls")
-    certificate, key = _self_signed(folder)
+    certificate, key = self_signed(folder)
     running = RunningService(folder, options=ApiOptions(tls_cert=str(certificate), tls_key=str(key)))
     try:
         yield running.start()
     finally:
         running.close()
-
-
-def _self_signed(folder: Path) -> tuple[Path, Path]:
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE_S)
-    return certificate, key
 
 
 def test_with_a_certificate_the_service_speaks_tls(tls_service: RunningService) -> None:
@@ -368,17 +355,6 @@ def test_with_a_certificate_plain_http_is_not_spoken(tls_service: RunningService
     with socket.create_connection(("127.0.0.1", tls_service.port), PATIENCE_S) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert not connection.recv(4096).startswith(b"HTTP/")
-
-
-def test_the_sdk_works_over_tls(tls_service: RunningService) -> None:
-    """The unmodified package, told which certificate to trust."""
-    client = sdk.client(tls_service.url, tls_service.key("playground"))
-    client.config.connection.verify = tls_service.options.tls_cert
-    with client:
-        answer = client.rank(sdk.rank_request("tls-sdk", "a", "b"))
-        client.events.reward(event_id=answer.event_id, value=1.0)
-
-    assert len(tls_service.records("playground")) == 2
 
 
 def test_clients_that_hold_on_do_not_hold_up_the_stop(tls_service: RunningService) -> None:
