@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.pipeline import finish, start
 from benchmarks.report import Row, at_least, at_most, describe_machine, say, show
+from benchmarks.searching import found, promotion
 from rankward.dsjson.write import write_line
 from rankward.evaluation.contrast import Contrast, Decisions, Floats, Indexes, contrast
 from rankward.evaluation.estimators import Sums, cressie_read, empirical_likelihood, ips, snips
@@ -328,6 +329,8 @@ GROUPS = {
     "headline": headline,
     "arithmetic": arithmetic,
     "replay": replay,
+    "promotion": promotion,
+    "found": found,
 }
 
 

@@ -81,6 +81,7 @@ PURE = frozenset(
         "evaluation.question",
         "evaluation.replay",
         "evaluation.report",
+        "evaluation.search",
         "evaluation.waiting",
         "joining.joiner",
         "joining.reward",

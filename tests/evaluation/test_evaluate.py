@@ -66,6 +66,21 @@ def test_the_table_says_who_is_better(tmp_path: Path) -> None:
     assert "<svg" in page.read_text()
 
 
+def test_a_search_says_what_it_found_and_how_to_apply_it(tmp_path: Path) -> None:
+    """It changes nothing by itself."""
+    (tmp_path / "log").write_bytes(text(log(1_200)))
+    page = tmp_path / "page.html"
+    printed = run(tmp_path / "log", "--search", "--seed", "3", "--processes", "2", "--html", page)
+    assert "Search: " in printed
+    assert "To apply it: rankward policy set LOOP --cb_explore_adf" in printed
+    assert "own among them, seed 3: 32 along 50 % of the log" in printed
+    assert "rankward policy set LOOP --cb_explore_adf" in page.read_text()
+    hurried = reported(tmp_path / "log", "--search", "--search-minutes", "0", "-p", f"m={POLICY}")
+    assert hurried.search is not None
+    assert (hurried.search.own, hurried.search.finalists) == ("m", ())
+    assert "time ran out" in hurried.search.stopped
+
+
 def test_what_cannot_be_used_is_named_by_line(tmp_path: Path) -> None:
     """A number from a half-read log would be wrong without anybody seeing it."""
     good = text([event(number) for number in range(3)]).decode().splitlines()
@@ -112,6 +127,7 @@ def test_a_log_without_exploration_ends_with_a_status_of_its_own(tmp_path: Path)
         (["--reward-wait", "soon"], "is no duration"),
         (["--export-frequency", "0s"], "is not above 0"),
         (["--from", "yesterday"], "is no moment"),
+        (["--search-minutes", "5"], "add --search"),
     ],
 )
 def test_what_is_refused_is_refused_before_anything_is_read(tmp_path: Path, arguments: list[str], says: str) -> None:

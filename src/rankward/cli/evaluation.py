@@ -1,5 +1,6 @@
 """`rankward evaluate`: judge policies by a log, without a server."""
 
+import os
 import shutil
 import sys
 import tempfile
@@ -24,11 +25,12 @@ from rankward.evaluation.contender import Candidate
 from rankward.evaluation.files import LogFiles
 from rankward.evaluation.page import VERDICTS, figure, render
 from rankward.evaluation.replay import Setup
-from rankward.evaluation.report import PolicyResult, Report, Verdict
+from rankward.evaluation.report import PolicyResult, Report, SearchRun, Verdict
+from rankward.evaluation.search import apply_command
 from rankward.history.files import STANDARD, log_files
 from rankward.joining.reward import RewardDefinition
 from rankward.settings import Aggregation, parse_duration
-from rankward.vw.presets import PRESETS
+from rankward.vw.presets import PERSONALIZER, PRESETS
 
 EXIT_NOTHING_TO_JUDGE_BY = 3
 _COLOURS = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.UNKNOWN: "yellow"}
@@ -81,7 +83,20 @@ def evaluate(
         str | None,
         typer.Option("--to", metavar="MOMENT", show_default=False, help="Leave out what was decided then or later."),
     ] = None,
-    processes: Annotated[int, typer.Option(min=1, help="To use at most.")] = service.PROCESSES,
+    search: Annotated[
+        bool, typer.Option("--search", help="Look for better learning settings as well, and judge the best of them.")
+    ] = False,
+    search_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="How long that may take. As long as it does, if left out.", show_default=False, metavar="N"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of settings that a search tries.")] = 0,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"To use at most. {service.PROCESSES}; every core, for a search.", show_default=False),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the report as a page, plots included.", show_default=False),
@@ -93,9 +108,14 @@ def evaluate(
     The policies learn along the log as they would have run. `online`, which acted, `baseline1`, which always takes the
     first action, and `baselineRand`, which takes any, are always judged as well. Ends with status 3 if
     the log cannot tell of any policy: no usable events, or probabilities that cannot be true.
+
+    A search starts from the first --policy, or from Personalizer's own default. It changes nothing: it prints the
+    command that applies what it promotes.
     """
     if not reward_min < reward_max:
         raise InvalidRequest(f"--reward-min {reward_min} is not below --reward-max {reward_max}")
+    if search_minutes is not None and not search:
+        raise InvalidRequest("--search-minutes limits a search: add --search")
     candidates = [_candidate(text, exploration) for text in policy or []]
     setup = Setup(
         rewards=RewardDefinition(default_reward, reward_aggregation),
@@ -112,7 +132,22 @@ def evaluate(
             until_us=moment(until, now),
         )
         with _bar() as show:
-            report = service.evaluate(source, candidates, setup, processes=processes, progress=show)
+            if search:
+                own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration)
+                report = service.search(
+                    source,
+                    candidates,
+                    setup,
+                    own=own,
+                    seed=seed,
+                    budget_s=None if search_minutes is None else 60 * search_minutes,
+                    processes=processes or os.cpu_count() or service.PROCESSES,
+                    progress=show,
+                )
+            else:
+                report = service.evaluate(
+                    source, candidates, setup, processes=processes or service.PROCESSES, progress=show
+                )
     if html is not None:
         html.write_text(render(report, title=", ".join(path.name for path in logs), version=__version__), "utf-8")
     if as_json:
@@ -179,6 +214,8 @@ def _show(report: Report, console: Console) -> None:
         made.add_row(*_row(result))
     console.print(made)
     console.print(Text(report.verdict, style="bold" if report.trusted else "yellow"), soft_wrap=True)
+    if report.search is not None:
+        _show_search(report, report.search, console)
     counts = report.counts
     remarks = [
         (counts.judged, "events judged by every policy"),
@@ -196,6 +233,21 @@ def _show(report: Report, console: Console) -> None:
     for result in report.policies:
         for note in result.notes:
             console.print(Text(f"{result.name}: {note}", style="yellow"), soft_wrap=True)
+
+
+def _show_search(report: Report, run: SearchRun, console: Console) -> None:
+    console.print(Text(f"Search: {run.decision}", style="bold"), soft_wrap=True)
+    if run.stopped:
+        console.print(Text(f"The search ended early: {run.stopped}.", style="yellow"), soft_wrap=True)
+    for result in report.overall():
+        if result.name in run.finalists:
+            console.print(Text.assemble(f"{result.name}: ", (result.arguments or "", "dim")), soft_wrap=True)
+    command = apply_command(report)
+    if command is not None:
+        console.print(Text(f"To apply it: {command}"), soft_wrap=True)
+    rungs = ", ".join(f"{len(rung.ranking)} along {100 * rung.share:g} % of the log" for rung in run.rungs)
+    if rungs:
+        console.print(Text(f"settings tried, {run.own} among them, seed {run.seed}: {rungs}", style="dim"))
 
 
 def _row(result: PolicyResult) -> tuple[str | Text, ...]:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from rankward.errors import RankwardError
+from rankward.evaluation.intervals import ALPHA
 from rankward.evaluation.question import Question
 from rankward.evaluation.report import PolicySource
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
-from rankward.records import EventId, Interaction, Interactions, JoinedEvent, MultiSlotInteraction, without
+from rankward.records import EventId, Interaction, Interactions, JoinedEvent, MultiSlotInteraction, TimeUs, without
 from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import learner_arguments
@@ -28,6 +29,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     interactions: Interactions | None = None  # those it was trained with; None: none, or still to be derived
     model: bytes | None = None  # to begin with; None: it begins without
     learns: bool = True  # False: a fixed model, which stays as it is
+    judged_from_us: TimeUs = 0  # estimates are of decisions from then on: those before helped to choose it
+    alpha: float = ALPHA  # how often the interval of its difference to `online` may miss
 
     def for_slots(self) -> Candidate:
         """Return the same policy as one that decides for several slots."""

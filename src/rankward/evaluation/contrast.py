@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Indexes = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 CAPS = (1.5, 6.0, 24.0, 96.0)
 """Weights at which the bets of `intervals.Wealth` cut their control variates off."""
@@ -39,6 +40,10 @@ class Contrast(NamedTuple):
     behind: Floats  # (N,) sum over all actions of max(-d, 0)
     ahead_capped: Floats  # (N, len(CAPS)) mean of min(max(d, 0) / p_log, cap)
     behind_capped: Floats  # (N, len(CAPS)) the same of -d
+
+    def of(self, kept: Flags) -> Contrast:
+        """Pick the decisions that are marked in (N,)."""
+        return Contrast(*(each[kept] for each in self))
 
     @property
     def reversed(self) -> Contrast:

@@ -9,6 +9,7 @@ from rankward.evaluation.diagnostics import Diagnostics, diagnose
 from rankward.evaluation.estimators import Sums, cressie_read, ips, snips
 from rankward.evaluation.intervals import ALPHA, Betting, Bounds, PairedSums, cressie_read_interval
 from rankward.evaluation.report import WINDOW_US, Estimate, Interval, Look, Verdict, Window
+from rankward.records import TimeUs
 
 LOOKS_MAX = 120  # kept for a plot; at twice as many, every other one is dropped
 
@@ -63,10 +64,20 @@ class Windows:
 class Judge:
     """What is known of one policy so far. Its size grows with the span of the log by windows, not by events."""
 
-    def __init__(self, rewards: RewardRange) -> None:
+    def __init__(self, rewards: RewardRange, *, judged_from_us: TimeUs = 0, alpha: float = ALPHA) -> None:
+        """Begin.
+
+        Args:
+            rewards: what intervals take for granted.
+            judged_from_us: decisions before it are in the sums and windows, and in no estimate.
+            alpha: how often an interval of a difference may miss.
+        """
         self._range = rewards
+        self._judged_from_us = judged_from_us
+        self._alpha = alpha
         self.totals = Sums()  # of rewards as they were reported
         self._windows = Windows()
+        self.judged = Sums()  # as the totals, of decisions that estimates are of
         self._scaled = Sums()
         self._agreed = 0.0
         self._value = Betting()
@@ -96,12 +107,21 @@ class Judge:
         rewards, upweights = decisions.rewards, decisions.upweights
         self.totals.add(value.gain, reported, upweights)
         self._windows.add(value.gain, reported, upweights, times_us)
+        first_choice = np.maximum.reduceat(p_target, decisions.starts)
+        agreed = p_target[decisions.chosen] >= first_choice
+        against = contrast(decisions, p_target, decisions.p_log) if shown else None
+        if (early := times_us < self._judged_from_us).any():
+            if early.all():
+                return
+            judged = ~early
+            value, against = value.of(judged), None if against is None else against.of(judged)
+            rewards, upweights, reported = rewards[judged], upweights[judged], reported[judged]
+            agreed, times_us = agreed[judged], times_us[judged]
+        self.judged.add(value.gain, reported, upweights)
         self._scaled.add(value.gain, rewards, upweights)
         self._value.add(value, rewards, upweights)
-        first_choice = np.maximum.reduceat(p_target, decisions.starts)
-        self._agreed += float(upweights[p_target[decisions.chosen] >= first_choice].sum())
-        if shown:
-            against = contrast(decisions, p_target, decisions.p_log)
+        self._agreed += float(upweights[agreed].sum())
+        if against is not None:
             self._shared.add(value.gain, rewards, upweights)
             self._online.add(np.ones(len(rewards)), rewards, upweights)
             self._against.add(against, rewards, upweights)
@@ -132,12 +152,17 @@ class Judge:
             value=self._range.value(value),
             fixed=Interval(*map(self._range.value, fixed)),
             always=Interval(*map(self._range.value, always)),
-            ips=ips(self.totals),
-            snips=snips(self.totals),
+            ips=ips(self.judged),
+            snips=snips(self.judged),
         )
 
-    def against_online(self, alpha: float = ALPHA) -> Estimate | None:
-        """Tell by how much its mean reward is above that of the policy that acted. None: no event judges both."""
+    def against_online(self, *, share: int = 1) -> Estimate | None:
+        """Tell by how much its mean reward is above that of the policy that acted. None: no event judges both.
+
+        Args:
+            share: of how many estimates this is one that have to hold together.
+        """
+        alpha = self._alpha / share
         value, online, fixed = cressie_read(self._shared), ips(self._online), self._paired.interval(alpha)
         if value is None or online is None or fixed is None:
             return None

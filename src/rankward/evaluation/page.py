@@ -10,6 +10,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from rankward.evaluation.report import Interval, PolicyResult, Report, Verdict
+from rankward.evaluation.search import apply_command
 from rankward.settings import as_datetime
 
 WIDTH = 720  # of a plot, in pixels as the SVG has them; the page scales it
@@ -143,6 +144,7 @@ def render(report: Report, *, title: str, version: str) -> str:
     plots = [] if everywhere is None else [_over_time(result, everywhere, events_max) for result in overall]
     return environment.get_template("report.html").render(
         report=report,
+        apply_command=apply_command(report),
         title=title,
         version=version,
         results=report.policies,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from rankward.evaluation.estimators import Sums, ips, pseudo_inverse_weights
 from rankward.evaluation.intervals import ALPHA
 from rankward.evaluation.judge import Judge, RewardRange, Windows, verdict_of
 from rankward.evaluation.report import Estimate, Interval, PolicyResult, PolicySource, Verdict
+from rankward.records import TimeUs
 
 _OF_PAGES = (
     "of whole pages, a page's reward being the sum of its slots': estimate and intervals add up those of the slots, "
@@ -22,10 +24,13 @@ _OF_PAGES = (
 class Panel:
     """The judges of one policy."""
 
-    def __init__(self, rewards: RewardRange) -> None:
-        self._range = rewards
+    def __init__(self, rewards: RewardRange, *, judged_from_us: TimeUs = 0, alpha: float = ALPHA) -> None:
+        """Begin. Arguments as of `Judge`."""
+        self._judged_from_us = judged_from_us
+        self._judge = partial(Judge, rewards, judged_from_us=judged_from_us, alpha=alpha)
         self._slots: dict[str, Judge] = {}
         self._pages = Sums()
+        self._judged_pages = Sums()  # those that estimates are of
         self._windows = Windows()
 
     def add(
@@ -40,7 +45,7 @@ class Panel:
     ) -> None:
         """Take in what the policy would have done in a slot. Arguments as of `Judge.add`."""
         if slot_id not in self._slots:
-            self._slots[slot_id] = Judge(self._range)
+            self._slots[slot_id] = self._judge()
         self._slots[slot_id].add(p_target, decisions, reported, times_us, shown=shown)
 
     def add_page(self, slot_weights: Sequence[float], reward: float, upweight: float, time_us: int) -> None:
@@ -48,6 +53,8 @@ class Panel:
         weights = pseudo_inverse_weights(np.array([slot_weights]))
         facts = (weights, np.array([reward]), np.array([upweight]))
         self._pages.add(*facts)
+        if time_us >= self._judged_from_us:
+            self._judged_pages.add(*facts)
         self._windows.add(*facts, np.array([time_us]))
 
     def results(
@@ -56,13 +63,13 @@ class Panel:
         """Tell what was found: overall, then of each slot."""
         notes = () if failure is None else (failure,)
         if not self._pages.events:
-            judge = self._slots.get("") or Judge(self._range)
+            judge = self._slots.get("") or self._judge()
             return [_of_judge(judge, name, arguments, source, "", notes)]
         share = len(self._slots)
         estimate = against = None
         if failure is None:
             estimate = self._added([(judge, judge.estimate(ALPHA / share)) for judge in self._slots.values()])
-            against = self._added([(judge, judge.against_online(ALPHA / share)) for judge in self._slots.values()])
+            against = self._added([(judge, judge.against_online(share=share)) for judge in self._slots.values()])
         page = PolicyResult(
             name=name,
             arguments=arguments,
@@ -70,7 +77,7 @@ class Panel:
             verdict=_verdict(source, estimate, against),
             totals=self._pages,
             windows=self._windows.listed(),
-            estimate=None if estimate is None else msgspec.structs.replace(estimate, ips=ips(self._pages)),
+            estimate=None if estimate is None else msgspec.structs.replace(estimate, ips=ips(self._judged_pages)),
             against_online=None if source is PolicySource.ONLINE else against,
             notes=(*notes, _OF_PAGES),
         )
@@ -81,7 +88,7 @@ class Panel:
 
     def _added(self, found: Sequence[tuple[Judge, Estimate | None]]) -> Estimate | None:
         """Add the slots' estimates up, each by the share of pages that have the slot."""
-        parts = [(judge.totals.count / self._pages.count, each) for judge, each in found if each is not None]
+        parts = [(judge.judged.count / self._judged_pages.count, each) for judge, each in found if each is not None]
         if not parts:
             return None
         return Estimate(

@@ -95,7 +95,7 @@ class Replay:
         self._first: list[JoinedEvent] | None = []  # until the interactions are settled
         self._kind: type[AnyInteraction] | None = None  # of every event; None: there was none yet
         self._contenders: list[Contender] = []
-        self._panels = [Panel(self._range) for _ in candidates]
+        self._panels = [Panel(self._range, judged_from_us=each.judged_from_us, alpha=each.alpha) for each in candidates]
         self._references = _References(self._range) if references else None
         self._waiting = Waiting()
         self._now_us: TimeUs = 0

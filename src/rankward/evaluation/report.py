@@ -114,6 +114,38 @@ class Line(msgspec.Struct, frozen=True):
     why: str
 
 
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """A setting's place on a rung of a search."""
+
+    name: str
+    arguments: str
+    against_online: Estimate | None  # over the decisions of the rung; None: it could not be judged
+    kept: bool  # whether it went on
+
+
+class Rung(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the log along which a search compared settings."""
+
+    share: float  # of the log's decisions that can judge, from its beginning
+    judged_from_us: TimeUs  # those before it were learned from, but not compared by
+    until_us: TimeUs  # decisions at or after it were not read
+    ranking: tuple[Ranked, ...]  # the best first
+
+
+class SearchRun(msgspec.Struct, frozen=True, kw_only=True):
+    """How a search went, so that it can be looked into and run again."""
+
+    seed: int  # that the settings were drawn with
+    own: str  # name of the setting that others were to be better than
+    tried: int  # settings, the own among them
+    rungs: tuple[Rung, ...]
+    gate_from_us: TimeUs  # finalists were judged by decisions from then on, which the search had not used
+    finalists: tuple[str, ...]
+    promoted: str = ""  # the finalist that is better than `online` beyond doubt; empty: none is
+    decision: str = ""  # for people
+    stopped: str = ""  # why it ended before its last rung; empty: it did not
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All of an evaluation's results."""
 
@@ -129,6 +161,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str = ""  # for people: what the log says on the whole, and whether its probabilities can be true
     trusted: bool = True  # False: the logged probabilities cannot be true, so no estimate can be
     flaws: tuple[Line, ...] = ()  # the first few lines that could not be used
+    search: SearchRun | None = None  # None: nothing was searched for
 
     def overall(self) -> list[PolicyResult]:
         """Pick the results that are not of single slots."""

@@ -22,8 +22,28 @@ import msgspec
 from rankward.errors import InvalidRequest, RankwardError
 from rankward.evaluation.contender import Candidate
 from rankward.evaluation.replay import FLAWS_KEPT, Part, Replay, Setup
-from rankward.evaluation.report import EventCounts, Line, PolicyResult, PolicySource, Report, Verdict
-from rankward.records import JoinedEvent
+from rankward.evaluation.report import (
+    EventCounts,
+    Line,
+    PolicyResult,
+    PolicySource,
+    Report,
+    Rung,
+    SearchRun,
+    Verdict,
+)
+from rankward.evaluation.search import (
+    FINALISTS,
+    TRIALS,
+    Stretch,
+    Survey,
+    finalist,
+    kept_after,
+    ranking,
+    trials,
+    with_search,
+)
+from rankward.records import JoinedEvent, TimeUs
 from rankward.vw.arguments import parse_policy
 from rankward.vw.presets import PRESETS
 
@@ -140,6 +160,184 @@ def evaluate(
         counts=msgspec.structs.replace(report.counts, skipped=told.skipped),
         flaws=(*told.flaws, *report.flaws)[:FLAWS_KEPT],
     )
+
+
+class Prefix(msgspec.Struct, frozen=True):
+    """The beginning of a log. Implements `Source`."""
+
+    source: Source
+    until_us: TimeUs  # decisions at or after it are left out
+    last: int  # batches of the source to read
+
+    def batches(self) -> Iterator[Batch]:
+        """Read it."""
+        for number, batch in enumerate(self.source.batches(), start=1):
+            events = [event for event in batch.events if event.entry.time_us < self.until_us]
+            yield batch._replace(events=events, read=number / self.last)
+            if number == self.last:
+                return
+
+
+def search(
+    source: Source,
+    asked: Sequence[Candidate],
+    setup: Setup,
+    *,
+    own: Candidate,
+    seed: int,
+    tried: int = TRIALS,
+    budget_s: float | None = None,
+    processes: int = PROCESSES,
+    progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Look for better learning settings, and judge what was found beside policies that were asked for. Blocks.
+
+    Args:
+        source: the log.
+        asked: policies to judge beside what is found. They do not take part in the search.
+        setup: how to judge.
+        own: the settings in use, by a name that none of the found ones may have.
+        seed: of the draw of settings to try.
+        tried: settings, the own among them.
+        budget_s: how long it may take; None: as long as it does. The search stops at a rung with what it has, early
+            enough for the finalists, who are judged in any case.
+        processes: how many to use at most.
+        progress: told now and then how far it has come.
+        cancelled: asked now and then whether to stop.
+
+    Returns:
+        A report as `evaluate` gives it, finalists included, with the record of the search.
+
+    Raises:
+        InvalidRequest: two candidates have one name, or one of a policy that is always there.
+        CancelledError: `cancelled` said so.
+        EvaluationFailedError: a process broke.
+    """
+    _check_names(asked)
+    survey = Survey()
+    for batch in source.batches():
+        survey.take(batch.events)
+        if cancelled():
+            raise CancelledError("the search was cancelled")
+    names = [own.name, *(candidate.name for candidate in asked)]
+    running = trials(own, survey.interactions(), seed=seed, count=tried, taken=names)
+    stretches = survey.stretches()
+    course = _Course(stretches, len(running), gate=len(asked) + FINALISTS, budget_s=budget_s, progress=progress)
+    stopped = "" if stretches else "the log has too few decisions to search by"
+    rungs: list[Rung] = []
+    for number, stretch in enumerate(stretches):
+        if course.is_late(number):
+            stopped = f"time ran out after {number} of {len(stretches)} rungs"
+            break
+        trying = [msgspec.structs.replace(each, judged_from_us=stretch.judged_from_us) for each in running]
+        try:
+            report = evaluate(
+                Prefix(source, stretch.until_us, stretch.batches),
+                trying,
+                setup,
+                processes=processes,
+                progress=course.shown(number),
+                cancelled=lambda: cancelled() or course.is_over,
+            )
+        except CancelledError:
+            if cancelled():
+                raise
+            stopped = f"time ran out after {number} of {len(stretches)} rungs"
+            break
+        if not report.trusted:
+            stopped = "the log's probabilities cannot be true"
+            break
+        tried_names = {each.name for each in running}
+        found = [result for result in report.policies if result.name in tried_names]
+        order = ranking(found, own.name, kept_after(number, len(stretches), len(running) - 1))
+        rungs.append(
+            Rung(
+                share=stretch.share,
+                judged_from_us=stretch.judged_from_us,
+                until_us=stretch.until_us,
+                ranking=order,
+            )
+        )
+        kept = {each.name for each in order if each.kept}
+        running = [each for each in running if each.name in kept]
+    best = [each.name for each in (rungs[-1].ranking if rungs else ()) if each.kept and each.name != own.name]
+    chosen = best[:FINALISTS]
+    gate_from_us = rungs[-1].until_us if rungs else 0
+    finalists = [
+        finalist(each, gate_from_us=gate_from_us, count=len(chosen)) for each in running if each.name in chosen
+    ]
+    report = evaluate(
+        source,
+        [*asked, *finalists],
+        setup,
+        processes=processes,
+        progress=course.shown(len(stretches)),
+        cancelled=cancelled,
+    )
+    run = SearchRun(
+        seed=seed,
+        own=own.name,
+        tried=len(rungs[0].ranking) if rungs else 0,
+        rungs=tuple(rungs),
+        gate_from_us=gate_from_us,
+        finalists=tuple(chosen),
+        stopped=stopped,
+    )
+    return with_search(report, run)
+
+
+class _Course:
+    """The way of a search: how much work each part of it is, and how fast it goes. 1 is one policy along the log."""
+
+    def __init__(
+        self,
+        stretches: Sequence[Stretch],
+        settings: int,
+        *,
+        gate: int,
+        budget_s: float | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._works: list[float] = []
+        running = settings
+        for number, stretch in enumerate(stretches):
+            self._works.append(running * stretch.share)
+            running = 1 + kept_after(number, len(stretches), running - 1)
+        self._works.append(gate)
+        self._budget_s = budget_s
+        self._progress = progress
+        self._begun_s = time.monotonic()
+
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._begun_s
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self._budget_s is not None and self._elapsed_s > self._budget_s
+
+    def is_late(self, part: int) -> bool:
+        """Whether a part of the search and the judging of finalists would take longer than there is time."""
+        done = sum(self._works[:part])
+        if self._budget_s is None or not done:
+            return False
+        ahead = self._works[part] + self._works[-1]
+        return self._elapsed_s * (1 + ahead / done) > self._budget_s
+
+    def shown(self, part: int) -> Callable[[Progress], None] | None:
+        """Make what shows the progress of a part as one of the whole."""
+        tell = self._progress
+        if tell is None:
+            return None
+
+        def show(state: Progress) -> None:
+            share = (sum(self._works[:part]) + self._works[part] * state.read) / sum(self._works)
+            remaining_s = self._elapsed_s * (1 - share) / share if share > 0 else None
+            tell(state._replace(read=share, remaining_s=remaining_s))
+
+        return show
 
 
 def _check_names(candidates: Sequence[Candidate]) -> None:
