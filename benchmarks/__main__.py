@@ -22,6 +22,7 @@ GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "swap": ranking.swaps,
     "open": ranking.open_loop,
     "stages": pipeline.stages,
+    "import": pipeline.imports,
     "fresh": pipeline.freshness,
     "restart": storage.restart,
     "size": storage.size,

@@ -129,7 +129,7 @@ def reference(installation: Installation, folder: Path) -> Iterator[Reference]:
     version = installation.version()
     model = folder / "reference.vw"
     model.write_bytes(installation.service.home.models.get(version.loop_id, version.model_id))
-    arguments = learner_arguments(version.policy, version.interactions, 0.02)
+    arguments = learner_arguments(version.policy, version.interactions, 0.02, version.rate)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)

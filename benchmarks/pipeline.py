@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,11 +18,10 @@ from benchmarks.history import write_history
 from benchmarks.installation import LOOP, installed, scratch
 from benchmarks.load import measure
 from benchmarks.report import Row, at_least
-from rankward.joining.reader import read_joined
-from rankward.joining.reward import RewardDefinition, training_reward
-from rankward.records import Interaction, JoinedEvent, interactions
+from rankward.history.export import LineSink, export
+from rankward.joining.reward import RewardDefinition
+from rankward.records import interactions
 from rankward.settings import Aggregation
-from rankward.vw.learner import context_text
 from rankward.vw.presets import learner_arguments
 from rankward.wiring import Home
 
@@ -102,37 +101,35 @@ async def write_dsjson(root: Path, file: Path) -> str:
     [epoch] = home.catalog.epochs(loop.loop_id)
     log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
     reward = RewardDefinition(epoch.default_reward, Aggregation(epoch.reward_aggregation))
-    offset = 0
-    with file.open("w") as lines:
-        while True:
-            events, offset = await read_joined(log, joined, offset, limit=2_000)
-            if not events:
-                break
-            for event in events:
-                lines.write(_dsjson(event, training_reward(event, reward)) + "\n")
+    with file.open("wb") as lines:
+        await export(log, joined, LineSink(lines, reward))
     await log.close()
     await joined.close()
     home.close()
-    return learner_arguments(epoch.policy, epoch.interactions, loop.settings.exploration)
+    return learner_arguments(epoch.policy, epoch.interactions, loop.settings.exploration, epoch.rate)
 
 
-def _dsjson(event: JoinedEvent, reward: float) -> str:
-    interaction = event.interaction
-    assert isinstance(interaction, Interaction), "the loop of this benchmark has one slot"
-    order = [interaction.chosen, *(k for k in range(len(interaction.actions)) if k != interaction.chosen)]
-    head: dict[str, Any] = {
-        "_label_cost": -reward,
-        "_label_probability": interaction.pmf[interaction.chosen],
-        "_label_Action": interaction.chosen + 1,
-        "_labelIndex": interaction.chosen,
-        "Version": "1",
-        "EventId": interaction.event_id,
-        "a": [index + 1 for index in order],
-        "p": [interaction.pmf[index] for index in order],
-        "VWState": {"m": interaction.model_id},
-    }
-    context = context_text(interaction.context, interaction.actions)
-    return f'{msgspec.json.encode(head).decode()[:-1]},"c":{context}}}'
+def imports(quick: bool) -> Iterator[Row]:
+    """Importing log lines into an empty loop, against `vw` reading and learning the same file."""
+    events = EVENTS // 5 if quick else EVENTS // 2
+    with scratch() as folder:
+        root, dsjson = folder / "data", folder / "events.json"
+        write_history(root, events=events)
+        finish(start("join", str(root), str(events)))
+        finish(start("train", str(root), str(events)))  # which settles the epoch's arguments
+        arguments = asyncio.run(write_dsjson(root, dsjson))
+        imported, alone = [], []
+        for number in range(1 if quick else 3):
+            alone.append(finish(start("vw", str(dsjson), str(events), arguments)))
+            imported.append(finish(start("import", str(dsjson), str(folder / f"log-{number}"))))
+    ours, its = median(run.per_s for run in imported), median(run.per_s for run in alone)
+    our_cpu_us, its_cpu_us = (median(run.cpu_s for run in runs) / events * 1e6 for runs in (imported, alone))
+    yield Row(
+        f"importing {events:,} log lines of 10 actions",
+        f"{ours:,.0f}/s, {our_cpu_us:.0f} µs of CPU each",
+        f"vw by itself {its:,.0f}/s, {its_cpu_us:.0f} µs of CPU each",
+        *at_least(ours, its, 0.5),
+    )
 
 
 def freshness(quick: bool) -> Iterator[Row]:

@@ -1,6 +1,6 @@
-"""Joining, training, and `vw` by itself, each in its own process: prints the seconds of CPU it took, then its rate.
+"""Joining, training, importing, and `vw` by itself, each in its own process: prints the seconds of CPU, then the rate.
 
-Run as a program: `join ROOT EVENTS`, `train ROOT EVENTS`, or `vw FILE EVENTS ARGUMENTS`.
+Run as a program: `join ROOT EVENTS`, `train ROOT EVENTS`, `import FILE FOLDER`, or `vw FILE EVENTS ARGUMENTS`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,13 @@ from pathlib import Path
 from vowpalwabbit import Workspace
 
 from benchmarks.installation import LOOP
+from rankward.history.importing import IMPORTED, Importer
 from rankward.joining.service import JoiningService
+from rankward.ranking.features import FeatureBounds
 from rankward.records import EventId, JoinedEntry, Offset
+from rankward.settings import Limits
 from rankward.store.ports import JoinedLog, JoinState, JoinStep, Match, Unmatched
+from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import FileMark
 from rankward.training.service import TrainingService
 from rankward.wiring import Home
@@ -128,6 +132,17 @@ async def train(root: Path, events: int) -> float:
     return pace.per_s
 
 
+async def take_in(file: Path, folder: Path) -> float:
+    """Import a file into an empty log. Returns the rate."""
+    log = SqliteEventLog(folder, clock=lambda: time.time_ns() // 1000)
+    importer = Importer(log, bounds=FeatureBounds(), limits=Limits(), reward_wait_us=2_000_000)
+    started = time.perf_counter()
+    state = await importer.run([file])
+    seconds = time.perf_counter() - started
+    await log.close()
+    return state.counts[IMPORTED] / seconds
+
+
 def read_alone(file: str, events: int, arguments: str) -> float:
     """Let `vw` read a file by itself: it does so when it is made. Making it without a file is taken off."""
     started = time.perf_counter()
@@ -146,6 +161,8 @@ def main(arguments: Sequence[str]) -> None:
             per_s = asyncio.run(join(Path(root), int(events)))
         case ["train", root, events]:
             per_s = asyncio.run(train(Path(root), int(events)))
+        case ["import", file, folder]:
+            per_s = asyncio.run(take_in(Path(file), Path(folder)))
         case ["vw", file, events, options]:
             per_s = read_alone(file, int(events), options)
         case _:

@@ -78,6 +78,7 @@ PURE = frozenset(
         "evaluation.intervals",
         "evaluation.judge",
         "evaluation.panel",
+        "evaluation.roots",
         "evaluation.question",
         "evaluation.replay",
         "evaluation.report",

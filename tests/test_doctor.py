@@ -15,7 +15,7 @@ from rich.console import Console
 from rankward.doctor import ALIVE_US, Facts, Sample, Severity, findings, gather, report, screen
 from rankward.joining.service import JoiningService
 from rankward.mirroring.service import MirroringStatus
-from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, TimeUs
+from rankward.records import Action, Features, Interaction, LearningMode, Observation, Rate, Record, TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
 from rankward.training.service import TrainingStatus
@@ -253,6 +253,13 @@ def test_a_new_epoch_has_its_progress_and_an_estimate() -> None:
     [finding] = findings(but(epochs=(EPOCH, building), training=(*WELL.training, RATE)))
     assert "changed: default_reward" in finding.what
     assert "50% done, about 5 s left" in finding.what
+
+
+def test_a_derived_rate_is_on_the_screen() -> None:
+    """Whoever reads a model's arguments must find where they are from."""
+    rate = Rate(name="steady", options="--power_t 0.25", learned=500, events=500, errors={"quick": 0.9, "steady": 0.2})
+    shown = figures(but(epochs=(msgspec.structs.replace(EPOCH, rate=rate),)))["rate, epoch 1"]
+    assert shown == ("steady", "steady: --power_t 0.25; squared error 0.9 quick, 0.2 steady, over 500 events")
 
 
 def test_every_figure_is_on_the_screen() -> None:

@@ -25,6 +25,7 @@ from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion,
 from rankward.telemetry import find_version, read_statuses
 from rankward.training.service import TrainingStatus
 from rankward.vw.arguments import ProblemType, problem_type_of
+from rankward.vw.rates import describe
 from rankward.wiring import Home
 
 ALIVE_US = 10_000_000  # the worker and the trainers leave word every second
@@ -763,6 +764,8 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         where = epoch.state if epoch.state == "serving" else f"building, {building_progress(facts, epoch) or 0:.0%}"
         behind_text = f", {behind:,} joined events behind" if behind else ""
         made.append((f"learned, epoch {epoch.epoch_id}", f"{learned:,}", f"{where}{behind_text}"))
+        if epoch.rate is not None:
+            made.append((f"rate, epoch {epoch.epoch_id}", epoch.rate.name, describe(epoch.rate)))
     made.append(_model_row(facts, serving))
     worker = "at work" if facts.worker_lives else "not running"
     seen = "" if facts.worker_seen_us is None else f"last seen {_ago(facts.worker_seen_us, facts)}"

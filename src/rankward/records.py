@@ -275,6 +275,16 @@ class Interactions(msgspec.Struct, frozen=True, array_like=True):
     ignore_linear: tuple[str, ...]  # letters that get no weights of their own
 
 
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a model learns, chosen for the noise of a loop's rewards, and what it was chosen by."""
+
+    name: str
+    options: str  # of the learner, in place of the policy's; "": those of the policy
+    learned: int  # events that had been learned by then
+    events: int  # that it was measured on
+    errors: dict[str, float]  # mean weighted squared error of each rate, by name
+
+
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """A record with its place in the event log."""
 

@@ -16,6 +16,9 @@ from rankward.records import (
     JoinedEvent,
     JoinedObservation,
     LearningMode,
+    MultiSlotInteraction,
+    Slot,
+    SlotChoice,
 )
 from rankward.settings import Aggregation
 
@@ -103,3 +106,60 @@ def single_slot_events(draw: st.DrawFn) -> JoinedEvent:
     values = draw(st.lists(_rewards, max_size=3))
     time_us = draw(st.integers(0, 4_000_000_000_000_000))
     return event(interaction, *values, activated=activated, time_us=time_us)
+
+
+FRONT = MultiSlotInteraction(
+    event_id="front-0007",
+    context=features([{"visitor": {"device": "phone"}}]),
+    actions=tuple(
+        [Action(name, features([{"kind": kind}])) for name, kind in (("a", "news"), ("b", "sport"), ("c", "film"))]
+    ),
+    slots=(
+        Slot("hero", features([{"size": "large"}]), baseline=2, excluded=(1,)),
+        Slot("side", features([{"size": "small"}]), baseline=0),
+    ),
+    choices=(SlotChoice((0, 2), (0.9, 0.1)), SlotChoice((1, 2), (0.9, 0.1))),
+    learning_mode=LearningMode.ONLINE,
+    reward_wait_us=WAIT_US,
+)
+"""The decision for slots of the contract's example."""
+
+
+def front(*rewards: tuple[float, str | None], activated: bool = False, **changes: object) -> JoinedEvent:
+    """Join that decision with rewards of slots (None: of the whole event) and changes."""
+    joined = event(msgspec.structs.replace(FRONT, **changes), activated=activated)
+    observations = tuple([JoinedObservation(0, TIME_US, value, slot=slot) for value, slot in rewards])
+    return msgspec.structs.replace(joined, entry=msgspec.structs.replace(joined.entry, observations=observations))
+
+
+@st.composite
+def multi_slot_events(draw: st.DrawFn) -> JoinedEvent:
+    """Events of several slots, of Online mode, whose rewards name their slots."""
+    count = draw(st.integers(1, 3))
+    actions = draw(actions_of(draw(st.integers(count, 4))))
+    ids = draw(st.lists(st.text(min_size=1, max_size=8), min_size=count, max_size=count, unique=True))
+    slots, choices, left = [], [], list(range(len(actions)))
+    for slot_id in ids:
+        order = draw(st.permutations(left))
+        excluded = [k for k in range(len(actions)) if k != order[0] and draw(st.booleans())]
+        ranked = [order[0], *(k for k in order[1:] if k not in excluded)]
+        slots.append(
+            Slot(slot_id, check_context(msgspec.json.encode(draw(_groups)), BOUNDS), order[0], tuple(excluded))
+        )
+        choices.append(SlotChoice(tuple(ranked), draw(pmfs(len(ranked)))))
+        left.remove(order[0])
+    activated = draw(st.booleans())
+    interaction = MultiSlotInteraction(
+        event_id=draw(st.text(min_size=1, max_size=20)),
+        context=check_context(msgspec.json.encode(draw(_groups)), BOUNDS),
+        actions=actions,
+        slots=tuple(slots),
+        choices=tuple(choices),
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=WAIT_US,
+        deferred=activated or draw(st.booleans()),
+    )
+    observed = [(value, slot_id) for slot_id in ids for value in draw(st.lists(_rewards, max_size=2))]
+    joined = event(interaction, activated=activated)
+    observations = tuple([JoinedObservation(0, TIME_US, value, slot=slot_id) for value, slot_id in observed])
+    return msgspec.structs.replace(joined, entry=msgspec.structs.replace(joined.entry, observations=observations))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,14 +12,16 @@ from vowpalwabbit import Workspace
 
 from rankward.dsjson.read import LineReader
 from rankward.dsjson.write import write_line
-from rankward.records import Action, Features, History, Interaction, JoinedEvent, LearningMode
+from rankward.records import Action, Features, History, Interaction, JoinedEvent, LearningMode, SlotChoice
 from rankward.settings import Limits
 from rankward.store.ports import Epoch
 from rankward.training.fold import Checkpoint, Fold
+from rankward.vw.arguments import ProblemType
 from rankward.vw.presets import PERSONALIZER, learner_arguments
-from tests.dsjson.events import BOUNDS, EARLIEST, WAIT_US, event, features
+from tests.dsjson.events import BOUNDS, EARLIEST, WAIT_US, event, features, front
 
-ARGUMENTS = learner_arguments(PERSONALIZER.arguments, None, 0.2)
+Make = Callable[[int, LearningMode], list[JoinedEvent]]
+SLOTS = PERSONALIZER.policy(ProblemType.MULTI_SLOT).text
 
 
 def traffic(count: int, mode: LearningMode) -> list[JoinedEvent]:
@@ -48,7 +51,27 @@ def _event(number: int, rng: random.Random, mode: LearningMode) -> JoinedEvent:
     return event(interaction, *values, activated=number % 10 == 0)
 
 
-def folded(events: list[JoinedEvent]) -> dict[int, float]:
+def pages(count: int, mode: LearningMode) -> list[JoinedEvent]:
+    """Make events of two slots, some of them rewarded, some never activated."""
+    rng = random.Random(5)
+    events = []
+    for number in range(count):
+        drawn = rng.choice([0, 2])
+        left = [index for index in range(3) if index != drawn]
+        rng.shuffle(left)
+        rewards = [(float(number % 3 == drawn), "hero"), (float(left[0] == 1), "side")][: number % 3]
+        changes: dict[str, object] = {
+            "event_id": f"e{number}",
+            "context": features([{"visitor": {"who": f"v{number % 3}"}}]),
+            "choices": (SlotChoice((drawn, 2 - drawn), (0.75, 0.25)), SlotChoice(tuple(left), (0.6, 0.4))),
+            "learning_mode": mode,
+            "deferred": number % 5 == 0,
+        }
+        events.append(front(*rewards, activated=number % 10 == 0, **changes))
+    return events
+
+
+def folded(events: list[JoinedEvent], policy: str = PERSONALIZER.arguments) -> dict[int, float]:
     """Learn events as a loop does. Returns the weights."""
     epoch = Epoch(
         epoch_id=1,
@@ -56,7 +79,7 @@ def folded(events: list[JoinedEvent]) -> dict[int, float]:
         state="building",
         reason="",
         created_us=0,
-        policy=PERSONALIZER.arguments,
+        policy=policy,
         derives_interactions=False,
         default_reward=0.0,
         reward_aggregation="earliest",
@@ -71,22 +94,32 @@ def folded(events: list[JoinedEvent]) -> dict[int, float]:
     return weights
 
 
-@pytest.mark.parametrize("mode", [LearningMode.ONLINE, LearningMode.APPRENTICE])
-def test_the_learner_learns_from_lines_what_we_learn_from_events(mode: LearningMode, tmp_path: Path) -> None:
+KINDS = [
+    (traffic, PERSONALIZER.arguments, LearningMode.ONLINE),
+    (traffic, PERSONALIZER.arguments, LearningMode.APPRENTICE),
+    (pages, SLOTS, LearningMode.ONLINE),
+    (pages, SLOTS, LearningMode.APPRENTICE),
+]
+
+
+@pytest.mark.parametrize(("make", "policy", "mode"), KINDS)
+def test_the_learner_learns_from_lines_what_we_learn_from_events(
+    make: Make, policy: str, mode: LearningMode, tmp_path: Path
+) -> None:
     """So a log can leave for any tool of the learner's, and every feature hashes as when it was ranked."""
-    events = traffic(300, mode)
+    events = make(300, mode)
     file = tmp_path / "log.json"
     file.write_text("".join(f"{write_line(each, EARLIEST)}\n" for each in events))
-    workspace = Workspace(f"{ARGUMENTS} --dsjson --quiet -d {file}")
+    workspace = Workspace(f"{learner_arguments(policy, None, 0.2)} --dsjson --quiet -d {file}")
     values = {index: workspace.get_weight(index) for index in range(workspace.num_weights())}
     workspace.finish()
-    assert {index: value for index, value in values.items() if value} == folded(events)
+    assert {index: value for index, value in values.items() if value} == folded(events, policy)
 
 
-@pytest.mark.parametrize("mode", [LearningMode.ONLINE, LearningMode.APPRENTICE])
-def test_a_log_that_is_read_back_teaches_the_same(mode: LearningMode) -> None:
+@pytest.mark.parametrize(("make", "policy", "mode"), KINDS)
+def test_a_log_that_is_read_back_teaches_the_same(make: Make, policy: str, mode: LearningMode) -> None:
     """Exported and imported, the events make the model that they made before."""
-    events = traffic(300, mode)
+    events = make(300, mode)
     reader = LineReader(bounds=BOUNDS, limits=Limits(), reward_wait_us=WAIT_US)
     found = reader.read([write_line(each, EARLIEST).encode() for each in events])
     again = [
@@ -95,4 +128,4 @@ def test_a_log_that_is_read_back_teaches_the_same(mode: LearningMode) -> None:
         if isinstance(each, History)
     ]
     assert len(again) == len(events)
-    assert folded(again) == folded(events)
+    assert folded(again, policy) == folded(events, policy)

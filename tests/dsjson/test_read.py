@@ -14,7 +14,18 @@ from rankward.dsjson.write import write_line
 from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.records import Action, History, JoinedEvent, LearningMode, MultiSlotInteraction, Slot, SlotChoice
 from rankward.settings import Aggregation, Limits
-from tests.dsjson.events import BOUNDS, EARLIEST, PASTA, SALAD, TIME_US, WAIT_US, features, order, single_slot_events
+from tests.dsjson.events import (
+    BOUNDS,
+    EARLIEST,
+    PASTA,
+    SALAD,
+    TIME_US,
+    WAIT_US,
+    features,
+    multi_slot_events,
+    order,
+    single_slot_events,
+)
 
 Json = Any
 
@@ -61,6 +72,18 @@ def test_writing_and_reading_gives_the_same_event(event: JoinedEvent) -> None:
     history = read_one(line.encode())
     # As an apprentice, the same costs would have come out for the same event.
     assert history.interaction.learning_mode in (LearningMode.ONLINE, LearningMode.APPRENTICE)
+    again = JoinedEvent(event.offset, history.joined(0, event.entry.due_us), history.interaction)
+    assert again.interaction == event.interaction
+    assert again.entry == msgspec.structs.replace(event.entry, imported=True)
+    assert write_line(again, definition) == line
+
+
+@given(multi_slot_events())
+def test_writing_and_reading_gives_the_same_event_for_slots(event: JoinedEvent) -> None:
+    """As for a single slot."""
+    definition = RewardDefinition(0.5, Aggregation.SUM)
+    line = write_line(event, definition)
+    history = read_one(line.encode())
     again = JoinedEvent(event.offset, history.joined(0, event.entry.due_us), history.interaction)
     assert again.interaction == event.interaction
     assert again.entry == msgspec.structs.replace(event.entry, imported=True)

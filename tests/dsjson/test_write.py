@@ -20,7 +20,7 @@ from rankward.records import (
     SlotChoice,
 )
 from rankward.settings import Aggregation
-from tests.dsjson.events import EARLIEST, order
+from tests.dsjson.events import EARLIEST, front, order
 
 
 def test_a_line_has_the_keys_of_the_original_in_their_order() -> None:
@@ -104,3 +104,27 @@ def test_a_line_for_several_slots_has_an_outcome_for_each() -> None:
     assert (side["_label_cost"], side["_original_label_cost"]) == (-0.25, -0.25)
     assert side["_o"] == [{**whole, "Index": "side"}]
     assert line["_ba"] == [2, 0]
+
+
+def test_a_line_for_slots_has_the_keys_of_the_original_in_their_order() -> None:
+    """Indexes count from 0 here, and a slot without observations has no key for them."""
+    assert write_line(front((1.0, "hero")), EARLIEST) == (
+        '{"Timestamp":"2026-01-15T12:00:00.000000Z","Version":"1","EventId":"front-0007",'
+        '"c":{"FromUrl":[{"visitor":{"device":"phone"}}],"_multi":['
+        '{"_tag":"a","i":{"constant":1,"id":"a"},"j":[{"kind":"news"}]},'
+        '{"_tag":"b","i":{"constant":1,"id":"b"},"j":[{"kind":"sport"}]},'
+        '{"_tag":"c","i":{"constant":1,"id":"c"},"j":[{"kind":"film"}]}],'
+        '"_slots":[{"_id":"hero","sj":[{"size":"large"},{"_inc":[0, 2]}]},{"_id":"side","sj":[{"size":"small"}]}]},'
+        '"_outcomes":[{"_label_cost":-1.0,"_id":"hero","_a":[0,2],"_p":[0.9,0.1],'
+        '"_o":[{"v":1.0,"EventId":"front-0007","Index":"hero","ActionTaken":false}],"_original_label_cost":-1.0},'
+        '{"_label_cost":-0.0,"_id":"side","_a":[1,2],"_p":[0.9,0.1],"_original_label_cost":-0.0}],'
+        '"_ba":[2,0],"VWState":{"m":"N/A"}}'
+    )
+
+
+def test_an_apprentice_of_slots_is_told_of_each_slot() -> None:
+    """Each is compared with its own baseline."""
+    chosen = front((0.5, None), learning_mode=LearningMode.APPRENTICE, deferred=True)
+    line = json.loads(write_line(chosen, EARLIEST))
+    assert [(each["_label_cost"], each["_original_label_cost"]) for each in line["_outcomes"]] == [(0, -0.5), (0, -0.5)]
+    assert line["_skipLearn"] is True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.learning import Setting, directly, play, play_full_labels, set_scene, world_scene
+from benchmarks.learning import Played, Setting, directly, play, play_full_labels, set_scene, world_scene
 
 from rankward.vw.presets import BALANCED, PERSONALIZER, Preset
 
@@ -31,13 +31,15 @@ def test_balanced_learns_digits() -> None:
     assert np.mean(shares) > 0.5, shares
 
 
-def test_balanced_learns_from_clicks() -> None:
-    """Rewards are mostly noise, and articles come and go."""
-    scenes = [world_scene("clicks", 10_000, seed=seed, base_rate=0.05) for seed in (1, 2, 3)]
+@pytest.mark.parametrize(("base_rate", "bar"), [(0.016, 0.55), (0.05, 0.65), (0.2, 0.75)])
+def test_balanced_learns_from_clicks(base_rate: float, bar: float) -> None:
+    """Rewards are mostly noise, and articles come and go. With the quick rate the last half is worth .44 at 1.6 %."""
+    shares = []
+    for seed in (1, 2):
+        played = play(world_scene("clicks", 12_000, seed=seed, base_rate=base_rate), Setting.of(BALANCED))
+        shares.append(Played(*(part[6_000:] for part in played)).share())
 
-    shares = [play(scene, Setting.of(BALANCED)).share() for scene in scenes]
-
-    assert np.mean(shares) > 0.4, shares
+    assert np.mean(shares) > bar, shares
 
 
 @pytest.mark.parametrize(("preset", "goal"), [(BALANCED, 0.96), (PERSONALIZER, 0.86)], ids=lambda each: str(each)[:8])

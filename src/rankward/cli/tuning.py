@@ -26,6 +26,7 @@ from rankward.cli.terminal import (
 from rankward.errors import Conflict, InvalidSettings
 from rankward.settings import SETTINGS, LoopSettings, parse, show
 from rankward.vw.presets import PRESETS
+from rankward.vw.rates import describe
 
 settings_app = typer.Typer(cls=OneLineErrors, help="Settings of a loop.", no_args_is_help=True)
 policy_app = typer.Typer(cls=OneLineErrors, help="The learner's arguments.", no_args_is_help=True)
@@ -102,6 +103,8 @@ def show_policy(
         derived = ""
         if epoch.interactions is not None:
             derived = "; pairs " + " ".join(epoch.interactions.pairs)
+        if epoch.rate is not None:
+            derived += f"; learning {describe(epoch.rate)}"
         made.add_row(Text(f"epoch {epoch.epoch_id}", style="dim"), Text(f"{epoch.state}: {epoch.reason}{derived}"))
     out().print(made)
     out().print()

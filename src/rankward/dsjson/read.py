@@ -248,7 +248,7 @@ class LineReader:
     ) -> Slot:
         if not 0 <= baseline < action_count:
             raise FlawError(f"its baseline {baseline} for slot {index} is no index of its {action_count} actions")
-        groups = [group for group in _decode_groups(_features(entry, "sj") or _NOTHING) if group]
+        groups = [group for group in _decode_groups(_features(entry, "sj") or _NOTHING) if group is not None]
         told = next((group["_inc"] for group in groups if "_inc" in group), None)
         included = range(action_count) if told is None else msgspec.json.decode(told, type=list[int])
         if not {baseline, *(outcome.a or ())}.issubset(included):

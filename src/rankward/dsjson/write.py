@@ -91,10 +91,12 @@ def _outcome(event: JoinedEvent, interaction: MultiSlotInteraction, definition: 
     ]
     if event.entry.activated and index == 0:
         observed.append(f'{{"EventId":{event_id},"ActionTaken":true}}')
+    reward = observed_reward(event, definition, index)
+    # Where there are none, the key is left out, unless the cost would then be taken for one.
+    reported = f'"_o":[{",".join(observed)}],' if observed or reward else ""
     return (
         f'{{"_label_cost":{-training_reward(event, definition, index)!r},"_id":{slot_id},'
-        f'"_a":{_text(choice.actions)},"_p":{_text(choice.pmf)},"_o":[{",".join(observed)}],'
-        f'"_original_label_cost":{-observed_reward(event, definition, index)!r}}}'
+        f'"_a":{_text(choice.actions)},"_p":{_text(choice.pmf)},{reported}"_original_label_cost":{-reward!r}}}'
     )
 
 

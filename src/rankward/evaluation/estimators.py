@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 import numpy as np
-from scipy.optimize import brentq
 
 from rankward.evaluation.contrast import Floats
+from rankward.evaluation.roots import root
 
 
 class Sums(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -148,7 +148,7 @@ def empirical_likelihood(weights: Floats, rewards: Floats, *, weight_max: float 
 
     at_lower, at_upper = slope(lower), slope(upper)
     inner = at_lower * at_upper < 0
-    dual = float(brentq(slope, lower, upper)) if inner else lower if at_lower < 0 else upper
+    dual = root(slope, lower, upper) if inner else lower if at_lower < 0 else upper
     likelihood = weights / (off * dual + n)
     missing = max(0.0, 1 - math.fsum(likelihood))
     return math.fsum(likelihood * rewards) + missing * math.fsum(rewards) / n

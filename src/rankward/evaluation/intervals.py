@@ -11,11 +11,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import stdtrit
 
 from rankward.evaluation.contrast import CAPS, Contrast, Floats
 from rankward.evaluation.estimators import Sums
+from rankward.evaluation.roots import root, student_quantile
 
 ALPHA = 0.05
 _CONTRACT_Z = 1.96  # the contract rounds the normal quantile so
@@ -73,7 +72,7 @@ def cressie_read_interval(sums: Sums, *, alpha: float = ALPHA, weight_max: float
         spread = (extreme**2 + sums.weight_squares) / (1 + n) - mean * mean
         unconstrained = (1 + n) * (mean - 1) ** 2 / spread if spread > 0 else 0.0
     # The paper's radius is a quantile of F(1, n), which is the distribution of a squared Student's t.
-    radius = (unconstrained + float(stdtrit(n, 1 - alpha / 2)) ** 2) / (2 * (1 + n))
+    radius = (unconstrained + student_quantile(n, 1 - alpha / 2) ** 2) / (2 * (1 + n))
     low = min(_least(sums, weight, 0.0, 1, radius) for weight in (0.0, highest))
     high = -min(_least(sums, weight, 1.0, -1, radius) for weight in (0.0, highest))
     if math.isinf(low) or math.isinf(high) or low > high:
@@ -224,7 +223,7 @@ class Wealth:
             return lowest
         if excess(1.0) >= 0:
             return 1.0
-        return float(brentq(excess, lowest, 1.0, xtol=1e-8))
+        return root(excess, lowest, 1.0, within=1e-8)
 
 
 _AT_ONCE = 16  # factors multiplied before a logarithm is taken: few enough not to leave the range of a float

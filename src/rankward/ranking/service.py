@@ -52,7 +52,8 @@ class Scorer:
         self.model_id: ModelId = version.model_id
         self.exploration = exploration
         self.problem_type = problem_type_of(version.policy)
-        self._learner = Learner(learner_arguments(version.policy, version.interactions, exploration), model)
+        arguments = learner_arguments(version.policy, version.interactions, exploration, version.rate)
+        self._learner = Learner(arguments, model)
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """See `ranking.decide.Policy`."""

@@ -195,6 +195,8 @@ class Registry:
                 policy=version.policy,
                 derives_interactions=version.interactions is not None,
                 interactions=version.interactions,
+                derives_rate=False,  # what was gone back to on purpose is not replaced by itself
+                rate=version.rate,
                 base=version.model_id,
                 start=joined_end,
                 since_us=0,

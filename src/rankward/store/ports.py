@@ -18,6 +18,7 @@ from rankward.records import (
     LogEntry,
     ModelId,
     Offset,
+    Rate,
     Record,
     TimeUs,
 )
@@ -229,6 +230,8 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     interactions: Interactions | None = None  # derived; None: not settled before the first event is seen
     start: Offset | None = None  # in the joined log; None: not settled yet
     history_since_us: TimeUs | None = None  # imported events before this time are not learned; None: as `since_us`
+    derives_rate: bool = False  # whether the noise of its rewards may start another with another rate
+    rate: Rate | None = None  # derived; None: the policy's own
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,6 +249,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     resumable: bool  # whether going on from it equals never having stopped
     size_bytes: int
     digest: str  # SHA-256 of the bytes, hex
+    rate: Rate | None = None  # derived beside the policy; None: the policy's own
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):

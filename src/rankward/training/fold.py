@@ -7,7 +7,7 @@ was never killed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -19,6 +19,7 @@ from rankward.store.ports import Epoch
 from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import learner_arguments
+from rankward.vw.rates import Lesson
 
 RELOAD_EVERY = 1_000
 """Joined offsets at which a learner that does not resume exactly is saved and loaded again.
@@ -74,7 +75,7 @@ class Fold:
         self._set_aside = set_aside
         self._history_since_us = epoch.since_us if epoch.history_since_us is None else epoch.history_since_us
         self._reward = RewardDefinition(epoch.default_reward, Aggregation(epoch.reward_aggregation))
-        self._arguments = learner_arguments(epoch.policy, epoch.interactions, exploration)
+        self._arguments = learner_arguments(epoch.policy, epoch.interactions, exploration, epoch.rate)
         self._learner = Learner(self._arguments, checkpoint.model)
         self.exact = parse_policy(epoch.policy).resumes_exactly
         self.offset = checkpoint.joined_offset
@@ -127,15 +128,7 @@ class Fold:
                     pass_probability=decided.pass_probability,
                 )
             case Interaction() as decided:
-                rankable = decided.rankable
-                self._learner.learn(
-                    decided.context,
-                    [decided.actions[index] for index in rankable],
-                    chosen=rankable.index(decided.chosen),
-                    probability=decided.pmf[decided.chosen],
-                    reward=training_reward(event, self._reward),
-                    pass_probability=decided.pass_probability,
-                )
+                self._learner.learn(**self._lesson(event, decided)._asdict())
 
     def wants(self, event: JoinedEvent) -> bool:
         """Whether an event belongs to what this epoch learns."""
@@ -147,6 +140,25 @@ class Fold:
             or event.entry.interaction in self._set_aside
         )
 
+    def lessons(self, events: Sequence[JoinedEvent]) -> list[Lesson]:
+        """Say what the learner is told of those events that the epoch wants, if they have a single slot."""
+        return [
+            self._lesson(event, event.interaction)
+            for event in events
+            if isinstance(event.interaction, Interaction) and self.wants(event)
+        ]
+
+    def _lesson(self, event: JoinedEvent, interaction: Interaction) -> Lesson:
+        rankable = interaction.rankable
+        return Lesson(
+            context=interaction.context,
+            actions=[interaction.actions[index] for index in rankable],
+            chosen=rankable.index(interaction.chosen),
+            probability=interaction.pmf[interaction.chosen],
+            reward=training_reward(event, self._reward),
+            pass_probability=interaction.pass_probability,
+        )
+
     def _turn(self) -> None:
         """Save the learner and go on from what was saved."""
         self.turned = self.checkpoint()
@@ -155,7 +167,7 @@ class Fold:
 
     def explore(self, exploration: float) -> None:
         """Write another exploration into the models from now on. What is learned stays the same."""
-        self._arguments = learner_arguments(self._epoch.policy, self._epoch.interactions, exploration)
+        self._arguments = learner_arguments(self._epoch.policy, self._epoch.interactions, exploration, self._epoch.rate)
         if self.exact:
             self._turn()
 

@@ -29,7 +29,9 @@ from rankward.store.ports import (
     SetAside,
 )
 from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
+from rankward.vw.arguments import ProblemType, problem_type_of
 from rankward.vw.presets import PRESETS, derive_interactions, namespace_letters
+from rankward.vw.rates import EVENTS_MAX, EVENTS_MIN, STEADY, Lesson, choose_rate, measure, next_check
 
 VERSIONS_KEPT = 40
 _READ = 500
@@ -38,7 +40,7 @@ _CHECKPOINT_US = 30_000_000  # while catching up
 _STATUS_US = 1_000_000
 _LETTER_SHARE = 0.01
 _LETTERS_LOOK = 16  # of a settled epoch, one event in so many is looked at
-_LETTERS_SETTLE = 10_000  # events after which a new namespace waits until the epoch is a day old
+_SETTLED = 10_000  # events after which what would start a new epoch waits until this one is a day old
 _DAY_US = 86_400_000_000
 _SIDES = (0, 1)  # of what `namespace_letters` returns: the context, the actions
 
@@ -96,6 +98,7 @@ class TrainingService:
         self._status_us: TimeUs = 0
         self._status_learned = 0
         self._new_letters: Counter[tuple[int, str]] = Counter()  # by side and letter
+        self._rate_check = 0  # events learned after which the rate is put to the test
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn what there is, wait for more, publish in between; until the epoch is retired or `stop` is set."""
@@ -152,6 +155,7 @@ class TrainingService:
                     fold.offset = max(fold.offset, offset)
                     self._publish_if_due(epoch, fold, caught_up=not found)
                     self._watch_letters(epoch, fold, events)
+                    await self._watch_rate(epoch, fold)
                 await self._post_status(fold, offset)
                 if not found:
                     await _wait(stop, _IDLE_S)
@@ -242,6 +246,7 @@ class TrainingService:
             learned_to_us=checkpoint.learned_to_us,
             policy=epoch.policy,
             interactions=epoch.interactions,
+            rate=epoch.rate,
             resumable=resumable,
             size_bytes=len(checkpoint.model),
             digest=hashlib.sha256(checkpoint.model).hexdigest(),
@@ -267,9 +272,9 @@ class TrainingService:
             return
         # Each pair has a letter of the context first, and one of an action second.
         known = {(side, pair[side]) for pair in epoch.interactions.pairs for side in _SIDES}
-        if fold.learned > _LETTERS_SETTLE and self._clock() - epoch.created_us < _DAY_US:
+        if fold.learned > _SETTLED and self._clock() - epoch.created_us < _DAY_US:
             return
-        step = 1 if fold.learned <= _LETTERS_SETTLE else _LETTERS_LOOK
+        step = 1 if fold.learned <= _SETTLED else _LETTERS_LOOK
         for event in events[::step]:
             sides = _letters_of(event)
             letters = {(side, letter) for side in _SIDES for letter in sides[side]} - known
@@ -292,7 +297,50 @@ class TrainingService:
         # The interactions are not left to its first events: they are older than what started it, and may lack it.
         # Where somebody changes the loop at this moment, later events of the namespace will ask again.
         with contextlib.suppress(Conflict):
-            self._catalog.update_loop(self._loop, epoch=msgspec.structs.replace(started, interactions=interactions))
+            self._catalog.update_loop(
+                self._loop, epoch=msgspec.structs.replace(started, interactions=interactions, rate=epoch.rate)
+            )
+
+    async def _watch_rate(self, epoch: Epoch, fold: Fold) -> None:
+        """Start a new epoch when the newest events ask for another rate of learning: see `vw.rates`."""
+        rated = next_check(epoch.rate.learned if epoch.rate is not None else 0)
+        if not epoch.derives_rate or fold.learned < max(rated, self._rate_check):
+            return
+        if fold.learned > _SETTLED and self._clock() - epoch.created_us < _DAY_US:
+            return
+        if any(e.state == "building" and e.epoch_id != epoch.epoch_id for e in self._catalog.epochs(epoch.loop_id)):
+            return  # it decides for itself
+        self._rate_check = next_check(fold.learned)
+        lessons = await self._newest(epoch, fold)
+        if len(lessons) < EVENTS_MIN:
+            return  # the log does not hold them any more
+        rate = choose_rate(measure(epoch.policy, epoch.interactions, lessons), epoch.rate, learned=fold.learned)
+        if rate is None:
+            return
+        started = next_epoch(
+            self._loop,
+            now_us=self._clock(),
+            reason=f"rewards are mostly {'noise' if rate.name == STEADY else 'explained by features'}: "
+            f"{rate.name} learning predicts them better",
+            days=max(1, self._loop.settings.model_retrain_days),
+        )
+        # Where somebody changes the loop at this moment, their epoch, or this one's next check, will see to it.
+        with contextlib.suppress(Conflict):
+            self._catalog.update_loop(
+                self._loop, epoch=msgspec.structs.replace(started, interactions=epoch.interactions, rate=rate)
+            )
+
+    async def _newest(self, epoch: Epoch, fold: Fold) -> list[Lesson]:
+        """Read the newest events that the epoch has learned, oldest first."""
+        offset = max(fold.offset - EVENTS_MAX, epoch.start or 0)
+        lessons: list[Lesson] = []
+        while offset < fold.offset:
+            events, following = await read_joined(self._log, self._joined, offset, limit=_READ)
+            if following == offset:
+                break
+            offset = following
+            lessons += fold.lessons([event for event in events if event.offset < fold.offset])
+        return lessons
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()
@@ -350,6 +398,9 @@ def next_epoch(
         created_us=now_us,
         policy=settings.policy,
         derives_interactions=settings.preset is not None and PRESETS[settings.preset].derives_interactions,
+        derives_rate=settings.preset is not None
+        and PRESETS[settings.preset].derives_rate
+        and problem_type_of(settings.policy) is ProblemType.SINGLE_SLOT,
         default_reward=settings.default_reward,
         reward_aggregation=settings.reward_aggregation,
         since_us=since_us,

@@ -116,6 +116,27 @@ class PolicyArguments(msgspec.Struct, frozen=True):
             return self
         return msgspec.structs.replace(self, arguments=(*self.arguments, argument))
 
+    def with_options(self, text: str) -> PolicyArguments:
+        """Return the policy with other options, each in place of its own of that name.
+
+        Args:
+            text: long options that passed the allow-list; "": none.
+        """
+        others = tuple(_arguments(iter(text.split())))
+        names = {argument.name for argument in others}
+        kept = tuple(argument for argument in self.arguments if argument.name not in names)
+        return msgspec.structs.replace(self, arguments=(*kept, *others))
+
+    @property
+    def estimator_text(self) -> str:
+        """What a learner is given that estimates the cost of each action, and does not choose.
+
+        It learns what the policy's own learner does, from the same events.
+        """
+        choosing = {*_PROBLEM_TYPE, *_EXPLORERS, *_EXPLORATION}
+        others = (each for each in (*self.arguments, *self.derived) if each.name not in choosing)
+        return " ".join(["--cb_adf --rank_all", *(_spell(each.name, each.value) for each in others)])
+
     def with_interactions(self, pairs: Sequence[str], ignore_linear: Sequence[str]) -> PolicyArguments:
         """Return the policy with interactions derived from features, in place of earlier ones.
 

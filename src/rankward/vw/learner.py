@@ -95,6 +95,17 @@ class Learner:
         Raises:
             LearnerRefusedError: the features cannot be parsed or scored.
         """
+        return self._predict(context, actions)
+
+    def estimates(self, context: Features, actions: Sequence[Action]) -> list[float]:
+        """Give the reward expected of each action, in request order, where the arguments name no explorer.
+
+        Raises:
+            LearnerRefusedError: the features cannot be parsed or scored.
+        """
+        return [-cost for cost in self._predict(context, actions)]
+
+    def _predict(self, context: Features, actions: Sequence[Action]) -> list[float]:
         workspace, parsed = self._workspace, self._parsed
         # Taken out while they are in use: so the least recently used stay in front, and none is used twice at once.
         kept = [parsed.pop(action, None) for action in actions]
@@ -104,7 +115,7 @@ class Learner:
             following = iter(found)
             examples = [next(following) if example is None else example for example in kept]
             workspace.predict_multi([shared, *examples])
-            pmf: list[float] = shared.get_action_scores()
+            scores: list[float] = shared.get_action_scores()
             done = [shared]
             for action, example in zip(actions, examples, strict=True):
                 if parsed.setdefault(action, example) is not example:
@@ -114,7 +125,7 @@ class Learner:
             workspace._finish_example_multi_ex(done)
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot score the features: {error}") from error
-        return pmf
+        return scores
 
     def learn(
         self,

@@ -1,0 +1,122 @@
+"""A preset that suits its rate to the noise of rewards: the epochs that this starts, and what they leave exact."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rankward.records import ModelId
+from rankward.vw.presets import PERSONALIZER
+from rankward.vw.rates import STEADY
+from rankward.wiring import new_loop_settings
+from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+async def clicks(circle: Circle, count: int, *, prefix: str) -> None:
+    """Let visitors come who click one time in twenty, whatever they are shown."""
+    rng = np.random.default_rng(3)
+    for number in range(count):
+        await circle.rank(f"{prefix}{number}", f"v{number * 7 % 3}")
+        await circle.ranking.reward(f"{prefix}{number}", float(rng.random() < 0.05))
+        circle.pass_time(0.1)
+
+
+async def noisy(folder: Path) -> Circle:
+    """Make a loop that has begun a steady epoch, and serves it."""
+    circle = Circle(folder, new_loop_settings())
+    await clicks(circle, 600, prefix="first")
+    await circle.circle()
+    assert [epoch.epoch_id for epoch in circle.home.catalog.epochs(circle.loop.loop_id)] == [1, 2]
+    await circle.train()
+    await circle.follow()
+    return circle
+
+
+def test_noisy_rewards_start_a_steady_epoch(tmp_path: Path) -> None:
+    """It learns the same events anew, keeps what else was derived, and does not start another."""
+
+    async def story() -> None:
+        circle = await noisy(tmp_path)
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        version = newest_version(circle)
+        assert epoch.rate is not None
+        assert epoch.rate.name == STEADY
+        assert epoch.interactions is not None
+        assert set(epoch.interactions.pairs) == {"vd", "vi"}
+        assert "noise" in epoch.reason
+        assert version.rate == epoch.rate
+        assert version.learned == 600
+        assert circle.loop.model_id == version.model_id
+        assert circle.ranking.scorer is not None
+        assert circle.ranking.scorer.model_id == version.model_id
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_steady_epoch_that_is_interrupted_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """A fold that goes on from a checkpoint must go on with the rate that it was begun with."""
+
+    async def story() -> None:
+        circle = await noisy(tmp_path)
+        await clicks(circle, 100, prefix="second")
+        await circle.circle()
+        version = newest_version(circle)
+        assert version.learned == 700
+        assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_rewards_without_noise_keep_the_epoch(tmp_path: Path) -> None:
+    """Whoever has clean rewards must not wait for a rebuild, or learn more slowly."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        await circle.play(600)
+        await circle.circle()
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert (epoch.epoch_id, epoch.rate) == (1, None)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_the_original_policy_stays_as_it_is(tmp_path: Path) -> None:
+    """Whoever brings a policy gets that policy, whatever its rewards are."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        await circle.configuration.set_preset("circle", PERSONALIZER.name)
+        await clicks(circle, 600, prefix="e")
+        await circle.circle()
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert epoch.rate is None
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_loop_that_is_rolled_back_stays_there(tmp_path: Path) -> None:
+    """Somebody wanted that version: the loop must not leave it by itself, and goes on with its rate."""
+
+    async def story() -> None:
+        circle = await noisy(tmp_path)
+        steady = newest_version(circle)
+        quick: ModelId = next(v.model_id for v in circle.home.catalog.versions(circle.loop.loop_id) if v.rate is None)
+        for wanted, rate in ((quick, None), (steady.model_id, steady.rate)):
+            await circle.registry.roll_back("circle", wanted)
+            await clicks(circle, 300, prefix=f"after {wanted} ")
+            await circle.circle()
+            [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+            assert (epoch.base, epoch.rate) == (wanted, rate)
+            assert newest_version(circle).rate == rate
+        await circle.close()
+
+    asyncio.run(story())
