@@ -919,6 +919,15 @@ def test_a_live_segment_of_a_newer_format_is_refused_as_such(sqlite_home: Sqlite
         run(again.read(0, limit=ALL))
 
 
+def test_a_new_segment_is_as_every_process_opens_it(tmp_path: Path) -> None:
+    """It is in WAL mode from the first: of two processes that have to turn it at once, one fails."""
+    path = tmp_path / "0.live"
+    create_live(path, first=0, time_us=0)
+
+    assert path.read_bytes()[18:20] == b"\2\2"  # the versions of format to write and to read: 2 is WAL
+    assert list(tmp_path.iterdir()) == [path], "all of it is in one file"
+
+
 def test_a_rotation_that_did_not_finish_counts_for_nothing(sqlite_home: SqliteHome, run: Run) -> None:
     """The next segment lies there already, but the one before is open: that is where appending goes on."""
     log = sqlite_home.event_log(seal_entries=1)

@@ -145,7 +145,10 @@ def create_live(path: Path, *, first: Offset, time_us: TimeUs) -> None:
         connection.executescript("BEGIN;" + _SCHEMA)
         connection.execute(_INSERT_SEGMENT, (first, time_us))
         connection.execute(f"PRAGMA user_version = {FORMAT}")
-        connection.execute("COMMIT")  # in rollback mode, so that all of it is in the one file that is renamed
+        connection.execute("COMMIT")
+        # Now, while nobody else has it open: two that turn it into one of WAL mode at once are not made to wait, but
+        # one of them fails. All of it is in the one file that is renamed, since closing leaves no other behind.
+        connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()
     aside.rename(path)
