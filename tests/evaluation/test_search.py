@@ -19,6 +19,8 @@ from rankward.evaluation.search import (
     FINALISTS,
     SHARES,
     TRIALS,
+    Course,
+    Stretch,
     Survey,
     apply_command,
     gate_alpha,
@@ -34,6 +36,7 @@ from rankward.vw.learner import Learner
 from rankward.vw.presets import BALANCED, PERSONALIZER, learner_arguments, preset_of
 from tests.evaluation.known_world import KnownWorld, Log
 from tests.evaluation.logs import MINUTE_US, SETUP, START_US, Written, event, log, named, replayed
+from tests.evaluation.test_pages import pages
 
 DERIVED = Interactions(("Fi", "Fj"), ("F",))
 OWN = custom("personalizer", PERSONALIZER.name, exploration=0.2)
@@ -129,6 +132,17 @@ def test_the_better_half_goes_on_and_the_own_setting_with_it() -> None:
         True,
     ]
     assert kept_after(2, 3, 100) == FINALISTS
+
+
+def test_the_time_that_is_left_is_told_by_the_work() -> None:
+    """A rung is not begun if there would be no time to judge what it finds."""
+    stretches = [Stretch(share, 0, 0, 0) for share in SHARES]
+    course = Course(stretches, tried=33, judged=4)  # 33/8, 17/4 and 9/2 of a policy along the log, and 4
+    assert course.share(0, 0.0) == 0.0
+    assert course.share(3, 1.0) == 1.0
+    assert course.share(1, 0.5) == pytest.approx((33 / 8 + 17 / 8) / (33 / 8 + 17 / 4 + 9 / 2 + 4))
+    assert course.ahead_s(0, 5.0) == 0.0
+    assert course.ahead_s(1, 33.0) == pytest.approx(8 * (17 / 4 + 4))
 
 
 def test_only_what_is_better_beyond_doubt_is_promoted() -> None:
@@ -227,6 +241,21 @@ def test_a_search_finds_what_is_better_and_says_how_it_came_to_it() -> None:
     assert shares == sorted(shares)
     again = search(source, [mine], SETUP, own=own, seed=5, tried=8, processes=1)
     assert again == report
+
+
+@pytest.mark.slow
+def test_pages_are_searched_as_well() -> None:
+    """What is found decides for several slots, as the loop does."""
+    own = custom("own", "--ccb_explore_adf --epsilon 0.2 -l 0", exploration=0.2)
+    report = search(Written(tuple(pages(1_500))), [], SETUP, own=own, seed=1, tried=6)
+    assert report.search is not None
+    winner = named(report, report.search.promoted)
+    assert winner.arguments is not None
+    assert winner.arguments.startswith("--ccb_explore_adf ")
+    assert winner.totals.events == 1_500
+    assert winner.verdict is Verdict.BETTER
+    slots = [each for each in report.policies if each.name == winner.name and each.slot_id]
+    assert all(each.diagnostics is not None and each.totals.events == 1_500 for each in slots)
 
 
 @pytest.mark.slow

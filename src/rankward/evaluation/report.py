@@ -131,6 +131,10 @@ class Rung(msgspec.Struct, frozen=True, kw_only=True):
     until_us: TimeUs  # decisions at or after it were not read
     ranking: tuple[Ranked, ...]  # the best first
 
+    def keeps(self, name: str) -> bool:
+        """Whether a setting went on."""
+        return any(each.kept for each in self.ranking if each.name == name)
+
 
 class SearchRun(msgspec.Struct, frozen=True, kw_only=True):
     """How a search went, so that it can be looked into and run again."""

@@ -17,7 +17,7 @@ from rankward.errors import InvalidPolicy
 from rankward.evaluation.contender import Candidate
 from rankward.evaluation.intervals import ALPHA
 from rankward.evaluation.replay import SETTLED_BY, derived_interactions
-from rankward.evaluation.report import PolicyResult, PolicySource, Ranked, Report, SearchRun, Verdict
+from rankward.evaluation.report import PolicyResult, PolicySource, Ranked, Report, Rung, SearchRun, Verdict
 from rankward.records import AnyInteraction, Interactions, JoinedEvent, LearningMode, TimeUs
 from rankward.vw.arguments import PolicyArguments, ProblemType, parse_policy
 from rankward.vw.presets import PRESETS, preset_of
@@ -97,7 +97,7 @@ def trials(
     """List settings to try.
 
     Args:
-        own: those in use, which come first. They are the only ones that may not pass as found.
+        own: those in use, which come first.
         interactions: derived from the log; what can be written as a policy is tried.
         seed: of the draw from all combinations. The same seed gives the same list.
         count: how many at most, the own among them.
@@ -219,6 +219,33 @@ def kept_after(rung: int, rungs: int, running: int) -> int:
     return FINALISTS if rung == rungs - 1 else max(FINALISTS, -(-running // 2))
 
 
+class Course:
+    """The way of a search: its rungs, then the judging of finalists. A policy along the whole log is a work of 1."""
+
+    def __init__(self, stretches: Sequence[Stretch], *, tried: int, judged: int) -> None:
+        """Plan.
+
+        Args:
+            stretches: of the rungs.
+            tried: settings on the first of them, the own among them.
+            judged: policies along the whole log in the end.
+        """
+        self._works: list[float] = []
+        for number, stretch in enumerate(stretches):
+            self._works.append(tried * stretch.share)
+            tried = 1 + kept_after(number, len(stretches), tried - 1)
+        self._works.append(judged)
+
+    def share(self, part: int, read: float) -> float:
+        """Tell how much of the work is done, within [0, 1], where a part has read so much of its stretch."""
+        return (sum(self._works[:part]) + self._works[part] * read) / sum(self._works)
+
+    def ahead_s(self, part: int, spent_s: float) -> float:
+        """Tell how long a part and the last will take, where those before it took so long. 0: nobody can tell yet."""
+        done = sum(self._works[:part])
+        return spent_s * (self._works[part] + self._works[-1]) / done if done else 0.0
+
+
 def ranking(results: Sequence[PolicyResult], own: str, keep: int) -> tuple[Ranked, ...]:
     """Rank settings by how much more they earned than the policy that acted.
 
@@ -246,6 +273,21 @@ def ranking(results: Sequence[PolicyResult], own: str, keep: int) -> tuple[Ranke
             )
         )
     return tuple(found)
+
+
+def rung_of(results: Sequence[PolicyResult], stretch: Stretch, own: str, *, keep: int) -> Rung:
+    """Write a rung down. Arguments as of `ranking`, and the stretch that the results are of."""
+    return Rung(
+        share=stretch.share,
+        judged_from_us=stretch.judged_from_us,
+        until_us=stretch.until_us,
+        ranking=ranking(results, own, keep),
+    )
+
+
+def best_of(rung: Rung, own: str) -> tuple[str, ...]:
+    """Name the finalists: the best of what a rung keeps, without the setting in use."""
+    return tuple([each.name for each in rung.ranking if each.kept and each.name != own][:FINALISTS])
 
 
 def gate_alpha(count: int) -> float:

@@ -35,11 +35,12 @@ from rankward.evaluation.report import (
 from rankward.evaluation.search import (
     FINALISTS,
     TRIALS,
-    Stretch,
+    Course,
     Survey,
+    best_of,
     finalist,
     kept_after,
-    ranking,
+    rung_of,
     trials,
     with_search,
 )
@@ -215,55 +216,48 @@ def search(
         EvaluationFailedError: a process broke.
     """
     _check_names(asked)
+    begun_s = time.monotonic()
     survey = Survey()
     for batch in source.batches():
         survey.take(batch.events)
         if cancelled():
             raise CancelledError("the search was cancelled")
-    names = [own.name, *(candidate.name for candidate in asked)]
-    running = trials(own, survey.interactions(), seed=seed, count=tried, taken=names)
+    taken = [own.name, *(candidate.name for candidate in asked)]
+    running = trials(own, survey.interactions(), seed=seed, count=tried, taken=taken)
     stretches = survey.stretches()
-    course = _Course(stretches, len(running), gate=len(asked) + FINALISTS, budget_s=budget_s, progress=progress)
+    course = Course(stretches, tried=len(running), judged=len(asked) + FINALISTS)
+    surveyed_s = time.monotonic()
+
+    def is_over(ahead_s: float = 0.0) -> bool:
+        return budget_s is not None and time.monotonic() - begun_s + ahead_s > budget_s
+
     stopped = "" if stretches else "the log has too few decisions to search by"
     rungs: list[Rung] = []
     for number, stretch in enumerate(stretches):
-        if course.is_late(number):
-            stopped = f"time ran out after {number} of {len(stretches)} rungs"
+        report: Report | None = None
+        if not is_over(course.ahead_s(number, time.monotonic() - surveyed_s)):
+            with contextlib.suppress(CancelledError):
+                report = evaluate(
+                    Prefix(source, stretch.until_us, stretch.batches),
+                    [msgspec.structs.replace(each, judged_from_us=stretch.judged_from_us) for each in running],
+                    setup,
+                    processes=processes,
+                    progress=_shown(progress, course, number, begun_s),
+                    cancelled=lambda: cancelled() or is_over(),
+                )
+        if cancelled():
+            raise CancelledError("the search was cancelled")
+        if report is None or not report.trusted:
+            late = f"time ran out after {number} of {len(stretches)} rungs"
+            stopped = late if report is None else "the log's probabilities cannot be true"
             break
-        trying = [msgspec.structs.replace(each, judged_from_us=stretch.judged_from_us) for each in running]
-        try:
-            report = evaluate(
-                Prefix(source, stretch.until_us, stretch.batches),
-                trying,
-                setup,
-                processes=processes,
-                progress=course.shown(number),
-                cancelled=lambda: cancelled() or course.is_over,
-            )
-        except CancelledError:
-            if cancelled():
-                raise
-            stopped = f"time ran out after {number} of {len(stretches)} rungs"
-            break
-        if not report.trusted:
-            stopped = "the log's probabilities cannot be true"
-            break
-        tried_names = {each.name for each in running}
-        found = [result for result in report.policies if result.name in tried_names]
-        order = ranking(found, own.name, kept_after(number, len(stretches), len(running) - 1))
-        rungs.append(
-            Rung(
-                share=stretch.share,
-                judged_from_us=stretch.judged_from_us,
-                until_us=stretch.until_us,
-                ranking=order,
-            )
-        )
-        kept = {each.name for each in order if each.kept}
-        running = [each for each in running if each.name in kept]
-    best = [each.name for each in (rungs[-1].ranking if rungs else ()) if each.kept and each.name != own.name]
-    chosen = best[:FINALISTS]
+        names = {each.name for each in running}
+        found = [result for result in report.policies if result.name in names]
+        rung = rung_of(found, stretch, own.name, keep=kept_after(number, len(stretches), len(running) - 1))
+        rungs.append(rung)
+        running = [each for each in running if rung.keeps(each.name)]
     gate_from_us = rungs[-1].until_us if rungs else 0
+    chosen = best_of(rungs[-1], own.name) if rungs else ()
     finalists = [
         finalist(each, gate_from_us=gate_from_us, count=len(chosen)) for each in running if each.name in chosen
     ]
@@ -272,7 +266,7 @@ def search(
         [*asked, *finalists],
         setup,
         processes=processes,
-        progress=course.shown(len(stretches)),
+        progress=_shown(progress, course, len(stretches), begun_s),
         cancelled=cancelled,
     )
     run = SearchRun(
@@ -281,63 +275,24 @@ def search(
         tried=len(rungs[0].ranking) if rungs else 0,
         rungs=tuple(rungs),
         gate_from_us=gate_from_us,
-        finalists=tuple(chosen),
+        finalists=chosen,
         stopped=stopped,
     )
     return with_search(report, run)
 
 
-class _Course:
-    """The way of a search: how much work each part of it is, and how fast it goes. 1 is one policy along the log."""
+def _shown(
+    tell: Callable[[Progress], None] | None, course: Course, part: int, begun_s: float
+) -> Callable[[Progress], None] | None:
+    """Make what shows the progress of a part of a search as one of the whole."""
+    if tell is None:
+        return None
 
-    def __init__(
-        self,
-        stretches: Sequence[Stretch],
-        settings: int,
-        *,
-        gate: int,
-        budget_s: float | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self._works: list[float] = []
-        running = settings
-        for number, stretch in enumerate(stretches):
-            self._works.append(running * stretch.share)
-            running = 1 + kept_after(number, len(stretches), running - 1)
-        self._works.append(gate)
-        self._budget_s = budget_s
-        self._progress = progress
-        self._begun_s = time.monotonic()
+    def show(state: Progress) -> None:
+        share, elapsed_s = course.share(part, state.read), time.monotonic() - begun_s
+        tell(state._replace(read=share, remaining_s=elapsed_s * (1 - share) / share if share > 0 else None))
 
-    @property
-    def _elapsed_s(self) -> float:
-        return time.monotonic() - self._begun_s
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time is up."""
-        return self._budget_s is not None and self._elapsed_s > self._budget_s
-
-    def is_late(self, part: int) -> bool:
-        """Whether a part of the search and the judging of finalists would take longer than there is time."""
-        done = sum(self._works[:part])
-        if self._budget_s is None or not done:
-            return False
-        ahead = self._works[part] + self._works[-1]
-        return self._elapsed_s * (1 + ahead / done) > self._budget_s
-
-    def shown(self, part: int) -> Callable[[Progress], None] | None:
-        """Make what shows the progress of a part as one of the whole."""
-        tell = self._progress
-        if tell is None:
-            return None
-
-        def show(state: Progress) -> None:
-            share = (sum(self._works[:part]) + self._works[part] * state.read) / sum(self._works)
-            remaining_s = self._elapsed_s * (1 - share) / share if share > 0 else None
-            tell(state._replace(read=share, remaining_s=remaining_s))
-
-        return show
+    return show
 
 
 def _check_names(candidates: Sequence[Candidate]) -> None:
