@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from rankward.errors import RankwardError
+from rankward.evaluation.importance import Feature, without_feature
 from rankward.evaluation.intervals import ALPHA
 from rankward.evaluation.question import Question
 from rankward.evaluation.report import PolicySource
@@ -31,6 +32,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     learns: bool = True  # False: a fixed model, which stays as it is
     judged_from_us: TimeUs = 0  # estimates are of decisions from then on: those before helped to choose it
     alpha: float = ALPHA  # how often the interval of its difference to `online` may miss
+    leaves_out: Feature | None = None  # that it is not shown; None: it is shown all there are
+    keeps_model: bool = False  # whether what it has learned by the end is handed back
 
     def for_slots(self) -> Candidate:
         """Return the same policy as one that decides for several slots."""
@@ -38,6 +41,18 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         if parse_policy(self.policy).problem_type is ProblemType.MULTI_SLOT:
             return self
         return msgspec.structs.replace(self, policy=self.policy.replace(single, several, 1))
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy has learned by the end of a log: all of it, whether its wait was over or not."""
+
+    name: str
+    policy: str  # arguments, as the candidate's
+    exploration: float
+    interactions: Interactions | None  # that it was trained with beside its own
+    learned: int  # events
+    learned_to_us: TimeUs  # of the newest of them
+    model: bytes
 
 
 class Contender:
@@ -55,6 +70,9 @@ class Contender:
         """
         self.candidate = candidate
         self.failure: str | None = None  # why it is not judged; None: it has not failed
+        self._interactions = interactions
+        self._learned = 0
+        self._learned_to_us: TimeUs = 0
         self._knows = candidate.model is not None
         self._learner: Learner | None = Learner(
             learner_arguments(candidate.policy, interactions, candidate.exploration), candidate.model
@@ -69,6 +87,7 @@ class Contender:
         count = len(question.actions)
         if not self._knows or count == 1 or self._learner is None:
             return [1 / count] * count
+        event = self._seen(event)
         try:
             match event.interaction:
                 case MultiSlotInteraction() as interaction:
@@ -90,6 +109,7 @@ class Contender:
         """Tell it what a decision earned."""
         if self._learner is None or not self.candidate.learns:
             return
+        event = self._seen(event)
         try:
             match event.interaction:
                 case MultiSlotInteraction() as interaction:
@@ -110,6 +130,26 @@ class Contender:
         except LearnerRefusedError as error:
             self._fail(event.interaction.event_id, error)
         self._knows = True
+        self._learned += 1
+        self._learned_to_us = max(self._learned_to_us, event.entry.time_us)
+
+    def _seen(self, event: JoinedEvent) -> JoinedEvent:
+        feature = self.candidate.leaves_out
+        return event if feature is None else without_feature(event, feature)
+
+    def trained(self) -> Trained | None:
+        """Hand over what it has learned. None: it broke, or learned nothing, or nobody asked."""
+        if self._learner is None or not self._learned or not self.candidate.keeps_model:
+            return None
+        return Trained(
+            name=self.candidate.name,
+            policy=self.candidate.policy,
+            exploration=self.candidate.exploration,
+            interactions=self._interactions,
+            learned=self._learned,
+            learned_to_us=self._learned_to_us,
+            model=self._learner.save(),
+        )
 
     def _fail(self, event_id: EventId, error: RankwardError | ValueError) -> None:
         self.failure = f"it broke at event {event_id}, and is not judged: {error}"

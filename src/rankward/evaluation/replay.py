@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from rankward.evaluation.contender import Candidate, Contender
+from rankward.evaluation.contender import Candidate, Contender, Trained
 from rankward.evaluation.contrast import Decisions, Floats, Indexes
 from rankward.evaluation.judge import RewardRange
 from rankward.evaluation.panel import Panel
@@ -29,6 +29,7 @@ from rankward.vw.presets import derive_interactions, namespace_letters
 SETTLED_BY = 500  # events whose namespaces settle the interactions that a policy derives
 BLOCK_MIN, BLOCK_MAX = 50, 1_000  # events judged together, as the arithmetic is that of arrays: few at first, for plots
 FLAWS_KEPT = 20
+_NEVER_US: TimeUs = 1 << 62
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     certain: int  # decisions between several actions that were logged with probability 1
     uncertain: int  # the other decisions between several actions
     flaws: tuple[Line, ...]
+    trained: tuple[Trained, ...] = ()  # of the policies that have not failed, if they were to be kept
 
 
 class _Rows:
@@ -259,6 +261,11 @@ class Replay:
             results += panel.results(
                 name=candidate.name, arguments=candidate.policy, source=candidate.source, failure=contender.failure
             )
+        trained: list[Trained | None] = []
+        if any(candidate.keeps_model for candidate in self._candidates):
+            self._learn(_NEVER_US)
+            trained = [contender.trained() for contender in self._contenders]
+        for contender in self._contenders:
             contender.close()
         if self._references is not None:
             results += self._references.results()
@@ -278,6 +285,7 @@ class Replay:
             certain=counts["certain"],
             uncertain=counts["uncertain"],
             flaws=tuple(self._flaws),
+            trained=tuple([each for each in trained if each is not None]),
         )
 
 

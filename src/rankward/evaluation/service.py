@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from rankward.errors import InvalidRequest, RankwardError
-from rankward.evaluation.contender import Candidate
+from rankward.evaluation.contender import Candidate, Trained
 from rankward.evaluation.replay import FLAWS_KEPT, Part, Replay, Setup
 from rankward.evaluation.report import (
     EventCounts,
@@ -120,6 +120,7 @@ def evaluate(
     processes: int = PROCESSES,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    keep: Callable[[Trained], None] = lambda _: None,
 ) -> Report:
     """Judge policies by a log. Blocks until it is done.
 
@@ -130,6 +131,7 @@ def evaluate(
         processes: how many to use at most.
         progress: told now and then how far it has come.
         cancelled: asked now and then whether to stop.
+        keep: given what has been learned by each policy that wants it kept.
 
     Raises:
         InvalidRequest: two candidates have one name, or one of a policy that is always there.
@@ -154,6 +156,9 @@ def evaluate(
     finally:
         for worker in workers:
             worker.end()
+    for worker in workers:
+        for trained in worker.part.trained if worker.part is not None else ():
+            keep(trained)
     told = workers[0].told  # all have read the same lines
     report = compiled([worker.part for worker in workers if worker.part is not None], candidates, setup)
     return msgspec.structs.replace(
@@ -191,6 +196,7 @@ def search(
     processes: int = PROCESSES,
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    keep: Callable[[Trained], None] | None = None,
 ) -> Report:
     """Look for better learning settings, and judge what was found beside policies that were asked for. Blocks.
 
@@ -206,6 +212,7 @@ def search(
         processes: how many to use at most.
         progress: told now and then how far it has come.
         cancelled: asked now and then whether to stop.
+        keep: given what has been learned by the finalists, and by each policy that wants it kept. None: nobody is.
 
     Returns:
         A report as `evaluate` gives it, finalists included, with the record of the search.
@@ -259,7 +266,11 @@ def search(
     gate_from_us = rungs[-1].until_us if rungs else 0
     chosen = best_of(rungs[-1], own.name) if rungs else ()
     finalists = [
-        finalist(each, gate_from_us=gate_from_us, count=len(chosen)) for each in running if each.name in chosen
+        msgspec.structs.replace(
+            finalist(each, gate_from_us=gate_from_us, count=len(chosen)), keeps_model=keep is not None
+        )
+        for each in running
+        if each.name in chosen
     ]
     report = evaluate(
         source,
@@ -268,6 +279,7 @@ def search(
         processes=processes,
         progress=_shown(progress, course, len(stretches), begun_s),
         cancelled=cancelled,
+        keep=keep or (lambda _: None),
     )
     run = SearchRun(
         seed=seed,

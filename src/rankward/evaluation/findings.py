@@ -1,0 +1,44 @@
+"""What a study of a loop's log found, as it is kept beside it.
+
+It is written to disk, so a new field has a default and an old one keeps its meaning.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rankward.evaluation.report import Report
+from rankward.records import Interactions, ModelId, Offset, TimeUs
+
+
+class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy had learned by the end of the log. Its bytes are kept beside."""
+
+    policy_name: str
+    model_id: ModelId
+    policy: str  # the learner's arguments
+    exploration: float
+    interactions: Interactions | None  # that it was trained with beside its own
+    learned: int  # events
+    learned_to_us: TimeUs  # of the newest of them
+    size_bytes: int
+    digest: str  # SHA-256 of the bytes, hex
+
+
+class FeatureScore(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feature is worth to the loop's policy."""
+
+    namespace: str  # as the learner has it
+    name: str
+    score: float  # within [0, 1]; 1: of the most important one
+    loss: float | None = None  # of mean reward without it, in the loop's units; None: it cannot matter
+    group: tuple[str, ...] = ()  # what the contract of v1 calls it and those that go with it
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it."""
+
+    joined_end: Offset  # the log was read up to here
+    report: Report | None = None  # None: no policies were judged
+    models: tuple[KeptModel, ...] = ()
+    features: tuple[FeatureScore, ...] = ()  # the most important first
