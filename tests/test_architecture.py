@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 # From the ground up. A module belongs to the longest name that it begins with, and imports nothing of a later layer.
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches"})),
+    ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches", "store.studies"})),
     (
         "cores",
         frozenset(
@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "evaluation.files",
+                "evaluation.leave_out",
                 "evaluation.service",
                 "history",
                 "joining.reader",
@@ -41,7 +42,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             }
         ),
     ),
-    ("services", frozenset({"configuration", "erasure", "telemetry", "wiring", "worker", "api.options"})),
+    (
+        "services",
+        frozenset({"configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"}),
+    ),
     (
         "doors",
         frozenset(
@@ -72,9 +76,12 @@ PURE = frozenset(
         "dsjson.read",
         "dsjson.write",
         "evaluation.contender",
+        "evaluation.asking",
         "evaluation.contrast",
         "evaluation.diagnostics",
         "evaluation.estimators",
+        "evaluation.findings",
+        "evaluation.importance",
         "evaluation.intervals",
         "evaluation.judge",
         "evaluation.panel",

@@ -9,6 +9,7 @@ A backup that bears its name is whole: it is made aside and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -202,7 +203,18 @@ def _copy_models(catalog: SqliteCatalog, folder: DataFolder, aside: Path, *, lin
                     raise _MovedError from None
                 catalog.lose_version(version.model_id, loop.loop_id)
                 missing.append(f"{loop.name}/{version.model_id}")
+        _copy_study_models(
+            folder.loops / loop.loop_id / "studies", aside / "loops" / loop.loop_id / "studies", link=link
+        )
     return missing
+
+
+def _copy_study_models(source: Path, target: Path, *, link: bool) -> None:
+    """Copy what policies have learned in evaluations. One that is deleted meanwhile cannot be applied any more."""
+    target.mkdir()
+    for path in source.glob("*.vw"):
+        with contextlib.suppress(FileNotFoundError):
+            _copy_file(path, target / path.name, link=link)
 
 
 def _copy_joined(source: Path, target: Path, *, link: bool) -> Offset:

@@ -22,6 +22,8 @@ from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.mirroring.service import NOTE, MirroringStatus
 from rankward.records import AnyInteraction, JoinedEvent, LearningMode, ModelId, MultiSlotInteraction, Offset, TimeUs
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
+from rankward.study_run import NOTE as STUDY
+from rankward.study_run import StudyStatus
 from rankward.telemetry import find_version, read_statuses
 from rankward.training.service import TrainingStatus
 from rankward.vw.arguments import ProblemType, problem_type_of
@@ -84,6 +86,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     set_asides: tuple[SetAside, ...]
     sample: Sample
     disk_is_full: bool  # the room set aside for that is used up
+    study: StudyStatus | None = None  # how far the evaluation is that runs; None: none does
     mirroring: MirroringStatus | None = None  # None: nothing is mirrored, or the mirror has not begun
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
@@ -169,6 +172,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
             set_asides=tuple(home.catalog.set_asides(loop.loop_id)),
             sample=await _sample(log, joined, loop, max(first, joined_end - SAMPLE)),
             disk_is_full=not home.folder.reserve.exists(),
+            study=msgspec.json.decode(notes[STUDY], type=StudyStatus) if STUDY in notes else None,
             mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))
@@ -767,6 +771,10 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         if epoch.rate is not None:
             made.append((f"rate, epoch {epoch.epoch_id}", epoch.rate.name, describe(epoch.rate)))
     made.append(_model_row(facts, serving))
+    if facts.study is not None:
+        left = facts.study.remaining_s
+        pace = f"{facts.study.rate_per_s:,.0f} events/s" + ("" if left is None else f", {_span(left)} left")
+        made.append((f"{facts.study.kind} runs", f"{facts.study.done:.0%}", pace))
     worker = "at work" if facts.worker_lives else "not running"
     seen = "" if facts.worker_seen_us is None else f"last seen {_ago(facts.worker_seen_us, facts)}"
     made.append(("worker", worker, "" if facts.worker_lives else seen))

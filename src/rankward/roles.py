@@ -20,6 +20,7 @@ import uvloop
 from rankward.api.options import ApiOptions
 from rankward.errors import NotFound
 from rankward.store.sqlite.folder import FolderLock
+from rankward.study_run import StudyRun
 from rankward.wiring import Home
 from rankward.worker import Worker, spawner
 
@@ -89,6 +90,27 @@ async def run_mirror(root: Path, loop_name: str) -> None:
         home.close()
 
 
+def run_study(root: Path, key: str) -> None:
+    """Run a study."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        stop.set()
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    home = Home(root)
+    try:
+        study = home.studies.by_key(key)
+        if study is not None:  # it may have been deleted just now
+            StudyRun(home, study, stop.is_set).run()
+    finally:
+        home.close()
+
+
 def main(arguments: Sequence[str]) -> None:
     """Run a role."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -107,6 +129,8 @@ def main(arguments: Sequence[str]) -> None:
                 asyncio.run(run_mirror(Path(root), loop_name))
             except NotFound:
                 logging.getLogger(__name__).info("loop %s is gone", loop_name)
+        case ["study", root, key]:
+            run_study(Path(root), key)
         case ["api", root, descriptor, number, options]:
             # Imported here because the other roles need no HTTP, and because metrics are set up on import.
             from rankward.api.process import run_api  # noqa: PLC0415

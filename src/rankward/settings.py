@@ -417,3 +417,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     actions: int = 50
     id_length: int = 256
     pending_appends: int = 4_096  # records waiting for the disk in one process, before it answers 503
+    evaluation_events: int = 20_000_000  # in the span of one evaluation
+    evaluation_hours: int = 24  # that one may run, before it ends as timed out
+    evaluations_waiting: int = 20  # that are not finished, in all loops

@@ -30,7 +30,9 @@ from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNo
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.studies import SqliteStudies
 from rankward.store.sqlite.vault import FileVault
+from rankward.store.studies import Studies
 from rankward.training.service import TrainingService, next_epoch
 from rankward.vw.presets import BALANCED
 
@@ -61,8 +63,10 @@ class Home:
         with opening(root):  # others may open the same new folder at this moment
             self.folder = DataFolder(root)
             self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
+            self.studies: Studies = SqliteStudies(self.folder.catalog)
         self.models = FileModelStore(self.folder.loops)
         self.signing = Signing(FileVault(self.folder.signing), clock=clock)
+        self.study_models = FileModelStore(self.folder.loops, "studies")
         self.board = FileBoard(self.folder.loops)
 
     def event_log(self, loop_id: str) -> EventLog:
@@ -277,6 +281,7 @@ class Home:
 
     def close(self) -> None:
         """Let go of the catalog."""
+        self.studies.close()
         self.catalog.close()
 
 

@@ -17,6 +17,7 @@ from rankward.joining.service import JoiningService
 from rankward.records import Offset, TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, SetAside
+from rankward.study_run import StudyDesk
 from rankward.wiring import Home
 
 logger = logging.getLogger(__name__)
@@ -101,10 +102,11 @@ class Worker:
 
         Args:
             home: the installation.
-            spawn: starts the processes that train and mirror.
+            spawn: starts the processes that train, mirror and evaluate.
         """
         self._home = home
         self._spawn = spawn
+        self._desk = StudyDesk(home, lambda key: spawn("study", key))
         self._work: dict[str, _LoopWork] = {}
         self._change_mark = -1
         self._loops: list[Loop] = []
@@ -128,11 +130,13 @@ class Worker:
         mark = self._home.catalog.change_mark()
         if mark != self._change_mark or self._home.clock() >= self._open_again_us:
             await self._follow()
+            self._desk.look()
             self._change_mark = mark
         self._sweep()
         busy = False
         for work in list(self._work.values()):
             busy |= await self._work_on(work)
+        self._desk.turn(busy=busy)
         return busy
 
     async def _work_on(self, work: _LoopWork) -> bool:
@@ -279,6 +283,7 @@ class Worker:
         mark.clear()
 
     async def _close(self) -> None:
+        self._desk.stop()
         children = [
             child
             for work in self._work.values()
@@ -290,6 +295,7 @@ class Worker:
             child.stdin.close()
         for child in children:
             await asyncio.to_thread(_wait_or_kill, child)
+        await asyncio.to_thread(self._desk.close, _wait_or_kill)
         for work in self._work.values():
             with contextlib.suppress(NotFound):
                 await work.close()

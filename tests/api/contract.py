@@ -444,10 +444,10 @@ PUBLISHED = (
     ),
     _operation("DELETE /evaluations/{evaluationId}", 204),
     _operation("GET /featureImportances", 200, response=FeatureImportances, versions=(V2022,), query=_PAGES),
-    _operation("GET /featureImportances/{featureImportanceId}", 200, response=FeatureImportance, versions=(V2022,)),
     _operation(
         "PUT /featureImportances/{featureImportanceId}", 200, request=FeatureImportanceContract, versions=(V2022,)
     ),
+    _operation("GET /featureImportances/{featureImportanceId}", 200, response=FeatureImportance, versions=(V2022,)),
     _operation("DELETE /featureImportances/{featureImportanceId}", 204, versions=(V2022,)),
     _operation("GET /logs/properties", 200, response=LogsProperties),
     _operation("DELETE /logs", 204),

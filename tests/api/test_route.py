@@ -28,7 +28,8 @@ def refusal(method: str, path: bytes) -> RouteError:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_every_operation_is_found_in_every_version_that_has_it(operation: Operation) -> None:
-    """One resource answers all versions at once."""
+    """One resource answers all versions at once. Two operations may share a place, in versions of their own."""
+    asked = (operation.method, operation.path)
     for version in ALL:
         path = re.sub(r"{\w+}", "e1", contract_path(operation, version)).encode()
         query = b"api-version=2022-09-01-preview" if version == V2022 else b""
@@ -36,7 +37,7 @@ def test_every_operation_is_found_in_every_version_that_has_it(operation: Operat
             target = route(operation.method, path, query)
             assert target is not None
             assert (target.operation, target.version) == (operation, version)
-        else:
+        elif not any((op.method, op.path) == asked and version in op.versions for op in OPERATIONS):
             with pytest.raises(RouteError):
                 route(operation.method, path, query)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.store.sqlite.studies import SqliteStudies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from rankward.records import TimeUs
     from rankward.store.ports import Catalog, EventLog, JoinedLog
+    from rankward.store.studies import Studies
 
 T = TypeVar("T")
 
@@ -51,6 +53,9 @@ class Home(Protocol):
 
     def catalog(self) -> Catalog:
         """Open the catalog."""
+
+    def studies(self) -> Studies:
+        """Open the studies."""
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""
@@ -93,6 +98,13 @@ class SqliteHome:
         catalog = SqliteCatalog(self.folder / "catalog.sqlite")
         self._closers.append(lambda _: catalog.close())
         return catalog
+
+    def studies(self) -> SqliteStudies:
+        """Open the studies."""
+        self.catalog()  # which makes their tables
+        studies = SqliteStudies(self.folder / "catalog.sqlite")
+        self._closers.append(lambda _: studies.close())
+        return studies
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""

@@ -399,14 +399,26 @@ def test_two_processes_that_change_a_loop_at_once_lose_nothing(sqlite_home: Sqli
     assert catalog.loop("news").revision == 100
 
 
+def test_an_older_format_is_brought_up_to_date(sqlite_home: SqliteHome) -> None:
+    """A folder of an earlier version opens, with all that is in it."""
+    loop = create(sqlite_home.catalog(), a_loop())
+    connection = sqlite3.connect(sqlite_home.folder / "catalog.sqlite")
+    connection.executescript("DROP TABLE study; DROP TABLE finding; PRAGMA user_version = 1")
+    connection.close()
+
+    assert sqlite_home.catalog().loop("news") == loop
+    assert sqlite_home.studies().unfinished() == []
+    assert sqlite_home.catalog().loop("news") == loop, "it is brought up to date once"
+
+
 def test_a_newer_format_is_refused_as_such(sqlite_home: SqliteHome) -> None:
     """It must be neither read wrongly nor written to."""
     create(sqlite_home.catalog(), a_loop())
     connection = sqlite3.connect(sqlite_home.folder / "catalog.sqlite")
-    connection.execute("PRAGMA user_version = 2")
+    connection.execute("PRAGMA user_version = 3")
     connection.close()
 
-    with pytest.raises(StoreUnavailable, match="format 2, this rankward knows 1: use the newer one"):
+    with pytest.raises(StoreUnavailable, match="format 3, this rankward knows 2: use the newer one"):
         sqlite_home.catalog()
 
 

@@ -95,12 +95,12 @@ class App:
         if not target.operation.uploads:
             body = await read_body(scope["headers"], receive, bound)
             return await target.operation.handle(
-                Call(self._doors, service, version, body, path_id, query, by_admin=by_admin)
+                Call(self._doors, service, version, body, path_id, query, by_admin, scope)
             )
         with tempfile.TemporaryFile(dir=self._doors.home.folder.run) as file:
             await receive_upload(scope["headers"], receive, file, bound)
             return await target.operation.handle(
-                Call(self._doors, service, version, b"", path_id, query, by_admin=by_admin, upload=file)
+                Call(self._doors, service, version, b"", path_id, query, by_admin, scope, upload=file)
             )
 
     async def _answer_page(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_origin
 
 import msgspec
 
@@ -35,7 +35,7 @@ _ERROR = {
 
 def document() -> dict[str, Any]:
     """Describe every operation in every version, and the service's own pages."""
-    types = [kind for op in OPERATIONS for kind in (op.request, op.response) if _is_struct(kind)]
+    types = [kind for op in OPERATIONS for kind in (op.request, op.response) if _is_struct(kind) or _is_list(kind)]
     types += [kind for each in ADMIN_OPERATIONS for kind in (each.request, each.response) if kind not in {None, bytes}]
     _, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
     schemas: dict[str, Any] = {
@@ -78,7 +78,13 @@ def _is_struct(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is list
+
+
 def _schema(kind: Any) -> Mapping[str, Any]:
+    if _is_list(kind):
+        return _reference(kind)
     if _is_struct(kind):
         return {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"$ref": "#/components/schemas/ServiceConfiguration"}

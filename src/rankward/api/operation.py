@@ -29,6 +29,7 @@ class Call(msgspec.Struct, frozen=True):
     path_id: str  # what stands in the path for `{eventId}` or another id; empty: the operation has none
     query: Mapping[str, str]
     by_admin: bool  # whether it came with the admin key, or a token as good
+    scope: Mapping[str, Any]  # as ASGI has it
     upload: BinaryIO | None = None  # the body, where the operation takes it as a file; `body` is empty then
 
     def flag(self, name: str) -> bool:
@@ -41,6 +42,18 @@ class Call(msgspec.Struct, frozen=True):
         if word.lower() not in {"true", "false"}:
             raise InvalidRequest(f"{name}={word[:40]!r} is neither true nor false", code="InvalidRequest", target=name)
         return word.lower() == "true"
+
+    @property
+    def path(self) -> str:
+        """Where it was sent to, percent-encoded, without slashes that clients repeat."""
+        segments = [segment for segment in self.scope["raw_path"].decode("latin-1").split("/") if segment]
+        return "/" + "/".join(segments)
+
+    @property
+    def origin(self) -> str:
+        """Scheme and host under which its sender knows the service."""
+        host = next((value for name, value in self.scope["headers"] if name == b"host"), b"")
+        return f"{self.scope['scheme']}://{host.decode('latin-1')}"
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from rankward.registry.service import Registry
 from rankward.settings import Limits
 from rankward.store.ports import EventLog, JoinedLog, Loop
 from rankward.store.sqlite.folder import FolderLock
+from rankward.studies import StudyService
 from rankward.telemetry import model_load_seconds
 from rankward.wiring import Home
 
@@ -53,6 +54,16 @@ class Doors:
             home.catalog, home.models, home.signing, log=self.log, joined=self.joined, clock=home.clock
         )
         self.importing = asyncio.Lock()  # one model at a time: each may need gigabytes to be tried
+        self.studies = StudyService(
+            home.catalog,
+            home.studies,
+            models=home.models,
+            study_models=home.study_models,
+            log=self.log,
+            joined=self.joined,
+            clock=home.clock,
+            limits=limits,
+        )
         self.ready = False
         self._random = random.Random(os.urandom(32))  # noqa: S311
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from rankward.records import AnyInteraction, History, JoinedEvent, LogEntry, Offset, TimeUs
+from rankward.records import AnyInteraction, History, JoinedEntry, JoinedEvent, LogEntry, Offset, TimeUs
 from rankward.store.ports import EventLog, JoinedLog
 from rankward.store.stretches import stretches
 
@@ -21,6 +21,11 @@ async def read_joined(
     entries = await joined.read(start, limit=limit)
     if not entries:
         return [], start
+    return await resolve(log, entries), entries[-1][0] + 1
+
+
+async def resolve(log: EventLog, entries: Sequence[tuple[Offset, JoinedEntry]]) -> list[JoinedEvent]:
+    """Put the interactions to entries of the joined log. Those whose interactions have been deleted are passed over."""
     wanted = sorted(entry.interaction for _, entry in entries)
     found: dict[Offset, AnyInteraction] = {}
     for first, last in stretches(wanted):
@@ -31,10 +36,9 @@ async def read_joined(
                 break
             found.update(_interactions(stretch))
             position = stretch[-1].offset + 1
-    events = [
+    return [
         JoinedEvent(offset, entry, found[entry.interaction]) for offset, entry in entries if entry.interaction in found
     ]
-    return events, entries[-1][0] + 1
 
 
 async def first_due(joined: JoinedLog, since_us: TimeUs) -> Offset:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from rankward.api.operation import Operation
-from rankward.api.operations import configuration, logs, model, multislot, ranking, uploads
+from rankward.api.operations import (
+    configuration,
+    evaluations,
+    importances,
+    logs,
+    model,
+    multislot,
+    ranking,
+    uploads,
+)
 
 OPERATIONS: tuple[Operation, ...] = (
     *ranking.OPERATIONS,
     *multislot.OPERATIONS,
     *configuration.OPERATIONS,
+    *evaluations.OPERATIONS,
+    *importances.OPERATIONS,
     *model.OPERATIONS,
     *logs.OPERATIONS,
     *uploads.OPERATIONS,

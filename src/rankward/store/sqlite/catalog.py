@@ -19,8 +19,7 @@ from rankward.records import ModelId, Offset
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
 from rankward.store.sqlite.live import as_world_error, connect
-
-FORMAT = 1
+from rankward.store.sqlite.studies import SCHEMA as STUDIES
 
 _SCHEMA = """
 CREATE TABLE loop (
@@ -59,6 +58,10 @@ CREATE TABLE set_aside (
     PRIMARY KEY (loop_id, interaction)
 );
 """
+_MIGRATIONS = (_SCHEMA, STUDIES)
+"""What makes each format out of the one before it; format 0 is an empty file."""
+FORMAT = len(_MIGRATIONS)
+
 _SELECT_LOOPS = (
     "SELECT name, loop_id, created_us, settings, revision, model_id, forgotten_before FROM loop ORDER BY name"
 )
@@ -119,13 +122,14 @@ class SqliteCatalog:
             self._connection = connect(path, must_exist=False)
             with self._change() as connection:
                 [version] = connection.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";\n"):
+                for migration in _MIGRATIONS[version:]:
+                    for statement in migration.split(";\n"):
                         connection.execute(statement)
+                if version < FORMAT:
                     connection.execute(f"PRAGMA user_version = {FORMAT}")
         except sqlite3.Error as error:
             raise as_world_error(error, path) from error
-        if version not in (0, FORMAT):
+        if version > FORMAT:
             self._connection.close()
             raise StoreUnavailable(f"{path} has format {version}, this rankward knows {FORMAT}: use the newer one")
 
@@ -211,7 +215,7 @@ class SqliteCatalog:
         with self._change() as connection:
             connection.execute(_DELETE_LOOP, (name,))
             connection.execute(_DELETE_KEYS, (name,))
-            for table in ("epoch", "version", "set_aside"):
+            for table in ("epoch", "version", "set_aside", "study", "finding"):
                 connection.execute(f"DELETE FROM {table} WHERE loop_id = ?", (loop.loop_id,))  # noqa: S608
 
     def update_loop(self, loop: Loop, *, epoch: Epoch | None = None, retire: bool = False) -> Loop:

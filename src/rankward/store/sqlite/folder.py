@@ -43,12 +43,13 @@ def opening(root: Path) -> Iterator[None]:
 class DataFolder:
     """The layout of a data folder.
 
-    catalog.sqlite      loops, keys (as digests), epochs, versions
+    catalog.sqlite      loops, keys (as digests), epochs, versions, studies
     keys.toml           keys that the service made, readable by their owner only
     signing.pem         the key that models are signed with, and the certificates that are trusted
     loops/ID/events     the event log
     loops/ID/joined     the joined log
     loops/ID/models     versions of models
+    loops/ID/studies    what policies have learned in studies
     loops/ID/notes      what each process is doing; may be deleted
     reserve             room that is given up when the disk is full
     run                 of the processes that run now; may be deleted when none does

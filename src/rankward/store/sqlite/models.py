@@ -14,11 +14,12 @@ from rankward.store.sqlite.sealed import sync_folder
 class FileModelStore:
     """Implements `ports.ModelStore` on a folder of loops."""
 
-    def __init__(self, loops: Path) -> None:
+    def __init__(self, loops: Path, folder: str = "models") -> None:
         self._loops = loops
+        self._folder = folder
 
     def _path(self, loop_id: str, model_id: ModelId) -> Path:
-        return self._loops / loop_id / "models" / f"{model_id}.vw"
+        return self._loops / loop_id / self._folder / f"{model_id}.vw"
 
     def put(self, loop_id: str, model_id: ModelId, model: bytes) -> None:
         """See `ports.ModelStore`."""

@@ -1,0 +1,329 @@
+"""Runs studies: one at a time for an installation, each in a process of its own, at low priority."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from rankward.errors import RankwardError
+from rankward.evaluation.asking import ONLINE, candidates, own_candidate, setup_of
+from rankward.evaluation.contender import Trained
+from rankward.evaluation.findings import Findings, KeptModel
+from rankward.evaluation.leave_out import leave_out
+from rankward.evaluation.replay import Setup
+from rankward.evaluation.report import Report
+from rankward.evaluation.service import Batch, CancelledError, EvaluationFailedError, Progress, evaluate, search
+from rankward.joining.reader import first_due, resolve
+from rankward.records import Offset, TimeUs
+from rankward.store.studies import Study, StudyKind, StudyState
+from rankward.wiring import Home
+
+logger = logging.getLogger(__name__)
+
+NOTE = "study"
+"""The name of a running study's note on the board."""
+ATTEMPTS_MAX = 3
+_READ = 500
+_EVALUATED_FEATURES = 10  # left out to group those of an evaluation of v1
+_SCORED_FEATURES = 20  # left out to score them
+_SEARCH_RUNS = 16  # about as many policies along the whole log does a search cost
+_SEARCH_SHARE = 0.5  # of the time limit that a search may take
+_AGAIN_US = 10_000_000
+_ASK_S = 0.5  # between two looks whether it was deleted
+
+Spawn = Callable[[str], subprocess.Popen[bytes]]
+
+
+class StudyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a study has come."""
+
+    kind: StudyKind
+    study_id: str
+    done: float  # within [0, 1]
+    rate_per_s: float  # events read
+    remaining_s: float | None  # None: nobody can tell yet
+    time_us: TimeUs  # of this status
+
+
+class LoopLog(msgspec.Struct, frozen=True, kw_only=True):
+    """A span of a loop's joined log. Implements `evaluation.service.Source`."""
+
+    root: str  # of the installation
+    loop_id: str
+    start_us: TimeUs  # of decisions
+    end_us: TimeUs  # those at or after it are left out
+    joined_end: Offset  # entries at or after it are left out
+
+    def batches(self) -> Iterator[Batch]:
+        """Read it."""
+        home = Home(Path(self.root))
+        with asyncio.Runner() as runner:
+            log, joined = home.event_log(self.loop_id), home.joined_log(self.loop_id)
+            try:
+                begin = position = runner.run(first_due(joined, self.start_us))
+                while position < self.joined_end:
+                    limit = min(_READ, self.joined_end - position)
+                    entries = runner.run(joined.read(position, limit=limit))
+                    if not entries:
+                        break
+                    position = entries[-1][0] + 1
+                    within = [each for each in entries if self.start_us <= each[1].time_us < self.end_us]
+                    events = runner.run(resolve(log, within)) if within else []
+                    yield Batch(events, (position - begin) / (self.joined_end - begin))
+            finally:
+                runner.run(log.close())
+                runner.run(joined.close())
+                home.close()
+
+
+class StudyRun:
+    """One attempt at one study."""
+
+    def __init__(self, home: Home, study: Study, stopped: Callable[[], bool]) -> None:
+        """Prepare.
+
+        Args:
+            home: the installation.
+            study: one whose record says that it runs.
+            stopped: asked now and then whether to let it be.
+        """
+        self._home = home
+        self._study = study
+        self._stopped = stopped
+        self._begun_s = self._asked_s = time.monotonic()
+        self._is_gone = False
+        self._models: list[KeptModel] = []
+
+    def run(self) -> None:
+        """Run it to its end, and write down what was found or why nothing was."""
+        study = self._study
+        try:
+            findings = self._found()
+        except CancelledError:
+            if self._timed_out:
+                self._finish(StudyState.TIMED_OUT, f"it took more than {study.time_limit_s / 3_600:.3g} hours")
+            return
+        except (RankwardError, OSError) as error:
+            if self._cancelled():  # its processes may have been stopped before it was
+                return
+            logger.error("%s %s failed: %s", study.kind, study.study_id, error)
+            self._finish(StudyState.FAILED, str(error))
+            return
+        if not self._finish(StudyState.SUCCEEDED, _not_done(findings), findings):
+            self._forget_models()
+
+    def _finish(self, state: StudyState, description: str, findings: Findings | None = None) -> bool:
+        optimal = "" if findings is None or findings.report is None else findings.report.optimal
+        done = msgspec.structs.replace(self._study, state=state, description=description, optimal=optimal)
+        if findings is None:
+            self._forget_models()
+        return self._home.studies.write(done, found=None if findings is None else msgspec.msgpack.encode(findings))
+
+    def _forget_models(self) -> None:
+        for kept in self._models:
+            self._home.study_models.forget(self._study.loop_id, kept.model_id)
+
+    @property
+    def _timed_out(self) -> bool:
+        return time.monotonic() - self._begun_s > self._study.time_limit_s
+
+    def _cancelled(self) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._asked_s >= _ASK_S:
+            self._asked_s = now_s
+            self._is_gone = self._home.studies.by_key(self._study.key) is None
+        return self._is_gone or self._stopped() or self._timed_out
+
+    def _found(self) -> Findings:
+        study = self._study
+        source = self._source()
+        is_evaluation = study.kind is StudyKind.EVALUATION
+        setup = setup_of(study.settings)
+        report: Report | None = None
+        share = 0.0  # of all the work that judging the policies is
+        if is_evaluation:
+            runs = max(1, len(study.policies)) + study.searches * _SEARCH_RUNS
+            share = runs / (runs + 1 + _EVALUATED_FEATURES)
+            report = self._judged(source, setup, share)
+        features = leave_out(
+            source,
+            own_candidate(study.settings, keeps_model=is_evaluation),
+            setup,
+            features_max=_EVALUATED_FEATURES if is_evaluation else _SCORED_FEATURES,
+            progress=lambda state: self._tell(share + (1 - share) * state.read, state),
+            cancelled=self._cancelled,
+            keep=lambda trained: self._keep(msgspec.structs.replace(trained, name=ONLINE)),
+        )
+        return Findings(joined_end=source.joined_end, report=report, models=tuple(self._models), features=features)
+
+    def _judged(self, source: LoopLog, setup: Setup, share: float) -> Report:
+        study = self._study
+        asked = candidates(study.policies, study.settings)
+
+        def progress(state: Progress) -> None:
+            self._tell(share * state.read, state)
+
+        if study.searches:
+            report = search(
+                source,
+                asked,
+                setup,
+                own=own_candidate(study.settings, keeps_model=False),
+                seed=int(study.key[:8], 16),
+                budget_s=_SEARCH_SHARE * study.time_limit_s,
+                progress=progress,
+                cancelled=self._cancelled,
+                keep=self._keep,
+            )
+        else:
+            report = evaluate(source, asked, setup, progress=progress, cancelled=self._cancelled, keep=self._keep)
+        if not report.counts.judged and not report.counts.baseline_only:
+            raise EvaluationFailedError(
+                "no decision of the span can be judged yet: one counts when its reward wait is over, and if it was "
+                "deferred, when it was activated"
+            )
+        return report
+
+    def _source(self) -> LoopLog:
+        study = self._study
+
+        async def end() -> Offset:
+            joined = self._home.joined_log(study.loop_id)
+            try:
+                return (await joined.extent())[1]
+            finally:
+                await joined.close()
+
+        return LoopLog(
+            root=str(self._home.folder.root),
+            loop_id=study.loop_id,
+            start_us=study.start_us,
+            end_us=study.end_us,
+            joined_end=asyncio.run(end()),
+        )
+
+    def _keep(self, trained: Trained) -> None:
+        model_id = f"{self._study.key}-{len(self._models)}"
+        self._home.study_models.put(self._study.loop_id, model_id, trained.model)
+        self._models.append(
+            KeptModel(
+                policy_name=trained.name,
+                model_id=model_id,
+                policy=trained.policy,
+                exploration=trained.exploration,
+                interactions=trained.interactions,
+                learned=trained.learned,
+                learned_to_us=trained.learned_to_us,
+                size_bytes=len(trained.model),
+                digest=hashlib.sha256(trained.model).hexdigest(),
+            )
+        )
+
+    def _tell(self, done: float, state: Progress) -> None:
+        elapsed_s = time.monotonic() - self._begun_s
+        status = StudyStatus(
+            kind=self._study.kind,
+            study_id=self._study.study_id,
+            done=done,
+            rate_per_s=state.rate_per_s,
+            remaining_s=elapsed_s * (1 - done) / done if done > 0 else None,
+            time_us=self._home.clock(),
+        )
+        self._home.board.post(self._study.loop_id, NOTE, msgspec.json.encode(status))
+
+
+def _not_done(findings: Findings) -> str:
+    """Say what was asked and not done. Empty: all was."""
+    run = None if findings.report is None else findings.report.search
+    return f"the search ended early: {run.stopped}" if run is not None and run.stopped else ""
+
+
+class StudyDesk:
+    """The worker's part: begins the next study when the one before has ended, and sees to those whose process died."""
+
+    def __init__(self, home: Home, spawn: Spawn) -> None:
+        """Prepare.
+
+        Args:
+            home: the installation.
+            spawn: starts the process of a study, by key. Its standard input is a pipe whose end tells it to stop.
+        """
+        self._home = home
+        self._spawn = spawn
+        self._running: tuple[Study, subprocess.Popen[bytes]] | None = None
+        self._looks = True  # whether there may be something new
+        self._again_us: TimeUs = 0  # when to try again what failed
+
+    def look(self) -> None:
+        """Something was changed: look for studies at the next turn."""
+        self._looks = True
+
+    def turn(self, *, busy: bool) -> None:
+        """Do what there is to do.
+
+        Args:
+            busy: whether joining is behind: then no study is begun.
+        """
+        if self._home.clock() < self._again_us:
+            return
+        try:
+            self._take_turn(busy=busy)
+        except RankwardError as error:
+            logger.error("studies: %s. They are tried again.", error)
+            self._again_us, self._looks = self._home.clock() + _AGAIN_US, True
+
+    def _take_turn(self, *, busy: bool) -> None:
+        if self._running is not None:
+            study, process = self._running
+            if process.poll() is None:
+                return
+            if process.stdin is not None:
+                process.stdin.close()
+            self._running = None
+            self._home.board.take_down(study.loop_id, NOTE)
+            self._looks = True
+        if not self._looks or busy:
+            return
+        self._looks = False
+        for study in self._home.studies.unfinished():
+            if study.attempts - study.interrupted >= ATTEMPTS_MAX:
+                self._give_up(study)
+                continue
+            begun = msgspec.structs.replace(study, state=StudyState.RUNNING, attempts=study.attempts + 1)
+            if self._home.studies.write(begun):
+                self._running = (begun, self._spawn(begun.key))
+                return
+
+    def _give_up(self, study: Study) -> None:
+        why = f"its process died {ATTEMPTS_MAX} times: the service's log may say of what"
+        logger.error("%s %s is given up: %s", study.kind, study.study_id, why)
+        self._home.studies.write(msgspec.structs.replace(study, state=StudyState.FAILED, description=why))
+
+    def stop(self) -> None:
+        """Tell the running study to stop. It will be run again."""
+        if self._running is not None and self._running[1].stdin is not None:
+            self._running[1].stdin.close()
+
+    def close(self, wait: Callable[[subprocess.Popen[bytes]], None]) -> None:
+        """Wait for the running study to stop.
+
+        Args:
+            wait: for a process, as long as is to be waited.
+        """
+        if self._running is None:
+            return
+        study, process = self._running
+        wait(process)
+        left = self._home.studies.by_key(study.key)
+        if left is not None and not left.state.finished:  # it was stopped on purpose: that attempt does not count
+            interrupted = left.interrupted + 1
+            self._home.studies.write(msgspec.structs.replace(left, state=StudyState.WAITING, interrupted=interrupted))
+        self._home.board.take_down(study.loop_id, NOTE)
+        self._running = None

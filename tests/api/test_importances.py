@@ -1,0 +1,51 @@
+"""Feature importances over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.api.guests import SPAN, guest_loop, newest
+from tests.service import LoopClient, eventually
+
+if TYPE_CHECKING:
+    from tests.service import RunningService
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def loop(service: RunningService) -> LoopClient:
+    """A loop with a log, which no test changes."""
+    return guest_loop(service, 160, seed=5)
+
+
+def test_features_are_scored_from_the_best_down(loop: LoopClient) -> None:
+    """Normalised to 1, sorted, under the learner's own namespaces; then it is listed, and deleted."""
+    created = newest(loop, "PUT", "/featureImportances/f%201", {"name": "which", **SPAN})
+    again = newest(loop, "PUT", "/featureImportances/f%201", {"name": "which", **SPAN})
+    assert (created.status_code, created.content) == (200, b"")
+    assert (again.status_code, again.json()["error"]["code"]) == (400, "featureImportanceAlreadyExists")
+
+    def read() -> dict[str, object]:
+        found: dict[str, object] = newest(loop, "GET", "/featureImportances/f%201").json()
+        return found
+
+    eventually(lambda: read()["status"] != "Running", "it ends", within_s=120)
+    body = newest(loop, "GET", "/featureImportances/f%201").json()
+    scores = [each["score"] for each in body["featureScores"]]
+    names = {(each["namespace"], each["featureName"]) for each in body["featureScores"]}
+    assert (body["id"], body["name"], body["status"]) == ("f 1", "which", "Succeeded")
+    assert names == {("guest", "is"), ("FromUrl", "hour"), ("FromUrl", "always"), ("j", "dish"), ("i", "id")}
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+    constant = next(each for each in body["featureScores"] if each["featureName"] == "always")
+    assert constant["score"] == 0, "what every decision has alike cannot matter"
+
+    [entry] = newest(loop, "GET", "/featureImportances").json()["value"]
+    assert entry.keys() == {"id", "name", "startTime", "endTime", "creationTime", "status"}
+    assert newest(loop, "DELETE", "/featureImportances/f%201").status_code == 204
+    gone = newest(loop, "GET", "/featureImportances/f%201")
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "featureImportanceNotFound")
+    assert newest(loop, "DELETE", "/featureImportances/f%201").status_code == 404

@@ -1,0 +1,90 @@
+"""Studies are run one at a time, and one whose process dies is run again, a few times."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rankward.store.studies import StudyState
+from rankward.study_run import ATTEMPTS_MAX, StudyDesk
+from rankward.wiring import Home
+from tests.store.test_studies import a_study
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """An installation without a worker."""
+    made = Home(tmp_path)
+    yield made
+    made.close()
+
+
+class Processes:
+    """Real processes in place of those of studies: each waits until its standard input ends, or dies at once."""
+
+    def __init__(self, *, dies: bool) -> None:
+        self._code = "import os; os.abort()" if dies else "import sys; sys.stdin.read()"
+        self.begun: list[str] = []
+        self.all: list[subprocess.Popen[bytes]] = []
+
+    def spawn(self, key: str) -> subprocess.Popen[bytes]:
+        """Start one."""
+        self.begun.append(key)
+        self.all.append(subprocess.Popen([sys.executable, "-c", self._code], stdin=subprocess.PIPE))
+        return self.all[-1]
+
+
+def assert_ended(code: int) -> None:
+    """Make sure that a process came to a good end."""
+    assert code == 0
+
+
+def test_one_runs_at_a_time_and_is_put_back_when_the_worker_stops(home: Home) -> None:
+    """Being stopped on purpose is no failed attempt."""
+    processes = Processes(dies=False)
+    desk = StudyDesk(home, processes.spawn)
+    first, second = a_study(1), a_study(2)
+    for study in (first, second):
+        home.studies.add(study, waiting_max=10)
+
+    desk.turn(busy=True)
+    assert processes.begun == [], "joining comes first"
+    desk.turn(busy=False)
+    desk.turn(busy=False)
+    assert processes.begun == [first.key]
+    running = home.studies.by_key(first.key)
+    assert running is not None
+    assert (running.state, running.attempts) == (StudyState.RUNNING, 1)
+    desk.stop()
+    desk.close(lambda process: assert_ended(process.wait()))
+
+    waiting = home.studies.by_key(first.key)
+    assert waiting is not None
+    assert (waiting.state, waiting.attempts - waiting.interrupted) == (StudyState.WAITING, 0)
+
+
+def test_one_that_kills_its_process_is_given_up(home: Home) -> None:
+    """After a few attempts, with a reason; the next one has its turn."""
+    processes = Processes(dies=True)
+    desk = StudyDesk(home, processes.spawn)
+    deadly = a_study(1)
+    home.studies.add(deadly, waiting_max=10)
+    for _ in range(ATTEMPTS_MAX):
+        desk.turn(busy=False)
+        processes.all[-1].wait()
+    desk.turn(busy=False)
+
+    given_up = home.studies.by_key(deadly.key)
+    assert given_up is not None
+    assert given_up.state is StudyState.FAILED
+    assert f"died {ATTEMPTS_MAX} times" in given_up.description
+    assert processes.begun == [deadly.key] * ATTEMPTS_MAX
