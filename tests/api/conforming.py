@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rankward.api.operation import V2022
-from rankward.api.operations import OPERATIONS
-from tests.api.contract import PUBLISHED, STATUS_BY_CODE, ErrorResponse, Published, on_the_wire
+from tests.api.contract import STATUS_BY_CODE, ErrorResponse, Published, on_the_wire
 from tests.service import quoted
 
 if TYPE_CHECKING:
@@ -21,27 +20,6 @@ JSON = "application/json; charset=utf-8"
 GATEWAY_STATUSES = {400, 401, 404, 405}
 """What a request is refused with that never reaches an operation: in the short form of the original's gateway."""
 _STATUS_ON_THE_WIRE = {on_the_wire(code): status for code, status in STATUS_BY_CODE.items()}
-_SERVED = {
-    (operation.method, re.sub(r"{\w+}", "{}", "/" + "/".join(operation.path)), version)
-    for operation in OPERATIONS
-    for version in operation.versions
-}
-
-
-def served(operation: Published, version: str) -> bool:
-    """Whether an operation is there, in a version that has it."""
-    where = (operation.method, re.sub(r"{\w+}", "{}", operation.path), version)
-    return version in operation.versions and where in _SERVED
-
-
-def published(*, but_not_served: bool = False) -> list[tuple[Published, str]]:
-    """Every operation that is served, or every one that is not, with each version that has it."""
-    return [
-        (operation, version)
-        for operation in PUBLISHED
-        for version in operation.versions
-        if served(operation, version) != but_not_served
-    ]
 
 
 def filled(path: str, ids: Mapping[str, str]) -> str:

