@@ -421,6 +421,7 @@ def test_worlds_are_listed_with_their_parameters(shell: Shell) -> None:
     text = shell.ok("simulate")
     assert "grocery" in text
     assert "base_rate=0.016" in text
+    assert "frontpage" in text
     assert "there is no world" in shell.refused("simulate", "nope")
     assert "NAME=VALUE" in shell.refused("simulate", "clicks", "--param", "base_rate")
 
@@ -515,6 +516,11 @@ def test_a_decision_and_a_reward_go_to_a_running_service(tmp_path: Path) -> None
         assert "401" in shell.refused("rank", *to, "--key", "wrong", "--action", "a")
         assert "400" in shell.refused("reward", "e", "7", *to)
         assert "done: 30 events" in shell.ok("simulate", "grocery", "--events", "30", "--rate", "0", *to)
+        pages = ["simulate", "frontpage", "--events", "30", "--rate", "0", *to]
+        assert "`rankward policy set playground --preset balanced --slots`" in shell(*pages).stderr
+        shell.ok("policy", "set", "playground", "--preset", "balanced", "--slots")
+        assert "done: 30 events" in shell.ok(*pages)
+        assert "90 rewards sent" in shell.ok(*pages)
 
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=30)
@@ -571,3 +577,7 @@ def test_a_world_is_played_without_a_service(tmp_path: Path) -> None:
     text = shell.ok("simulate", "grocery", "--local", "--data", str(shell.data), "--events", "60", "--rate", "0")
     assert "done: 60 events" in text
     assert len(shell.ok("tail", "playground", "-n", "1000").splitlines()) == 120
+    pages = ["simulate", "frontpage", "--local", "--data", str(shell.data), "--events", "20", "--rate", "0"]
+    assert "`rankward policy set playground --preset balanced --slots`" in shell(*pages).stderr
+    assert "done: 20 events" in shell.ok(*pages, "--loop", "pages")
+    assert "--ccb_explore_adf" in shell.ok("policy", "show", "pages")

@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from rankward.simulate.display import header, line, panel, plot, show
+from rankward.simulate.frontpage import PLACES
 from rankward.simulate.scoreboard import Progress, Scoreboard
-from rankward.simulate.traffic import Actions, Pace
+from rankward.simulate.traffic import Actions, Pace, Slots
 from rankward.simulate.worlds import make_world
 
 if TYPE_CHECKING:
@@ -27,8 +28,14 @@ class FirstAction:
         assert context
         return "e", actions[0][0]
 
-    async def reward(self, event_id: str, value: float) -> None:
+    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+        """Choose the first ones."""
+        assert context
+        return "e", [action_id for action_id, _ in actions[: len(slots)]]
+
+    async def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
         """Forget the reward."""
+        assert slot is None or slot in PLACES
         assert event_id == "e"
         assert value >= 0
 
@@ -37,7 +44,7 @@ def some_progress(events: int = 500) -> Progress:
     """Return the state of a run of 1,000, after so many events."""
     board = Scoreboard(planned=1000)
     for each in itertools.islice(make_world("grocery").rounds(np.random.default_rng(1)), events):
-        board.decided(each, 0, reported=0.0)
+        board.decided(each, float(each.means[0]), reported=0.0)
     return board.progress(elapsed_s=5.0)
 
 
@@ -87,7 +94,7 @@ def test_the_plot_smooths_short_stretches() -> None:
     """Points of a few events are noise; the line is an average of enough of them."""
     board = Scoreboard(planned=1000)
     for number, each in enumerate(itertools.islice(make_world("grocery").rounds(np.random.default_rng(1)), 500)):
-        board.decided(each, int(each.means.argmax() if number % 2 else each.means.argmin()), reported=0.0)
+        board.decided(each, float(each.means.max() if number % 2 else each.means.min()), reported=0.0)
 
     rows = plot(board.progress(elapsed_s=1.0).history, width=30, height=8).plain.splitlines()
     high, low = float(rows[0][:7]), float(rows[7][:7])

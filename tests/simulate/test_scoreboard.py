@@ -17,8 +17,8 @@ def worth(*means: float) -> Round:
 def test_averages_regret_and_share() -> None:
     """Best 0.8 and uniform 0.4 throughout: one event got the best, one got chance less 0.4."""
     board = Scoreboard(planned=10)
-    board.decided(worth(0.0, 0.4, 0.8), 2, reported=1.0)
-    board.decided(worth(0.0, 0.4, 0.8), 0, reported=0.5)
+    board.decided(worth(0.0, 0.4, 0.8), 0.8, reported=1.0)
+    board.decided(worth(0.0, 0.4, 0.8), 0.0, reported=0.5)
 
     progress = board.progress(elapsed_s=4.0)
 
@@ -48,7 +48,7 @@ def test_before_the_first_event_there_is_nothing_to_average() -> None:
 def test_a_share_needs_something_to_gain() -> None:
     """Where all actions are worth the same there is no share, rather than a division by zero."""
     board = Scoreboard(planned=1)
-    board.decided(worth(0.3, 0.3), 0, reported=0.3)
+    board.decided(worth(0.3, 0.3), 0.3, reported=0.3)
 
     overall = board.progress(elapsed_s=1.0).overall
 
@@ -60,9 +60,9 @@ def test_the_window_forgets() -> None:
     """What is shown as now has nothing in it from before the window."""
     board = Scoreboard(planned=2 * WINDOW)
     for _ in range(WINDOW):
-        board.decided(worth(0.0, 1.0), 0, reported=0.0)
+        board.decided(worth(0.0, 1.0), 0.0, reported=0.0)
     for _ in range(WINDOW):
-        board.decided(worth(0.0, 1.0), 1, reported=1.0)
+        board.decided(worth(0.0, 1.0), 1.0, reported=1.0)
 
     progress = board.progress(elapsed_s=1.0)
 
@@ -78,7 +78,8 @@ def test_the_history_stays_short_and_loses_nothing(events: int) -> None:
     board = Scoreboard(planned=events)
     rng = np.random.default_rng(3)
     for _ in range(events):
-        board.decided(worth(*rng.uniform(size=3)), 0, reported=0.0)
+        means = rng.uniform(size=3)
+        board.decided(worth(*means), means[0], reported=0.0)
 
     progress = board.progress(elapsed_s=1.0)
     ends = [point.events for point in progress.history]

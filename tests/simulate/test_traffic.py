@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 
 from rankward.errors import CallerError, Overloaded, Unauthorized, WorldError
-from rankward.simulate.traffic import Actions, HttpTarget, LocalTarget, Pace, drive
-from rankward.simulate.worlds import make_world
+from rankward.simulate.frontpage import PLACES
+from rankward.simulate.traffic import Actions, HttpTarget, LocalTarget, Pace, Slots, drive
+from rankward.simulate.worlds import make_page_world, make_world
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankward.decision import SlotRequest
     from rankward.simulate.scoreboard import Progress
-    from rankward.simulate.world import FeatureObjects, World
+    from rankward.simulate.world import FeatureObjects, PageWorld, World
 
 
 class VirtualClock:
@@ -62,6 +66,7 @@ class UniformRanker:
         self.error = error or WorldError("not now")
         self.decisions: dict[str, tuple[str, float]] = {}
         self.rewards: list[tuple[str, float, float]] = []
+        self.slots: Counter[str | None] = Counter()  # rewards by the slot that they were about
         self.under_way = self.most_under_way = 0
         self._rng = np.random.default_rng(4)
 
@@ -74,11 +79,18 @@ class UniformRanker:
         self.decisions[event_id] = (action_id, self.clock.now())
         return event_id, action_id
 
-    async def reward(self, event_id: str, value: float) -> None:
+    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+        """Fill the slots at random, every way with equal chance."""
+        event_id, _ = await self.rank(context, actions)
+        order = self._rng.permutation(len(actions))[: len(slots)]
+        return event_id, [actions[index][0] for index in order]
+
+    async def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
         """Keep a reward, with the time it came at."""
         assert event_id in self.decisions
         await self._work()
         self.rewards.append((event_id, value, self.clock.now()))
+        self.slots[slot] += 1
 
     async def _work(self) -> None:
         self.under_way += 1
@@ -90,7 +102,9 @@ class UniformRanker:
             raise self.error
 
 
-def run(world: World, ranker: UniformRanker, *, events: int, pace: Pace | None = None, seed: int = 1) -> Progress:
+def run(
+    world: World | PageWorld, ranker: UniformRanker, *, events: int, pace: Pace | None = None, seed: int = 1
+) -> Progress:
     """Drive a ranker in virtual time."""
     return asyncio.run(
         drive(
@@ -118,6 +132,20 @@ def test_every_event_is_ranked_and_rewarded_once() -> None:
     assert progress.overall.share == pytest.approx(0.0, abs=0.1)
     assert progress.reported == pytest.approx(progress.overall.got)
     assert not progress.stopped
+
+
+def test_every_slot_of_every_page_is_rewarded_once() -> None:
+    """And a page filled at random is seen to do as well as chance: its slots added up."""
+    ranker = UniformRanker(VirtualClock())
+
+    progress = run(make_page_world("frontpage"), ranker, events=1000)
+
+    assert progress.events == len(ranker.decisions) == 1000
+    assert ranker.slots == dict.fromkeys(PLACES, 1000)
+    assert progress.overall is not None
+    assert progress.overall.share == pytest.approx(0.0, abs=0.1)
+    assert progress.reported == pytest.approx(progress.overall.got, abs=0.1)
+    assert progress.regret == pytest.approx(1000 * (progress.overall.best - progress.overall.got))
 
 
 def test_a_seed_settles_rounds_and_rewards_however_calls_interleave() -> None:
@@ -298,39 +326,46 @@ def test_senseless_numbers_are_refused() -> None:
 
 
 def test_a_local_loop_is_a_target() -> None:
-    """A loop in this process is asked in threads, with the same arguments."""
+    """A loop in this process is asked in threads, with the same arguments, for one slot or for several."""
 
     class Decision(msgspec.Struct, frozen=True):
         event_id: str
         action_id: str
 
+    class SlotsDecision(msgspec.Struct, frozen=True):
+        event_id: str
+        action_ids: dict[str, str]
+
     class FirstAction:
         def __init__(self) -> None:
             self.rewards: list[tuple[str, float]] = []
+            self.slots: Counter[str | None] = Counter()
 
         def rank(self, context: FeatureObjects, actions: Actions) -> Decision:
             """Choose the first."""
             assert context
             return Decision(event_id="e1", action_id=actions[0][0])
 
-        def reward(self, event_id: str, value: float) -> None:
+        def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Sequence[SlotRequest]) -> SlotsDecision:
+            """Choose the baselines."""
+            assert context
+            assert {slot.baseline for slot in slots} <= {action_id for action_id, _ in actions}
+            return SlotsDecision(event_id="e1", action_ids={slot.id: slot.baseline for slot in slots})
+
+        def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
             """Keep it."""
             self.rewards.append((event_id, value))
+            self.slots[slot] += 1
 
-    loop = FirstAction()
+    for world, slots in ((make_world("grocery"), [None]), (make_page_world("frontpage"), PLACES)):
+        loop = FirstAction()
 
-    progress = asyncio.run(
-        drive(
-            make_world("grocery"),
-            LocalTarget(loop),
-            events=20,
-            seed=1,
-            pace=Pace(),
-            on_progress=lambda _: None,
+        progress = asyncio.run(
+            drive(world, LocalTarget(loop), events=20, seed=1, pace=Pace(), on_progress=lambda _: None)
         )
-    )
 
-    assert progress.events == len(loop.rewards) == 20
+        assert progress.events == 20
+        assert loop.slots == dict.fromkeys(slots, 20)
 
 
 class Wire:
@@ -381,6 +416,35 @@ def test_the_wire_is_the_contract() -> None:
     }
     assert reward.url.raw_path == b"/loops/shop/personalizer/v1.0/events/a%2Fb%20c/reward"
     assert msgspec.json.decode(reward.content) == {"value": 0.5}
+
+
+def test_slots_are_asked_for_and_rewarded_as_the_contract_has_it() -> None:
+    """Each slot with a baseline of its own, and each reward under its slot; a refusal keeps the contract's code."""
+    wire = Wire(
+        httpx.Response(201, json={"eventId": "e1", "slots": [{"id": "top", "rewardActionId": "tea"}]}),
+        httpx.Response(204),
+        httpx.Response(400, json={"error": {"code": "invalidMultiSlotApiAccess", "message": "no"}}),
+    )
+    page: tuple[FeatureObjects, Actions, Slots] = ([], [("mate", []), ("tea", [])], [("top", [{"size": {"w": 1}}])])
+
+    async def rank_and_reward() -> tuple[str, list[str]]:
+        async with http_target(wire) as target:
+            answer = await target.rank_slots(*page)
+            await target.reward("e1", 0.5, slot="top")
+            with pytest.raises(CallerError) as refused:
+                await target.rank_slots(*page)
+            assert refused.value.code == "InvalidMultiSlotApiAccess"
+            return answer
+
+    assert asyncio.run(rank_and_reward()) == ("e1", ["tea"])
+
+    rank, reward, _ = wire.requests
+    assert rank.url.path == "/loops/shop/personalizer/v1.1-preview.3/multislot/rank"
+    assert msgspec.json.decode(rank.content)["slots"] == [
+        {"id": "top", "features": [{"size": {"w": 1}}], "baselineAction": "mate"}
+    ]
+    assert reward.url.path == "/loops/shop/personalizer/v1.1-preview.3/multislot/events/e1/reward"
+    assert msgspec.json.decode(reward.content) == {"reward": [{"slotId": "top", "value": 0.5}]}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ import pytest
 from rankward.errors import CallerError, NotFound
 from rankward.simulate import datasets
 from rankward.simulate.clicks import TOPICS
-from rankward.simulate.worlds import WORLDS, Parameter, Round, World, make_world
+from rankward.simulate.world import Page
+from rankward.simulate.worlds import WORLDS, Parameter, Round, World, make_page_world, make_world
 
 EVERY_WORLD = pytest.mark.parametrize("name", WORLDS)
 
@@ -237,3 +238,54 @@ def test_without_scikit_learn_a_data_world_says_what_to_install(monkeypatch: pyt
 
     with pytest.raises(CallerError, match="pip install scikit-learn"):
         _ = make_world("digits").length
+
+
+def pages(count: int, parameters: dict[str, Parameter] | None = None, *, seed: int = 1) -> list[Page]:
+    """Return the first pages of the front page."""
+    return list(
+        itertools.islice(make_page_world("frontpage", **(parameters or {})).pages(np.random.default_rng(seed)), count)
+    )
+
+
+@pytest.mark.parametrize("parameters", [{}, {"base_rate": 0.35, "inventory": 20, "seen": 1.0}])
+def test_means_of_a_page_are_rewards_and_filling_it_well_pays(parameters: dict[str, Parameter]) -> None:
+    """A mean for each action in each slot, within [0, 1], and the letters of the three sides apart."""
+    for page in pages(100, parameters):
+        assert page.means.shape == (len(page.slots), len(page.actions))
+        assert 0 <= page.means.min() <= page.means.max() <= 1
+        assert page.best > 1.2 * page.uniform
+        of_context, of_actions, of_slots = (
+            {key[0] for part in parts for key in part}
+            for parts in (
+                page.context,
+                [part for _, features in page.actions for part in features],
+                [part for _, features in page.slots for part in features],
+            )
+        )
+        assert not of_context & of_actions
+        assert not of_context & of_slots
+        assert not of_actions & of_slots
+
+
+def test_the_best_page_has_the_best_items_in_order() -> None:
+    """What stands lower is seen by fewer, so the best stands at the top; no item stands there twice."""
+    for page in pages(20):
+        best = np.argsort(-page.means[0])[: len(page.slots)]
+        assert page.best == pytest.approx(page.means_of([int(index) for index in best]).sum())
+
+
+def test_clicks_average_to_the_means_of_what_is_shown() -> None:
+    """The display shows means, the service is told clicks: they must be about the same thing."""
+    world = make_page_world("frontpage", base_rate=0.3)
+    [page], rng = pages(1, {"base_rate": 0.3}), np.random.default_rng(5)
+    clicks = [world.rewards(page, (2, 0, 1), rng) for _ in range(4_000)]
+
+    assert np.mean(clicks, axis=0) == pytest.approx(page.means_of((2, 0, 1)), abs=0.03)
+
+
+def test_a_seed_gives_the_same_pages_again() -> None:
+    """A run can be repeated."""
+    first, again, other = ([page.means.tolist() for page in pages(50, seed=seed)] for seed in (7, 7, 8))
+
+    assert first == again
+    assert first != other

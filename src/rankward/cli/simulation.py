@@ -1,22 +1,27 @@
 """`rankward simulate`: traffic from a world whose best choices are known."""
 
 import asyncio
+import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.text import Text
 
-from rankward.cli.access import ENDPOINT, PLAYGROUND, CalledLoopOption, EndpointOption, KeyOption, access
+from rankward.cli.access import ENDPOINT, KEY_VARIABLE, PLAYGROUND, CalledLoopOption, EndpointOption, KeyOption, access
 from rankward.cli.terminal import DATA, out, table
 from rankward.errors import InvalidRequest
 from rankward.local import open as open_loop
+from rankward.settings import LoopSettings
 from rankward.simulate.display import show
 from rankward.simulate.traffic import HttpTarget, LocalTarget, Pace
-from rankward.simulate.world import World
-from rankward.simulate.worlds import WORLDS, make_world
+from rankward.simulate.world import PageWorld, World
+from rankward.simulate.worlds import PAGE_WORLDS, WORLDS, make_page_world, make_world
+from rankward.vw.arguments import ProblemType
+from rankward.vw.presets import BALANCED
 from rankward.wiring import Home, playground_settings
 
 _EVENTS = 5_000
@@ -24,7 +29,7 @@ _RATE = 200.0
 
 
 def _complete_world(incomplete: str) -> list[str]:
-    return [name for name in WORLDS if name.startswith(incomplete)]
+    return [name for name in [*WORLDS, *PAGE_WORLDS] if name.startswith(incomplete)]
 
 
 def simulate(
@@ -55,22 +60,36 @@ def simulate(
         ),
     ] = None,
 ) -> None:
-    """Send decisions and rewards from a simulated world, and show how close to the best it comes."""
+    """Send decisions and rewards from a simulated world, and show how close to the best it comes.
+
+    The world frontpage fills a page of several slots: it needs a loop that decides for them
+    (`rankward policy set LOOP --preset balanced --slots`). With --local, one is made, if there is none of the name.
+    """
     if world is None:
         _list_worlds()
         return
-    made = make_world(world, **_parameters(param or [], passes))
+    parameters = _parameters(param or [], passes)
+    made = make_page_world(world, **parameters) if world in PAGE_WORLDS else make_world(world, **parameters)
     pace = Pace(rate_per_s=rate or None, concurrency=concurrency)
-    if local:
-        _run_local(made, data, loop or PLAYGROUND, events=events, seed=seed, pace=pace)
-    else:
-        to = access(endpoint, key, loop, data or DATA)
+    try:
+        if local:
+            _run_local(made, data, loop or PLAYGROUND, events=events, seed=seed, pace=pace)
+        else:
+            to = access(endpoint, key, loop, data or DATA)
 
-        async def run() -> None:
-            async with HttpTarget(to.endpoint, to.key) as target:
-                await show(made, target, events=events, seed=seed, pace=pace, console=out())
+            async def run() -> None:
+                async with HttpTarget(to.endpoint, to.key) as target:
+                    await show(made, target, events=events, seed=seed, pace=pace, console=out())
 
-        asyncio.run(run())
+            asyncio.run(run())
+    except InvalidRequest as error:
+        if error.code != "InvalidMultiSlotApiAccess":
+            raise
+        whose = loop or ("LOOP" if key or os.environ.get(KEY_VARIABLE) else PLAYGROUND)
+        raise InvalidRequest(
+            f"{world} fills several slots, and the loop decides for single ones: "
+            f"`rankward policy set {whose} --preset {BALANCED.name} --slots` changes that"
+        ) from error
 
 
 def _parameters(texts: list[str], passes: int | None) -> dict[str, str | int]:
@@ -83,22 +102,30 @@ def _parameters(texts: list[str], passes: int | None) -> dict[str, str | int]:
     return parameters
 
 
-def _run_local(world: World, data: Path | None, loop: str, *, events: int, seed: int, pace: Pace) -> None:
+def _run_local(world: World | PageWorld, data: Path | None, loop: str, *, events: int, seed: int, pace: Pace) -> None:
     with ExitStack() as stack:
         folder = data or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rankward-")))
         home = Home(folder)
         try:
             if loop not in {each.name for each in home.catalog.loops()}:
-                home.create_loop(loop, playground_settings())
+                home.create_loop(loop, _settings_for(world))
         finally:
             home.close()
         opened = stack.enter_context(open_loop(folder, loop, create=False))
         asyncio.run(show(world, LocalTarget(opened), events=events, seed=seed, pace=pace, console=out()))
 
 
+def _settings_for(world: World | PageWorld) -> LoopSettings:
+    """Settings with which learning is seen within seconds, with the preset for slots where the world has some."""
+    settings = playground_settings()
+    if isinstance(world, PageWorld):
+        return msgspec.structs.replace(settings, policy=BALANCED.policy(ProblemType.MULTI_SLOT).text)
+    return settings
+
+
 def _list_worlds() -> None:
     made = table("world", "what it is", "--param")
-    for name, kind in WORLDS.items():
+    for name, kind in {**WORLDS, **PAGE_WORLDS}.items():
         parameters = " ".join(f"{key}={value}" for key, value in kind().parameters.items())
         made.add_row(Text(name, style="bold"), kind.description, Text(parameters, style="dim"))
     out().print(made)

@@ -21,7 +21,7 @@ from rankward.simulate.traffic import Pace, Target, drive
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rankward.simulate.world import World
+    from rankward.simulate.world import PageWorld, World
 
 LINE_EVERY_S = 5.0
 PLOT_WIDTH = 60  # characters, each of 2 by 4 dots
@@ -36,7 +36,7 @@ BRAILLE = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 async def show(
-    world: World,
+    world: World | PageWorld,
     target: Target,
     *,
     events: int,
@@ -74,7 +74,7 @@ async def show(
     return progress
 
 
-def header(world: World, *, events: int, seed: int, pace: Pace) -> Text:
+def header(world: World | PageWorld, *, events: int, seed: int, pace: Pace) -> Text:
     """Say what is about to run, with every parameter, so that it can be run again."""
     settings = {
         **world.parameters,

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from rankward.simulate.world import Floats, Round
+    from rankward.simulate.world import Floats, Page, Round
 
 WINDOW = 1000
 HISTORY_POINTS = 240  # at most this many, however long the run
@@ -17,7 +17,7 @@ HISTORY_POINTS = 240  # at most this many, however long the run
 class Averages(msgspec.Struct, frozen=True):
     """Mean rewards over the same events: what was got, and what could have been."""
 
-    got: float  # true mean of the actions chosen
+    got: float  # true mean of the actions chosen; of a page, the sum over its slots
     best: float
     uniform: float
 
@@ -90,9 +90,9 @@ class Scoreboard:
         self._bins: list[Floats] = []  # sums of got, best, uniform; all full but the last
         self._in_last = 0  # events in the last bin
 
-    def decided(self, played: Round, index: int, *, reported: float) -> None:
-        """Count an event: `index` was chosen, and `reported` is the sum of all rewards it will get."""
-        row = np.array([played.means[index], played.best, played.uniform])
+    def decided(self, played: Round | Page, got: float, *, reported: float) -> None:
+        """Count an event: `got` is the true mean of what was chosen, `reported` the sum of all rewards it will get."""
+        row = np.array([got, played.best, played.uniform])
         self._ring[self.events % WINDOW] = row
         self._sums += [*row, reported]
         self.events += 1

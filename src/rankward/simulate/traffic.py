@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -12,16 +13,19 @@ import httpx
 import msgspec
 import numpy as np
 
+from rankward.decision import SlotRequest
 from rankward.errors import CallerError, InvalidRequest, NotFound, Overloaded, Unauthorized, WorldError
 from rankward.simulate.scoreboard import Progress, Scoreboard
-from rankward.simulate.world import FeatureObjects, Round, World
+from rankward.simulate.world import FeatureObjects, Page, PageWorld, Round, World
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 Actions = list[tuple[str, FeatureObjects]]
+Slots = list[tuple[str, FeatureObjects]]
 Answer = TypeVar("Answer")
 
+_SLOTS = "v1.1-preview.3/multislot"
 LONGEST_PAUSE_S = 2.0  # between two attempts, whatever the service asks for
 
 
@@ -36,8 +40,11 @@ class Target(Protocol):
             CallerError: it never will.
         """
 
-    async def reward(self, event_id: str, value: float) -> None:
-        """Report a reward. Raises as `rank` does."""
+    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+        """Return (event id, id of the action chosen for each slot). Raises as `rank` does."""
+
+    async def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
+        """Report a reward, of a slot or of the whole event. Raises as `rank` does."""
 
 
 class HttpTarget:
@@ -62,7 +69,7 @@ class HttpTarget:
     ) -> None:
         self.endpoint = endpoint.rstrip("/")
         self._client = httpx.AsyncClient(
-            base_url=f"{self.endpoint}/personalizer/v1.0/",
+            base_url=f"{self.endpoint}/personalizer/",
             headers={"Ocp-Apim-Subscription-Key": key, "Content-Type": "application/json"},
             timeout=timeout_s,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
@@ -78,22 +85,47 @@ class HttpTarget:
     async def rank(self, context: FeatureObjects, actions: Actions) -> tuple[str, str]:
         """Call Rank. The service makes the event id."""
         answer = await self._post(
-            "rank",
+            "v1.0/rank",
             {
                 "contextFeatures": context,
                 "actions": [{"id": action_id, "features": features} for action_id, features in actions],
             },
             expected=201,
         )
-        try:
-            decision = msgspec.json.decode(answer, type=_RankAnswer)
-        except msgspec.DecodeError as error:
-            raise InvalidRequest(f"{self.endpoint} does not answer Rank as Personalizer does: {error}") from error
+        decision = self._read(answer, _RankAnswer)
         return decision.event_id, decision.reward_action_id
 
-    async def reward(self, event_id: str, value: float) -> None:
+    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+        """Call Rank for several slots, each with another of the first actions as its baseline."""
+        answer = await self._post(
+            f"{_SLOTS}/rank",
+            {
+                "contextFeatures": context,
+                "actions": [{"id": action_id, "features": features} for action_id, features in actions],
+                "slots": [
+                    {"id": slot_id, "features": features, "baselineAction": baseline}
+                    for (slot_id, features), (baseline, _) in zip(slots, actions, strict=False)
+                ],
+            },
+            expected=201,
+        )
+        decision = self._read(answer, _SlotsAnswer)
+        shown = {slot.id: slot.reward_action_id for slot in decision.slots}
+        return decision.event_id, [shown.get(slot_id, "") for slot_id, _ in slots]
+
+    def _read(self, answer: bytes, kind: type[Answer]) -> Answer:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except msgspec.DecodeError as error:
+            raise InvalidRequest(f"{self.endpoint} does not answer Rank as Personalizer does: {error}") from error
+
+    async def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
         """Call Reward."""
-        await self._post(f"events/{quote(event_id, safe='')}/reward", {"value": value}, expected=204)
+        event = f"events/{quote(event_id, safe='')}/reward"
+        if slot is None:
+            await self._post(f"v1.0/{event}", {"value": value}, expected=204)
+        else:
+            await self._post(f"{_SLOTS}/{event}", {"reward": [{"slotId": slot, "value": value}]}, expected=204)
 
     async def _post(self, path: str, body: object, *, expected: int) -> bytes:
         try:
@@ -114,12 +146,39 @@ class HttpTarget:
             raise Overloaded(message, retry_after_s=int(wait) if wait.isdecimal() else 0)
         if status == 408 or status >= 500:
             raise WorldError(message)
-        raise InvalidRequest(message)
+        raise InvalidRequest(message, code=_code(response))
+
+
+def _code(response: httpx.Response) -> str | None:
+    """Read the contract's code of a refusal, as its lists write it. None: it has none."""
+    try:
+        code = msgspec.json.decode(response.content, type=_Refusal).error.code
+    except msgspec.DecodeError:
+        return None
+    return code[:1].upper() + code[1:]
+
+
+class _RefusalBody(msgspec.Struct):
+    code: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _RefusalBody
 
 
 class _RankAnswer(msgspec.Struct, rename="camel"):
     event_id: str
     reward_action_id: str
+
+
+class _SlotAnswer(msgspec.Struct, rename="camel"):
+    id: str
+    reward_action_id: str
+
+
+class _SlotsAnswer(msgspec.Struct, rename="camel"):
+    event_id: str
+    slots: list[_SlotAnswer]
 
 
 class LocalDecision(Protocol):
@@ -134,13 +193,28 @@ class LocalDecision(Protocol):
         """Of the action to show."""
 
 
+class LocalSlotsDecision(Protocol):
+    """What a loop in this process answers for several slots."""
+
+    @property
+    def event_id(self) -> str:
+        """To report rewards under."""
+
+    @property
+    def action_ids(self) -> dict[str, str]:
+        """The actions to show, by slot id."""
+
+
 class LocalLoop(Protocol):
     """A loop in this process, used without a network."""
 
     def rank(self, context: FeatureObjects, actions: Actions) -> LocalDecision:
         """Choose one action."""
 
-    def reward(self, event_id: str, value: float) -> object:
+    def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Sequence[SlotRequest]) -> LocalSlotsDecision:
+        """Choose an action for each slot."""
+
+    def reward(self, event_id: str, value: float, *, slot: str | None = None) -> object:
         """Report a reward."""
 
 
@@ -155,9 +229,18 @@ class LocalTarget:
         decision = await asyncio.to_thread(self._loop.rank, context, actions)
         return decision.event_id, decision.action_id
 
-    async def reward(self, event_id: str, value: float) -> None:
+    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+        """Ask the loop, each slot with another of the first actions as its baseline."""
+        asked = [
+            SlotRequest(id=slot_id, baseline=baseline, features=features)
+            for (slot_id, features), (baseline, _) in zip(slots, actions, strict=False)
+        ]
+        decision = await asyncio.to_thread(self._loop.rank_slots, context, actions, asked)
+        return decision.event_id, [decision.action_ids[slot_id] for slot_id, _ in slots]
+
+    async def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
         """Tell the loop."""
-        await asyncio.to_thread(self._loop.reward, event_id, value)
+        await asyncio.to_thread(self._loop.reward, event_id, value, slot=slot)
 
 
 class Clock(Protocol):
@@ -203,8 +286,16 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
         return min(LONGEST_PAUSE_S, self.backoff_s * 2.0 ** (attempt - 1))
 
 
+class _Answered(msgspec.Struct, frozen=True):
+    """What became of one event."""
+
+    event_id: str
+    got: float  # true mean of what was chosen
+    rewards: Sequence[tuple[float, float, str | None]]  # delay in seconds, value, slot: of each that is reported
+
+
 async def drive(
-    world: World,
+    world: World | PageWorld,
     target: Target,
     *,
     events: int,
@@ -271,12 +362,21 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
     return error
 
 
+def _indexes(action_ids: Sequence[str], actions: Actions) -> list[int]:
+    """Find the actions that were answered among those offered."""
+    known = {action_id: index for index, (action_id, _) in enumerate(actions)}
+    for action_id in action_ids:
+        if action_id not in known:
+            raise InvalidRequest(f"Rank answered action `{action_id}`, which was not among those offered")
+    return [known[action_id] for action_id in action_ids]
+
+
 class _Run:
     """One run of `drive`: the tasks, and the bounds that they share."""
 
     def __init__(
         self,
-        world: World,
+        world: World | PageWorld,
         target: Target,
         *,
         events: int,
@@ -314,14 +414,13 @@ class _Run:
 
     async def _feed(self, group: asyncio.TaskGroup) -> None:
         """Begin one event after the other, each at its moment: evenly spaced, even if answers are slow."""
-        rounds = self._world.rounds(np.random.default_rng((self._seed, 0)))
-        for number, played in enumerate(itertools.islice(rounds, self._board.planned)):
+        for number, play in enumerate(itertools.islice(self._plays(), self._board.planned)):
             if self._pace.rate_per_s is not None:
                 early_s = self._start_s + number / self._pace.rate_per_s - self._clock.now()
                 if early_s > 0:
                     await self._clock.sleep(early_s)
             await self._begun.acquire()
-            task = group.create_task(self._event(number, played, group))
+            task = group.create_task(self._event(number, *play, group))
             self._events.add(task)
             task.add_done_callback(self._events.discard)
 
@@ -332,44 +431,75 @@ class _Run:
         for task in self._later:
             task.cancel()
 
-    async def _event(self, number: int, played: Round, group: asyncio.TaskGroup) -> None:
+    def _plays(self) -> Iterator[tuple[Round | Page, Callable[[int], Awaitable[_Answered]]]]:
+        """Go through what the world has to offer, each with what asks for it, by the event's number."""
+        world, rng = self._world, np.random.default_rng((self._seed, 0))
+        if isinstance(world, PageWorld):
+            for page in world.pages(rng):
+                yield page, partial(self._ask_page, world, page)
+        else:
+            for played in world.rounds(rng):
+                yield played, partial(self._ask_round, world, played)
+
+    async def _ask_round(self, world: World, played: Round, number: int) -> _Answered:
+        event_id, action_id = await self._attempt(lambda: self._target.rank(played.context, played.actions))
+        [index] = _indexes([action_id], played.actions)
+        rewards = world.rewards(played, index, self._dice(number, index))
+        return _Answered(event_id, float(played.means[index]), [(delay_s, value, None) for delay_s, value in rewards])
+
+    async def _ask_page(self, world: PageWorld, page: Page, number: int) -> _Answered:
+        event_id, action_ids = await self._attempt(
+            lambda: self._target.rank_slots(page.context, page.actions, page.slots)
+        )
+        chosen = _indexes(action_ids, page.actions)
+        values = world.rewards(page, chosen, self._dice(number, *chosen))
+        rewards = [(0.0, value, slot_id) for value, (slot_id, _) in zip(values, page.slots, strict=True)]
+        return _Answered(event_id, float(page.means_of(chosen).sum()), rewards)
+
+    def _dice(self, number: int, *chosen: int) -> np.random.Generator:
+        """Make what an event's rewards are drawn from: the same for the same choice, whenever it was made."""
+        return np.random.default_rng((self._seed, 1, number, *chosen))
+
+    async def _event(
+        self,
+        number: int,
+        played: Round | Page,
+        ask: Callable[[int], Awaitable[_Answered]],
+        group: asyncio.TaskGroup,
+    ) -> None:
         """Rank, and send or plan the rewards."""
         try:
             try:
-                answer = await self._attempt(lambda: self._target.rank(played.context, played.actions))
+                answered = await ask(number)
             except WorldError:
                 if self._board.events == 0:
                     raise
                 self._board.ranks_lost += 1
                 return
-            event_id, action_id = answer
-            index = next((i for i, (known, _) in enumerate(played.actions) if known == action_id), None)
-            if index is None:
-                raise InvalidRequest(f"Rank answered action `{action_id}`, which was not among those offered")
-            rng = np.random.default_rng((self._seed, 1, number, index))
-            rewards = self._world.rewards(played, index, rng)
-            self._board.decided(played, index, reported=sum(value for _, value in rewards))
-            for delay_s, value in rewards:
+            self._board.decided(played, answered.got, reported=sum(value for _, value, _ in answered.rewards))
+            for delay_s, value, slot in answered.rewards:
                 if delay_s <= 0:
-                    await self._send(event_id, value)
+                    await self._send(answered.event_id, value, slot)
                 elif self._stop.is_set():
                     self._board.rewards_lost += 1
                 else:
-                    await self._plan(event_id, value, delay_s, group)
+                    await self._plan(answered.event_id, value, slot, delay_s, group)
         finally:
             self._begun.release()
 
-    async def _plan(self, event_id: str, value: float, delay_s: float, group: asyncio.TaskGroup) -> None:
+    async def _plan(
+        self, event_id: str, value: float, slot: str | None, delay_s: float, group: asyncio.TaskGroup
+    ) -> None:
         """Send a reward later. Waits when too many are waiting already."""
         await self._waiting.acquire()
         self._board.rewards_waiting += 1
-        task = group.create_task(self._send_later(event_id, value, delay_s))
+        task = group.create_task(self._send_later(event_id, value, slot, delay_s))
         self._later.add(task)
         task.add_done_callback(self._settle)
 
-    async def _send_later(self, event_id: str, value: float, delay_s: float) -> None:
+    async def _send_later(self, event_id: str, value: float, slot: str | None, delay_s: float) -> None:
         await self._clock.sleep(delay_s)
-        await self._send(event_id, value)
+        await self._send(event_id, value, slot)
 
     def _settle(self, task: asyncio.Task[None]) -> None:
         """Free the place of a reward that was waiting: it was sent, or given up."""
@@ -379,9 +509,9 @@ class _Run:
         if task.cancelled():
             self._board.rewards_lost += 1
 
-    async def _send(self, event_id: str, value: float) -> None:
+    async def _send(self, event_id: str, value: float, slot: str | None) -> None:
         try:
-            await self._attempt(lambda: self._target.reward(event_id, value))
+            await self._attempt(lambda: self._target.reward(event_id, value, slot=slot))
         except WorldError:
             self._board.rewards_lost += 1
         else:

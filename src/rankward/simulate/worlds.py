@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 import msgspec
 
 from rankward.errors import CallerError, NotFound
@@ -9,15 +12,21 @@ from rankward.simulate.clicks import Clicks
 from rankward.simulate.datasets import Digits, Triage
 from rankward.simulate.delayed import Delayed
 from rankward.simulate.drift import Drift
+from rankward.simulate.frontpage import Frontpage
 from rankward.simulate.grocery import Grocery
-from rankward.simulate.world import Parameter, Round, World
+from rankward.simulate.world import PageWorld, Parameter, Round, World
 
-__all__ = ["WORLDS", "Parameter", "Round", "World", "make_world"]
+__all__ = ["PAGE_WORLDS", "WORLDS", "Parameter", "Round", "World", "make_page_world", "make_world"]
 
 WORLDS: dict[str, type[Grocery | Digits | Triage | Clicks | Drift | Delayed]] = {
     world.name: world for world in (Grocery, Digits, Triage, Clicks, Drift, Delayed)
 }
 """What makes each world, from its parameters as keywords. `make_world` checks them first."""
+
+PAGE_WORLDS: dict[str, type[Frontpage]] = {Frontpage.name: Frontpage}
+"""The worlds in which several slots are to be filled, for `make_page_world`."""
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 
 def make_world(name: str, **parameters: Parameter) -> World:
@@ -32,7 +41,18 @@ def make_world(name: str, **parameters: Parameter) -> World:
     """
     kind = WORLDS.get(name)
     if kind is None:
-        raise NotFound(f"there is no world `{name}`: choose one of {', '.join(WORLDS)}")
+        raise NotFound(f"there is no world `{name}`: choose one of {', '.join([*WORLDS, *PAGE_WORLDS])}")
+    world: World = _make(kind, name, parameters)
+    return world
+
+
+def make_page_world(name: str, **parameters: Parameter) -> PageWorld:
+    """Make a world of several slots. See `make_world`."""
+    world: PageWorld = _make(PAGE_WORLDS[name], name, parameters)
+    return world
+
+
+def _make(kind: type[Kind], name: str, parameters: Mapping[str, Parameter]) -> Kind:
     known = [field.name for field in msgspec.structs.fields(kind)]
     for parameter in parameters:
         if parameter not in known:
@@ -42,10 +62,9 @@ def make_world(name: str, **parameters: Parameter) -> World:
                 target=parameter,
             )
     try:
-        world: World = msgspec.convert(parameters, kind, strict=False)
+        return msgspec.convert(parameters, kind, strict=False)
     except msgspec.ValidationError as error:
         raise CallerError(f"world `{name}`: {_readable(error)}") from error
-    return world
 
 
 def _readable(error: msgspec.ValidationError) -> str:
