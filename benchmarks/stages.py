@@ -82,6 +82,9 @@ class _Watched(JoinedLog):
             self._stop.set()
         return await self._joined.read(start, limit=limit)
 
+    def change_mark(self) -> int:
+        return self._joined.change_mark()
+
     async def extent(self) -> tuple[Offset, Offset]:
         return await self._joined.extent()
 

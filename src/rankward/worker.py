@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.05
 _MAINTAIN_US = 1_000_000
+_MAINTAIN_IDLE_US = 10_000_000  # where nothing was appended, age alone makes something old enough to seal or drop
 _RESTART_US = 500_000
 _LONGEST_PAUSE_US = 10_000_000
 _NEVER_US = 1 << 62
@@ -84,6 +85,8 @@ class _LoopWork:
         self.joined: JoinedLog = home.joined_log(loop.loop_id)
         self.joining = JoiningService(self.log, self.joined, clock=home.clock)
         self.maintained_us: TimeUs = 0
+        self.cleaned_us: TimeUs = 0  # when housekeeping was last done
+        self.cleaned_at: int | None = None  # the log's change mark before that
         self.join_again_us: TimeUs = 0
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
@@ -144,7 +147,8 @@ class Worker:
         busy = False
         if self._home.clock() >= work.join_again_us:
             try:
-                await work.joining.step()
+                if work.joining.wants_step():
+                    await work.joining.step()
                 # What has just come can wait for more: each step is a flush of the disk that Rank needs, too.
                 busy = work.joining.behind
                 work.pause_us = 0
@@ -202,10 +206,13 @@ class Worker:
         if now_us - work.maintained_us < _MAINTAIN_US:
             return
         work.maintained_us = now_us
-        keep_after_us = max(0, now_us - kept_us(work.loop.settings))
-        await work.log.maintain(joined_before=await work.joining.joined_before(), keep_after_us=keep_after_us)
+        mark = work.log.change_mark()
+        if mark != work.cleaned_at or now_us - work.cleaned_us >= _MAINTAIN_IDLE_US:
+            keep_after_us = max(0, now_us - kept_us(work.loop.settings))
+            await work.log.maintain(joined_before=await work.joining.joined_before(), keep_after_us=keep_after_us)
+            await work.joined.drop(before=(await work.log.extent()).first)
+            work.cleaned_at, work.cleaned_us = mark, now_us
         extent = await work.log.extent()
-        await work.joined.drop(before=extent.first)
         state = await work.joining.state()
         status = JoiningStatus(
             counts=state.counts,

@@ -13,6 +13,7 @@ from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
 from rankward.records import Interaction, JoinedEntry, LearningMode
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.training.service import TrainingStatus
 from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 
@@ -99,6 +100,60 @@ def test_a_repeated_rank_is_answered_the_same_and_logged_once(tmp_path: Path) ->
         ]
         assert counts == ["same"]
         await reopened.close()
+
+    asyncio.run(story())
+
+
+def test_a_step_is_wanted_when_something_came_or_is_due(tmp_path: Path) -> None:
+    """An idle loop must cost nothing, and no event may wait for that."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        wait_s = circle.loop.settings.reward_wait.total_seconds()
+        assert circle.joining.wants_step()
+        await circle.join()
+        assert not circle.joining.wants_step()
+
+        await circle.rank("asked", "v0")
+        assert circle.joining.wants_step()
+        await circle.join()
+        circle.pass_time(wait_s - 1)
+        assert not circle.joining.wants_step()
+        circle.pass_time(1)
+        assert circle.joining.wants_step(), "its wait is over, and nobody else lets time pass in the log"
+        await circle.join()
+        assert circle.joining.has_joined
+        assert not circle.joining.wants_step()
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_trainer_that_has_idled_learns_what_comes(tmp_path: Path) -> None:
+    """It reads the joined log when that has moved: nothing may be passed over."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, BALANCED)
+        stop = asyncio.Event()
+        epoch_id = circle.home.catalog.epochs(circle.loop.loop_id)[-1].epoch_id
+        running = asyncio.create_task(circle.home.training("circle", epoch_id, circle.log, circle.joined).run(stop))
+        learned = 0
+        for prefix in ("first", "second", "third"):
+            while (seen := circle.home.board.read(circle.loop.loop_id).get(f"training-{epoch_id}")) is None or (
+                msgspec.json.decode(seen, type=TrainingStatus).learned < learned
+            ):
+                circle.pass_time(1)  # so that the trainer says how far it is
+                await asyncio.sleep(0.005)
+            await circle.play(20, prefix=prefix)
+            circle.pass_time(circle.loop.settings.reward_wait.total_seconds() + 1)
+            await circle.join()
+            learned += 20
+        stop.set()
+        await running
+        await circle.train()
+
+        assert newest_version(circle).learned == 60
+        await circle.close()
 
     asyncio.run(story())
 

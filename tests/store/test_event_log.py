@@ -231,6 +231,25 @@ def test_what_was_acknowledged_is_there_after_reopening(home: Home, run: Run) ->
     assert event_ids(run(again.read(0, limit=ALL))) == ["e1", "e2", "e3"]
 
 
+def test_the_mark_moves_with_every_append_and_only_then(home: Home, run: Run) -> None:
+    """Whoever waits for events asks for it many times a second, and reads the log when it has moved."""
+    log, other = home.event_log(), home.event_log(seal_entries=1)
+    marks = [log.change_mark()]
+    assert log.change_mark() == marks[0]
+
+    for writer in (log, other):
+        run(writer.append([interaction(f"e{len(marks)}")]))
+        marks.append(log.change_mark())
+        assert log.change_mark() == marks[-1]
+    seal(run, other)  # what was looked at is closed, and another segment is written from here on
+    run(other.append([interaction("e3")]))
+    marks.append(log.change_mark())
+    run(log.append([interaction("e4")]))
+    marks.append(log.change_mark())
+
+    assert len(set(marks)) == len(marks)
+
+
 def test_a_closed_log_takes_nothing_more(home: Home, run: Run) -> None:
     """A caller that waited for ever would hold up the shutdown."""
     log = home.event_log()

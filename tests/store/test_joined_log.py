@@ -50,6 +50,20 @@ def offsets(run: Run, joined: JoinedLog, start: int = 0, limit: int = ALL) -> li
     return [offset for offset, _ in found]
 
 
+def test_the_mark_moves_with_every_commit_and_only_then(home: Home, run: Run) -> None:
+    """Trainers ask for it many times a second, and read the log when it has moved."""
+    joined, other = home.joined_log(), home.joined_log()
+    marks = [joined.change_mark()]
+    assert joined.change_mark() == marks[0]
+
+    for writer in (joined, other, other):
+        commit(run, writer, [entry(len(marks) - 1)])
+        marks.append(joined.change_mark())
+        assert joined.change_mark() == marks[-1]
+
+    assert len(set(marks)) == len(marks)
+
+
 def test_a_new_log_is_empty(home: Home, run: Run) -> None:
     """The joiner begins at the start of the event log."""
     joined = home.joined_log()

@@ -40,7 +40,15 @@ class JoiningService:
         self._joined = joined
         self._clock = clock
         self._joiner: Joiner | None = None
+        self._read_at: int | None = None  # the log's change mark before the last step that was committed
         self.behind = False  # whether the last step left something that could be joined at once
+
+    def wants_step(self) -> bool:
+        """Whether there may be something to join: something was appended, was left over, or is due. Cheap to ask."""
+        joiner = self._joiner
+        if joiner is None or self.behind or self._log.change_mark() != self._read_at:
+            return True
+        return self._tick_is_due(joiner)
 
     async def step(self) -> bool:
         """Join what can be joined now, up to a few thousand events.
@@ -50,6 +58,7 @@ class JoiningService:
         """
         joiner = self._joiner or Joiner(await self._joined.state(), await self._joined.early())
         self._joiner = None  # until the step is committed: a failed one is thrown away
+        mark = self._log.change_mark()
         before = joiner.state
         entries = await self._log.read_headers(joiner.head, limit=self._read)
         lookups = joiner.lookups(entries)
@@ -67,18 +76,21 @@ class JoiningService:
             except Conflict:  # something was erased meanwhile
                 self.behind = True
                 return True
-        self._joiner = joiner
+        self._joiner, self._read_at = joiner, mark
         self.behind = len(entries) == self._read or bool(joiner.lanes())
         # A step may have done no more than look through a stretch in which nothing was due.
         return step.state != before or await self._tick(joiner)
 
     async def _tick(self, joiner: Joiner) -> bool:
         """Let time pass in the log when something waits for that alone."""
-        next_tick_us = joiner.next_tick_us
-        if next_tick_us is None or next_tick_us <= joiner.now_us or self._clock() < next_tick_us:
+        if not self._tick_is_due(joiner):
             return False
         await self._log.append([Tick()])
         return True
+
+    def _tick_is_due(self, joiner: Joiner) -> bool:
+        next_tick_us = joiner.next_tick_us
+        return next_tick_us is not None and joiner.now_us < next_tick_us <= self._clock()
 
     @property
     def has_joined(self) -> bool:

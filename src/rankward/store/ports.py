@@ -86,6 +86,9 @@ class EventLog(Protocol):
         At most the `LOOKUP_NEWEST` newest of those that a lookup asks for are found.
         """
 
+    def change_mark(self) -> int:
+        """Return a number that differs after anything was appended, by whomever. Cheap enough to poll."""
+
     async def extent(self) -> LogExtent:
         """Say what the log holds now."""
 
@@ -181,6 +184,9 @@ class JoinedLog(Protocol):
 
     async def read(self, start: Offset, *, limit: int) -> Sequence[tuple[Offset, JoinedEntry]]:
         """Return at most `limit` entries from `start` on, in order, each with its offset."""
+
+    def change_mark(self) -> int:
+        """Return a number that differs after anything was committed, by whomever. Cheap enough to poll."""
 
     async def extent(self) -> tuple[Offset, Offset]:
         """Return the first offset that is kept and the one that the next entry will have."""

@@ -35,7 +35,8 @@ from rankward.vw.rates import EVENTS_MAX, EVENTS_MIN, STEADY, Lesson, choose_rat
 
 VERSIONS_KEPT = 40
 _READ = 500
-_IDLE_S = 0.05
+_PAUSE_S = 0.05
+_PAUSE_IDLE_S = 0.4  # at most, where nothing has come for a while: an idle loop should cost next to nothing
 _CHECKPOINT_US = 30_000_000  # while catching up
 _STATUS_US = 1_000_000
 _LETTER_SHARE = 0.01
@@ -135,6 +136,8 @@ class TrainingService:
         checkpoint = await self._latest_checkpoint(epoch)
         offset = checkpoint.joined_offset
         fold: Fold | None = None
+        read_at: int | None = None  # the joined log's change mark before it was last read to its end
+        pause_s = _PAUSE_S
         try:
             while not stop.is_set():
                 if self._catalog.change_mark() != self._change_mark:
@@ -145,7 +148,14 @@ class TrainingService:
                     if fold is not None and exploration != self._loop.settings.exploration:
                         exploration = self._loop.settings.exploration
                         fold.explore(exploration)
-                found, offset = await read_joined(self._log, self._joined, offset, limit=_READ)
+                mark = self._joined.change_mark()
+                found: list[JoinedEvent] = []
+                if mark != read_at:
+                    start = offset
+                    found, offset = await read_joined(self._log, self._joined, start, limit=_READ)
+                    pause_s = _PAUSE_S
+                    if offset == start:
+                        read_at = mark
                 events = [event for event in found if learns(epoch, event)]
                 if fold is None and events:
                     epoch = self._settle(epoch, events, checkpoint.joined_offset)
@@ -154,11 +164,14 @@ class TrainingService:
                     self._learn(fold, found)
                     fold.offset = max(fold.offset, offset)
                     self._publish_if_due(epoch, fold, caught_up=not found)
-                    self._watch_letters(epoch, fold, events)
+                    if events:
+                        self._watch_letters(epoch, fold, events)
                     await self._watch_rate(epoch, fold)
                 await self._post_status(fold, offset)
                 if not found:
-                    await _wait(stop, _IDLE_S)
+                    await _wait(stop, pause_s)
+                    if fold is None or fold.learned <= self._published_learned:
+                        pause_s = min(_PAUSE_IDLE_S, 2 * pause_s)
             if fold is not None and fold.learned > self._published_learned:
                 self._publish(epoch, fold, serve=epoch.state == "serving")
         finally:

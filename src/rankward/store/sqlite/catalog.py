@@ -18,7 +18,7 @@ from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.records import ModelId, Offset
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
-from rankward.store.sqlite.live import as_world_error, connect
+from rankward.store.sqlite.live import as_world_error, change_mark, connect
 from rankward.store.sqlite.studies import SCHEMA as STUDIES
 
 _SCHEMA = """
@@ -160,9 +160,11 @@ class SqliteCatalog:
 
     def change_mark(self) -> int:
         """See `ports.Catalog`."""
-        [[mark]] = self._rows("PRAGMA data_version")
-        # The first number moves with the changes of other connections only, the second with our own.
-        return int(mark) << 40 | self._connection.total_changes
+        with self._lock:
+            try:
+                return change_mark(self._connection)
+            except sqlite3.Error as error:
+                raise as_world_error(error, self._path) from error
 
     def change_hint(self) -> int:
         """See `ports.Catalog`."""

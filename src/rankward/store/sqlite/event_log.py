@@ -329,6 +329,11 @@ class SqliteEventLog:
             self._segments.refresh()
             return self._segments.locate(lookups)
 
+    def change_mark(self) -> int:
+        """See `ports.EventLog`."""
+        with self._reading, _translated(self.folder):
+            return self._segments.change_mark()
+
     async def extent(self) -> LogExtent:
         """See `ports.EventLog`."""
         return await asyncio.to_thread(self._extent)

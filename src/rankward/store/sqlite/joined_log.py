@@ -17,7 +17,7 @@ import zstandard
 from rankward.errors import Conflict, StoreUnavailable
 from rankward.records import EventId, JoinedEntry, JoinedObservation, Offset
 from rankward.store.ports import JoinState, JoinStep, Match, Unmatched
-from rankward.store.sqlite.live import as_world_error, connect, os_error_as_ours
+from rankward.store.sqlite.live import as_world_error, change_mark, connect, os_error_as_ours
 from rankward.store.sqlite.sealed import COMPRESSION_LEVEL, sync_folder
 from rankward.store.stretches import stretches
 
@@ -256,6 +256,11 @@ class SqliteJoinedLog:
             if len(found) >= limit:
                 break
         return found
+
+    def change_mark(self) -> int:
+        """See `ports.JoinedLog`."""
+        with self._lock, self._translated():
+            return change_mark(self._connection)
 
     async def extent(self) -> tuple[Offset, Offset]:
         """See `ports.JoinedLog`."""

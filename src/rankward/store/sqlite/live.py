@@ -114,6 +114,13 @@ def connect(path: Path, *, must_exist: bool = True) -> sqlite3.Connection:
     return connection
 
 
+def change_mark(connection: sqlite3.Connection) -> int:
+    """Return a number that differs after anything in the database was changed, by this connection or by another."""
+    [[mark]] = connection.execute("PRAGMA data_version").fetchall()
+    # The first number moves with the changes of other connections only, the second with our own.
+    return int(mark) << 40 | connection.total_changes
+
+
 def as_world_error(error: sqlite3.Error, path: Path) -> WorldError:
     """Say what failed in our own terms."""
     name = getattr(error, "sqlite_errorname", "")
@@ -208,6 +215,10 @@ class LiveSegment:
         closed, last, last_us = self._connection.execute(_SELECT_BEGINNING).fetchone()
         self.closed = bool(closed)
         return (self.first, self._before_us) if last is None else (last + 1, last_us)
+
+    def change_mark(self) -> int:
+        """See the function of this name."""
+        return change_mark(self._connection)
 
     def is_closed(self) -> bool:
         """Whether the file says by now that nothing is appended here any more."""

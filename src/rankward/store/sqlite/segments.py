@@ -202,6 +202,19 @@ class Segments:
         entries = segment.read(segment.first, 1)
         return segment.first, segment.end, entries[0].time_us if entries else 0
 
+    def change_mark(self) -> int:
+        """See `ports.EventLog.change_mark`."""
+
+        def look() -> int:
+            if self._has_moved_on():
+                self.refresh()
+            last = self._at(len(self.paths) - 1)
+            first: Offset = last.first
+            # Without a live segment, of which the folder has been robbed, nothing can be appended.
+            return first << 80 | (last.change_mark() if isinstance(last, LiveView) else 0)
+
+        return self._again_when_moved(look)
+
     def extent(self) -> LogExtent:
         """See `ports.EventLog.extent`."""
         last = self._at(len(self.paths) - 1)
