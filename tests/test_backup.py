@@ -268,6 +268,16 @@ def test_only_listed_models_are_copied(home: Home, tmp_path: Path) -> None:
     assert list((tmp_path / "copy").glob("loops/*/models/*")) == []
 
 
+def test_what_was_learned_in_evaluations_goes_along(home: Home, tmp_path: Path) -> None:
+    """So that an evaluation can be applied after a restore, too."""
+    loop = home.create_loop("news", playground_settings())
+    home.study_models.put(loop.loop_id, "study-0", b"learned")
+    back_up(home.folder.root, tmp_path / "backup")
+    restore(tmp_path / "backup", tmp_path / "restored")
+    with closing(Home(tmp_path / "restored")) as restored:
+        assert restored.study_models.get(loop.loop_id, "study-0") == b"learned"
+
+
 def test_a_listed_model_whose_file_is_lost_is_left_out_and_named(home: Home, tmp_path: Path) -> None:
     """One lost file must not stand in the way of saving everything else."""
     loop = playground(home)

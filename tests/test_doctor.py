@@ -18,6 +18,8 @@ from rankward.mirroring.service import MirroringStatus
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Rate, Record, TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
+from rankward.store.studies import StudyKind
+from rankward.study_run import StudyStatus
 from rankward.training.service import TrainingStatus
 from rankward.wiring import Home
 from tests.loop.circle import Circle
@@ -260,6 +262,16 @@ def test_a_derived_rate_is_on_the_screen() -> None:
     rate = Rate(name="steady", options="--power_t 0.25", learned=500, events=500, errors={"quick": 0.9, "steady": 0.2})
     shown = figures(but(epochs=(msgspec.structs.replace(EPOCH, rate=rate),)))["rate, epoch 1"]
     assert shown == ("steady", "steady: --power_t 0.25; squared error 0.9 quick, 0.2 steady, over 500 events")
+
+
+def test_an_evaluation_that_runs_is_on_the_screen() -> None:
+    """With its pace and the time that is left, as it may take hours."""
+    status = StudyStatus(
+        kind=StudyKind.EVALUATION, study_id="e1", done=0.25, rate_per_s=1_000.0, remaining_s=120.0, time_us=NOW_US
+    )
+    assert figures(but(study=status))["evaluation runs"] == ("25%", "1,000 events/s, 2 min left")
+    assert "evaluation runs" not in figures(but(study=status, worker_seen_us=None)), "its note outlived it"
+    assert "evaluation runs" not in figures(WELL)
 
 
 def test_every_figure_is_on_the_screen() -> None:

@@ -771,7 +771,7 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         if epoch.rate is not None:
             made.append((f"rate, epoch {epoch.epoch_id}", epoch.rate.name, describe(epoch.rate)))
     made.append(_model_row(facts, serving))
-    if facts.study is not None:
+    if facts.study is not None and facts.worker_lives:
         left = facts.study.remaining_s
         pace = f"{facts.study.rate_per_s:,.0f} events/s" + ("" if left is None else f", {_span(left)} left")
         made.append((f"{facts.study.kind} runs", f"{facts.study.done:.0%}", pace))

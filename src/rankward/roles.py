@@ -130,6 +130,7 @@ def main(arguments: Sequence[str]) -> None:
             except NotFound:
                 logging.getLogger(__name__).info("loop %s is gone", loop_name)
         case ["study", root, key]:
+            os.nice(10)
             run_study(Path(root), key)
         case ["api", root, descriptor, number, options]:
             # Imported here because the other roles need no HTTP, and because metrics are set up on import.

@@ -16,7 +16,7 @@ from rankward.errors import CallerError, Conflict, InvalidRequest, NotFound
 from rankward.evaluation.asking import ONLINE, Question, check_question
 from rankward.evaluation.findings import Findings, KeptModel
 from rankward.joining.reader import first_due
-from rankward.records import AnyInteraction, Offset, SettingsChange, TimeUs
+from rankward.records import AnyInteraction, SettingsChange, TimeUs
 from rankward.settings import SETTINGS, Limits, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
@@ -208,14 +208,12 @@ class StudyService:
             model = await asyncio.to_thread(self._study_models.get, loop.loop_id, kept.model_id)
         except NotFound:
             raise _model_not_found(study, policy_name) from None
-        assert findings is not None, "a model is kept only with what was found"
-        start = await self._goes_on_at(study, findings.joined_end)
         version = ModelVersion(
             model_id=f"evaluated-{secrets.token_hex(8)}",
             loop_id=loop.loop_id,
             epoch_id=0,
             created_us=self._clock(),
-            joined_offset=start,
+            joined_offset=kept.joined_end,
             learned=kept.learned,
             learned_to_us=kept.learned_to_us,
             policy=kept.policy,
@@ -244,7 +242,8 @@ class StudyService:
                 interactions=version.interactions,
                 base=version.model_id,
                 start=version.joined_offset,
-                since_us=0,
+                since_us=0,  # from `start` on, whenever it was: nothing there has been learned
+                history_since_us=None,
             )
             # First: without the word of it, a second try would take our own change for somebody else's.
             if settings not in study.applied:
@@ -252,11 +251,6 @@ class StudyService:
             return self._catalog.update_loop(served, epoch=epoch, retire=True)
 
         return once
-
-    async def _goes_on_at(self, study: Study, joined_end: Offset) -> Offset:
-        """Find the first joined event that the evaluated policies have not learned."""
-        wait_us = study.settings.reward_wait // _MICROSECOND
-        return min(joined_end, await first_due(self._joined(study.loop_id), study.end_us + wait_us))
 
 
 def _taken(kind: StudyKind, study_id: str) -> InvalidRequest:

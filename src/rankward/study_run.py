@@ -161,7 +161,7 @@ class StudyRun:
             cancelled=self._cancelled,
             keep=lambda trained: self._keep(msgspec.structs.replace(trained, name=ONLINE)),
         )
-        return Findings(joined_end=source.joined_end, report=report, models=tuple(self._models), features=features)
+        return Findings(report=report, models=tuple(self._models), features=features)
 
     def _judged(self, source: LoopLog, setup: Setup, share: float) -> Report:
         study = self._study
@@ -221,6 +221,7 @@ class StudyRun:
                 interactions=trained.interactions,
                 learned=trained.learned,
                 learned_to_us=trained.learned_to_us,
+                joined_end=trained.joined_end,
                 size_bytes=len(trained.model),
                 digest=hashlib.sha256(trained.model).hexdigest(),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankward.records import JoinedEvent
+    from rankward.store.ports import ModelVersion
 
 pytestmark = pytest.mark.slow
 
@@ -411,6 +413,57 @@ def test_what_cannot_be_applied_is_refused_by_name(
     finally:
         service.home.studies.delete(record.loop_id, StudyKind.EVALUATION, "s0")
     assert loop.at(V1_0).call("POST", "/configurations/applyFromEvaluation", reference("x", "y")).status_code == 404
+
+
+def test_what_was_evaluated_is_not_learned_twice(service: RunningService) -> None:
+    """Learning goes on from the first event that the evaluation has not seen, and not from the newest."""
+    loop = guest_loop(service, 40, seed=4).at(P1)
+    evaluation_id = ask(loop, asked())
+    finished(loop, evaluation_id)
+    body = {"eventId": "later", "actions": [{"id": dish, "features": [{"dish": dish}]} for dish in DISHES]}
+    loop.rank(body)
+    eventually(lambda: len(service.joined(loop.loop)) == 41, "one more is joined")
+
+    assert loop.call("POST", "/configurations/applyFromEvaluation", reference(evaluation_id, "mine")).is_success
+    record = service.loop(loop.loop)
+    [epoch] = service.home.catalog.epochs(record.loop_id)
+    [base] = [each for each in service.home.catalog.versions(record.loop_id) if each.model_id == epoch.base]
+    assert (epoch.start, base.joined_offset, base.learned) == (40, 40, 40)
+
+    def published() -> ModelVersion:
+        return service.home.catalog.versions(record.loop_id)[0]
+
+    eventually(lambda: published().epoch_id == epoch.epoch_id, "the epoch publishes")
+    assert published().joined_offset == 41
+
+
+def test_slots_have_results_of_their_own(service: RunningService) -> None:
+    """In the newest version, after those overall; the older ones show those overall alone."""
+    loop = service.new_loop(
+        LoopSettings(
+            policy="--ccb_explore_adf --epsilon 0.3 --cb_type mtr -q ::",
+            preset=None,
+            reward_wait=timedelta(seconds=1),
+            model_export_frequency=timedelta(seconds=1),
+        )
+    ).at(P3)
+    slots = [{"id": "hero", "baselineAction": "soup"}, {"id": "side", "baselineAction": "salad"}]
+    for number in range(30):
+        body = {"eventId": f"e{number}", "slots": slots}
+        body["actions"] = [{"id": dish, "features": [{"dish": dish}]} for dish in DISHES]
+        assert loop.call("POST", "/multislot/rank", msgspec.json.encode(body)).status_code == 201
+        rewards = {"reward": [{"slotId": "hero", "value": float(number % 2)}]}
+        loop.call("POST", f"/multislot/events/e{number}/reward", msgspec.json.encode(rewards))
+    eventually(lambda: len(service.joined(loop.loop)) == 30, "every wait is over")
+    policy = "--ccb_explore_adf --epsilon 0.1 --cb_type mtr -q ::"
+    evaluation_id = ask(loop, asked(policies=(("mine", policy),)))
+
+    old = finished(loop, evaluation_id)
+    new = newest(loop, "GET", f"/evaluations/{evaluation_id}", **SPAN).json()["content"]["value"]
+    assert [each["name"] for each in old["policyResults"]] == ["mine", "online", "baseline1", "baselineRand"]
+    assert [each["slotId"] for each in new] == [""] * 4 + ["hero"] * 4 + ["side"] * 4
+    assert loop.call("POST", "/configurations/applyFromEvaluation", reference(evaluation_id, "mine")).is_success
+    assert loop.get("/configurations/policy").json()["arguments"] == policy
 
 
 # Life and death

@@ -13,7 +13,16 @@ from rankward.evaluation.question import Question
 from rankward.evaluation.report import PolicySource
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
-from rankward.records import EventId, Interaction, Interactions, JoinedEvent, MultiSlotInteraction, TimeUs, without
+from rankward.records import (
+    EventId,
+    Interaction,
+    Interactions,
+    JoinedEvent,
+    MultiSlotInteraction,
+    Offset,
+    TimeUs,
+    without,
+)
 from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError
 from rankward.vw.presets import learner_arguments
@@ -52,6 +61,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     interactions: Interactions | None  # that it was trained with beside its own
     learned: int  # events
     learned_to_us: TimeUs  # of the newest of them
+    joined_end: Offset  # the next joined event after them
     model: bytes
 
 
@@ -73,6 +83,7 @@ class Contender:
         self._interactions = interactions
         self._learned = 0
         self._learned_to_us: TimeUs = 0
+        self._joined_end: Offset = 0
         self._knows = candidate.model is not None
         self._learner: Learner | None = Learner(
             learner_arguments(candidate.policy, interactions, candidate.exploration), candidate.model
@@ -132,6 +143,7 @@ class Contender:
         self._knows = True
         self._learned += 1
         self._learned_to_us = max(self._learned_to_us, event.entry.time_us)
+        self._joined_end = max(self._joined_end, event.offset + 1)
 
     def _seen(self, event: JoinedEvent) -> JoinedEvent:
         feature = self.candidate.leaves_out
@@ -148,6 +160,7 @@ class Contender:
             interactions=self._interactions,
             learned=self._learned,
             learned_to_us=self._learned_to_us,
+            joined_end=self._joined_end,
             model=self._learner.save(),
         )
 

@@ -21,6 +21,7 @@ class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
     interactions: Interactions | None  # that it was trained with beside its own
     learned: int  # events
     learned_to_us: TimeUs  # of the newest of them
+    joined_end: Offset  # the next joined event after them: learning goes on from there
     size_bytes: int
     digest: str  # SHA-256 of the bytes, hex
 
@@ -38,7 +39,6 @@ class FeatureScore(msgspec.Struct, frozen=True, kw_only=True):
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
-    joined_end: Offset  # the log was read up to here
     report: Report | None = None  # None: no policies were judged
     models: tuple[KeptModel, ...] = ()
     features: tuple[FeatureScore, ...] = ()  # the most important first
