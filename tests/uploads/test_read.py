@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +27,7 @@ from rankward.records import (
 from rankward.settings import Limits
 from rankward.uploads import fields
 from rankward.uploads.fields import Encoding, PayloadType
+from rankward.uploads.flat import UINT, ULONG, Builder
 from rankward.uploads.read import read_interactions, read_observations
 from rankward.uploads.write import split_batch, write_batch, write_interaction, write_outcome
 from tests.uploads.batches import CONTEXT, NOON_US, batch, cb, ccb, dictionary, event, outcome
@@ -242,6 +244,34 @@ def test_what_a_batch_unpacks_to_is_bounded() -> None:
             read(body, limits)
     with pytest.raises(InvalidRequest, match="21 of what may be 20"):
         read(batch(*[cb(f"e{n}") for n in range(21)]), limits)
+
+
+def test_parts_that_lie_one_upon_the_other_stay_small() -> None:
+    """A megabyte that a thousand values, or fifty slots, all refer to would be a gigabyte once it is read."""
+    values, slots = Builder(), Builder()
+    text = values.text("x" * 100_000)
+    root = values.table(
+        len(fields.DedupInfo),
+        offsets=[
+            (fields.DedupInfo.IDS, values.numbers(range(1_000), ULONG)),
+            (fields.DedupInfo.VALUES, values.offsets([text] * 1_000)),
+        ],
+    )
+    upon = event("", PayloadType.DEDUP_INFO, values.finish(root))
+    with pytest.raises(InvalidRequest, match="has a text of 100000 bytes"):
+        read(batch(upon, cb(), content_encoding="DEDUP"))
+
+    numbers, name = slots.numbers(range(100_000), UINT), slots.text("x" * 100_000)
+    for field, part, words in (
+        (fields.SlotEvent.ACTION_IDS, numbers, "holds 100000 of what may be 50"),
+        (fields.SlotEvent.ID, name, "has a text of 100000 bytes"),
+    ):
+        slot = slots.table(len(fields.SlotEvent), offsets=[(field, part)])
+        root = slots.table(
+            len(fields.MultiSlotEvent), offsets=[(fields.MultiSlotEvent.SLOTS, slots.offsets([slot] * 50))]
+        )
+        with pytest.raises(InvalidRequest, match=words):
+            read(batch(event("p1", PayloadType.CCB, copy.deepcopy(slots).finish(root))))
 
 
 @settings(max_examples=300)

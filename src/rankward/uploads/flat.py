@@ -78,15 +78,23 @@ class Flat:
             start = self._table.Pos + place
             return self._buffer[start : start + length] if place else b""
 
-    def text(self, field: int) -> str | None:
-        """Read a string."""
+    def text(self, field: int, most: int) -> str | None:
+        """Read a string.
+
+        Raises:
+            FlatError: it has more than `most` bytes.
+        """
         with _checked():
             place = self._place(field)
-            return self._text_at(self._table.Pos + place) if place else None
+            return self._text_at(self._table.Pos + place, most) if place else None
 
-    def _text_at(self, at: int) -> str:
-        text: bytes = self._table.String(at)
-        return text.decode()
+    def _text_at(self, at: int, most: int) -> str:
+        start = self._table.Indirect(at)
+        length: int = self._table.Get(UINT, start)
+        if length > most:
+            raise FlatError(f"it has a text of {length} bytes, where {most} may be")
+        start += _OFFSET_BYTES
+        return self._buffer[start : start + length].decode()
 
     def table(self, field: int) -> Flat | None:
         """Find a table within."""
@@ -96,12 +104,16 @@ class Flat:
 
     def data(self, field: int) -> bytes:
         """Read a vector of bytes."""
-        start, count = self._vector(field, 1)
+        start, count = self._vector(field, 1, len(self._buffer))
         return self._buffer[start : start + count]
 
-    def numbers(self, field: int, flags: Any) -> list[Any]:
-        """Read a vector of numbers."""
-        start, count = self._vector(field, flags.bytewidth)
+    def numbers(self, field: int, flags: Any, most: int) -> list[Any]:
+        """Read a vector of numbers.
+
+        Raises:
+            FlatError: there are more than `most`.
+        """
+        start, count = self._vector(field, flags.bytewidth, most)
         with _checked():
             return [self._table.Get(flags, start + index * flags.bytewidth) for index in range(count)]
 
@@ -117,18 +129,24 @@ class Flat:
         """Read a vector of strings.
 
         Raises:
-            FlatError: there are more than `most`.
+            FlatError: there are more than `most`, or they lie one upon the other: a few bytes would become gigabytes.
         """
-        return self._each(field, most, self._text_at)
+        room = len(self._buffer)
+
+        def read(at: int) -> str:
+            nonlocal room
+            text = self._text_at(at, room)
+            room -= len(text)
+            return text
+
+        return self._each(field, most, read)
 
     def _each(self, field: int, most: int, read: Callable[[int], Item]) -> list[Item]:
-        start, count = self._vector(field, _OFFSET_BYTES)
-        if count > most:
-            raise FlatError(f"it holds {count} of what may be {most} at most")
+        start, count = self._vector(field, _OFFSET_BYTES, most)
         with _checked():
             return [read(start + index * _OFFSET_BYTES) for index in range(count)]
 
-    def _vector(self, field: int, width: int) -> tuple[int, int]:
+    def _vector(self, field: int, width: int, most: int) -> tuple[int, int]:
         """Find a vector: where it starts, and its length, which fits into the buffer."""
         with _checked():
             place = self._place(field)
@@ -137,6 +155,8 @@ class Flat:
             start, count = self._table.Vector(place), self._table.VectorLen(place)
         if start + count * width > len(self._buffer):
             raise FlatError(f"it has a vector of {count} that ends beyond the buffer")
+        if count > most:
+            raise FlatError(f"it holds {count} of what may be {most} at most")
         return start, count
 
 

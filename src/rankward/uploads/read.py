@@ -38,6 +38,8 @@ _MODES: Mapping[int, LearningMode] = {
     Mode.APPRENTICE: LearningMode.APPRENTICE,
     Mode.LOGGING_ONLY: LearningMode.LOGGING_ONLY,
 }
+_TEXT_BYTES = 256  # of a text that is no id
+_UTF8_BYTES = 4  # of a character, at most
 _TIME = "1970-01-01T00:00:00Z"  # a line has one; the log gives its own
 _encode = msgspec.json.Encoder().encode
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -104,7 +106,7 @@ def read_observations(body: bytes, *, limits: Limits) -> list[Observation | Acti
     Raises:
         InvalidRequest: something in it cannot be used; it is named, and nothing of the upload must be.
     """
-    return _Batch(body, limits).each(_outcome)
+    return _Batch(body, limits).each(lambda event: _outcome(event, limits))
 
 
 class _Batch:
@@ -129,7 +131,7 @@ class _Batch:
         try:
             batch = Flat(body[fields.PREAMBLE.size :])
             metadata = batch.table(fields.EventBatch.METADATA)
-            said = metadata.text(fields.BatchMetadata.CONTENT_ENCODING) if metadata is not None else None
+            said = metadata.text(fields.BatchMetadata.CONTENT_ENCODING, _TEXT_BYTES) if metadata is not None else None
             self._events = batch.tables(fields.EventBatch.EVENTS, limits.upload_events)
         except FlatError as error:
             raise InvalidRequest(f"the batch cannot be read: {error}", code=CODE) from error
@@ -165,7 +167,7 @@ class _Batch:
         meta = flat.table(fields.Event.META)
         if meta is None:
             raise _FlawError("it has no metadata")
-        event_id = meta.text(fields.Metadata.ID) or ""
+        event_id = meta.text(fields.Metadata.ID, _id_bytes(self._limits)) or ""
         payload_type = meta.scalar(fields.Metadata.PAYLOAD_TYPE, BYTE)
         encoding = meta.scalar(fields.Metadata.ENCODING, BYTE)
         if payload_type not in iter(PayloadType):
@@ -208,7 +210,7 @@ class _Batch:
         if not self._refers or index > 0:
             raise _FlawError("a dictionary stands first in a batch that is encoded as DEDUP, and nowhere else")
         flat = Flat(event.payload)
-        ids = flat.numbers(fields.DedupInfo.IDS, ULONG)
+        ids = flat.numbers(fields.DedupInfo.IDS, ULONG, self._limits.upload_events * self._limits.actions)
         values = flat.texts(fields.DedupInfo.VALUES, len(ids))
         if len(values) < len(ids):
             raise _FlawError(f"it has {len(ids)} ids and {len(values)} values")
@@ -239,10 +241,10 @@ class _Batch:
 def _single_slot(event: _Event, batch: _Batch, lines: LineReader, limits: Limits) -> Interaction:
     flat = Flat(event.payload)
     line = {
-        "a": flat.numbers(fields.CbEvent.ACTION_IDS, ULONG),
-        "p": flat.numbers(fields.CbEvent.PROBABILITIES, FLOAT),
+        "a": flat.numbers(fields.CbEvent.ACTION_IDS, ULONG, limits.actions),
+        "p": flat.numbers(fields.CbEvent.PROBABILITIES, FLOAT, limits.actions),
     }
-    model_id = flat.text(fields.CbEvent.MODEL_ID)
+    model_id = flat.text(fields.CbEvent.MODEL_ID, _id_bytes(limits))
     interaction = _read_line(event, batch, lines, line, flat.data(fields.CbEvent.CONTEXT), model_id)
     assert isinstance(interaction, Interaction), "it has no outcomes"
     _check_count(interaction, limits)
@@ -260,14 +262,15 @@ def _multi_slot(event: _Event, batch: _Batch, lines: LineReader, limits: Limits)
     slots = flat.tables(fields.MultiSlotEvent.SLOTS, limits.actions)
     outcomes = [
         {
-            "_id": slot.text(fields.SlotEvent.ID),
-            "_a": slot.numbers(fields.SlotEvent.ACTION_IDS, UINT),
-            "_p": slot.numbers(fields.SlotEvent.PROBABILITIES, FLOAT),
+            "_id": slot.text(fields.SlotEvent.ID, _id_bytes(limits)),
+            "_a": slot.numbers(fields.SlotEvent.ACTION_IDS, UINT, limits.actions),
+            "_p": slot.numbers(fields.SlotEvent.PROBABILITIES, FLOAT, limits.actions),
         }
         for slot in slots
     ]
-    line = {"_outcomes": outcomes, "_ba": flat.numbers(fields.MultiSlotEvent.BASELINE_ACTIONS, INT) or None}
-    model_id = flat.text(fields.MultiSlotEvent.MODEL_ID)
+    baselines = flat.numbers(fields.MultiSlotEvent.BASELINE_ACTIONS, INT, limits.actions)
+    line = {"_outcomes": outcomes, "_ba": baselines or None}
+    model_id = flat.text(fields.MultiSlotEvent.MODEL_ID, _id_bytes(limits))
     interaction = _read_line(event, batch, lines, line, flat.data(fields.MultiSlotEvent.CONTEXT), model_id)
     assert isinstance(interaction, MultiSlotInteraction), "it has outcomes"
     _check_count(interaction, limits)
@@ -306,6 +309,11 @@ def _read_line(
     return read.interaction
 
 
+def _id_bytes(limits: Limits) -> int:
+    """How long an id may be as UTF-8. Its characters are counted once it is read."""
+    return _UTF8_BYTES * limits.id_length
+
+
 def _check_count(interaction: AnyInteraction, limits: Limits) -> None:
     if len(interaction.actions) > limits.actions:
         raise _FlawError(f"it has {len(interaction.actions)} actions: send 1 to {limits.actions}")
@@ -332,7 +340,7 @@ def _pass_probability(event: _Event) -> float:
     return event.pass_probability
 
 
-def _outcome(event: _Event) -> Observation | Activation:
+def _outcome(event: _Event, limits: Limits) -> Observation | Activation:
     if event.payload_type is not PayloadType.OUTCOME:
         raise _FlawError(f"it holds {event.payload_type.name}: rewards and activations are OUTCOME")
     flat = Flat(event.payload)
@@ -344,7 +352,7 @@ def _outcome(event: _Event) -> Observation | Activation:
     value = _reward(flat, kind)
     if not -1.0 <= value <= 1.0:
         raise _FlawError(f"its value {value} is outside -1 to 1: scale it")
-    return Observation(event_id=event.event_id, value=value, slot=_slot(flat), report=event.name)
+    return Observation(event_id=event.event_id, value=value, slot=_slot(flat, limits), report=event.name)
 
 
 def _reward(flat: Flat, kind: int) -> float:
@@ -354,17 +362,17 @@ def _reward(flat: Flat, kind: int) -> float:
         return number
     if kind != Kind.LITERAL:
         raise _FlawError(f"its value is of an unknown kind {kind}")
-    text = flat.text(fields.OutcomeEvent.VALUE) or ""
+    text = flat.text(fields.OutcomeEvent.VALUE, _TEXT_BYTES) or ""
     try:
         return float(text)
     except ValueError:
         raise _FlawError(f"its value {text[:40]!r} is no number") from None
 
 
-def _slot(flat: Flat) -> str | None:
+def _slot(flat: Flat, limits: Limits) -> str | None:
     """Which slot it is about: by its id, or by its number if it has none."""
     kind = flat.scalar(fields.OutcomeEvent.INDEX_TYPE, BYTE)
     if kind == Kind.NUMBER:
         index = flat.table(fields.OutcomeEvent.INDEX)
         return str(index.scalar(fields.NumericIndex.INDEX, INT) if index is not None else 0)
-    return flat.text(fields.OutcomeEvent.INDEX) if kind == Kind.LITERAL else None
+    return flat.text(fields.OutcomeEvent.INDEX, _id_bytes(limits)) if kind == Kind.LITERAL else None
