@@ -167,9 +167,13 @@ def read_pairs(actions: Actions) -> list[tuple[str, Features]]:
 
 
 def check_id(text: str, limits: Limits) -> str:
-    """Refuse an id that is no text, empty or too long."""
+    """Refuse an id that is no text, empty or too long, or cannot be sent."""
     if not isinstance(text, str) or not 1 <= len(text) <= limits.id_length:
         raise InvalidRequest(f"{str(text)[:40]!r} is no id: give it 1 to {limits.id_length} characters")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{text[:40]!r} is no id: it has half a surrogate pair, which UTF-8 cannot say") from error
     return text
 
 

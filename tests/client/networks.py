@@ -28,13 +28,14 @@ def silent_service() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def canned_service(answer: bytes) -> Iterator[str]:
-    """Give every request the same answer, and close. Gives the endpoint."""
+def canned_service(*answers: bytes) -> Iterator[str]:
+    """Give these answers, one to a request and the last to all that follow, and close. Gives the endpoint."""
+    following = iter(answers)
 
     class Canned(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(_MUCH)
-            self.request.sendall(answer)
+            self.request.sendall(next(following, answers[-1]))
             self.request.shutdown(socket.SHUT_WR)
             _pump(self.request, None)
 

@@ -266,6 +266,7 @@ def test_a_silent_service_costs_no_more_than_the_deadline() -> None:
         (answer(403, REFUSAL % 403), "refused"),
         (answer(201, b"[]"), "failed"),
         (answer(201, b'{"ranking":[],"eventId":"e","rewardActionId":"soup"}'), "failed"),
+        (answer(201, b"nonsense", b"content-encoding: gzip"), "failed"),
         (b"", "unreachable"),
         (b"nonsense", "unreachable"),
     ],
@@ -308,6 +309,58 @@ def test_a_closed_client_still_shows_something() -> None:
     client.reward("e", 1.0)
     assert client.flush()
     assert client.stats == rankward.ClientStats(fallbacks={"closed": 1}, dropped=1)
+
+
+def test_what_runs_behind_goes_on_after_an_answer_that_cannot_be_decoded() -> None:
+    """A proxy may answer anything, once."""
+    nonsense = answer(200, b"nonsense", b"content-encoding: gzip")
+    with canned_service(nonsense, answer(204, b"")) as endpoint, rankward.Client(endpoint, "key") as client:
+        client.reward("e1", 1.0)
+        assert client.flush(LONG_S)
+        assert client.stats == rankward.ClientStats(sent=1)
+
+    settings = b'{"explorationPercentage":0.2,"rewardWaitTime":"PT10M","learningMode":"Online"}'
+    replies = (nonsense, answer(200, b'{"name":"loop"}'), answer(200, settings), answer(200, b""))
+    with (
+        canned_service(*replies) as endpoint,
+        rankward.Client(endpoint, "key", timeout_s=LONG_S, local=True, refresh_s=600) as client,
+    ):
+        assert not client.rank(CONTEXT, ACTIONS).fallback
+        client.close(0.01)
+
+
+@pytest.mark.parametrize("event_id", ["\ud800", ""])
+def test_an_id_that_cannot_be_sent_is_a_mistake_and_no_more(event_id: str) -> None:
+    """Ids come from requests, and those from anywhere."""
+    with rankward.Client(refused_endpoint(), "key", timeout_s=LONG_S) as client:
+        assert client.rank(CONTEXT, ACTIONS, event_id=event_id).fallback
+        client.reward("e1", 1.0, slot=event_id)
+        client.activate(event_id)
+        assert client.stats == rankward.ClientStats(fallbacks={"invalid": 1}, dropped=1, withheld=1)
+
+
+def test_a_page_that_is_shown_while_the_interpreter_ends_shows_the_baseline() -> None:
+    """What runs at exit may outlive the client's thread."""
+    code = """
+        import atexit
+        import rankward
+
+        def page():
+            decision = client.rank({}, {"soup": {}, "salad": {}})
+            client.reward(decision.event_id, 1.0)
+            client.reward("e1", 1.0)
+            print(decision.action_id, client.stats.fallbacks, client.stats.dropped)
+
+        atexit.register(page)
+        client = rankward.Client("http://127.0.0.1:9", "key")
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert (ended.stdout, ended.stderr) == (
+        "soup {'closed': 1} 1\n",
+        "decisions fall back to the baseline (closed): the client is closed\n",
+    )
 
 
 def test_there_must_be_something_to_show() -> None:

@@ -160,3 +160,18 @@ def test_a_folder_is_kept_within_its_bounds_and_found_again(tmp_path: Path) -> N
     again.put("observations", b"x", 1)
     assert again.events == 5
     again.close()
+
+
+def test_a_batch_that_was_removed_from_the_folder_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Temporary folders are tidied by others, and what lies in this one may be old."""
+    spool = Spool(tmp_path, most_bytes=100)
+    for count in (1, 2):
+        spool.put("interactions", bytes(40), count)
+    spool.close()
+    with rankward.Client(refused_endpoint(), "key", local=True, folder=tmp_path) as client:
+        assert client.stats.queued == 3
+        (gone, _) = sorted(tmp_path.rglob("*.batch"))
+        gone.unlink()
+        assert not client.flush(0.5)
+        assert (client.stats.queued, client.stats.dropped) == (2, 1)
+        client.close(0.01)

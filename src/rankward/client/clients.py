@@ -252,7 +252,11 @@ class Client:
 
     def _wait(self, asking: Coroutine[Any, Any, Answer], deadline_s: float) -> Answer:
         """Have the background ask, and wait for it within the time."""
-        deciding = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        try:
+            deciding = asyncio.run_coroutine_threadsafe(asking, self._loop)
+        except RuntimeError as error:  # it has ended, with the interpreter or in another thread
+            asking.close()
+            raise UnansweredError("the client is closed", Reason.CLOSED) from error
         try:
             return deciding.result(deadline_s + _SLACK_S - time.monotonic())
         except TimeoutError:
@@ -290,7 +294,10 @@ class Client:
             self._tally.count("dropped")
         else:
             engine = self._here()
-            self._loop.call_soon_threadsafe(engine.report, report)
+            try:
+                self._loop.call_soon_threadsafe(engine.report, report)
+            except RuntimeError:  # as above
+                self._tally.count("dropped")
 
     @property
     def stats(self) -> ClientStats:

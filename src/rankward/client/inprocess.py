@@ -229,7 +229,7 @@ class InProcess:
                 self._tally.back()
             except CallerError as error:
                 self._tally.complain(error)
-            except (RankwardError, httpx.TransportError, msgspec.MsgspecError, ValueError) as error:
+            except (RankwardError, httpx.RequestError, msgspec.MsgspecError, ValueError) as error:
                 self._tally.away("the model is not kept fresh", error)
             await asyncio.sleep(self._refresh_s if self.ready else min(self._refresh_s, _PAUSE_S))
 
@@ -285,13 +285,16 @@ class InProcess:
         try:
             while self._spool is not None and (found := await asyncio.to_thread(self._spool.oldest)) is not None:
                 spooled, body = found
-                await self._send(_Batch(spooled.kind, body, spooled.count))
+                if body is None:
+                    self._tally.count("dropped", spooled.count)
+                else:
+                    await self._send(_Batch(spooled.kind, body, spooled.count))
                 await asyncio.to_thread(self._spool.remove, spooled)
             self._gather()
             while self._batches:
                 await self._send(self._batches[0])
                 self._batches.popleft()
-        except (UnansweredError, httpx.TransportError) as error:
+        except (UnansweredError, httpx.RequestError, OSError) as error:
             self._tally.away("uploads wait", error)
         except CallerError as error:  # the key or the endpoint, which may be mended
             self._tally.complain(error)
@@ -328,7 +331,7 @@ class InProcess:
 
         Raises:
             RefusedError: it is not the batch that is refused, but its sender.
-            UnansweredError, httpx.TransportError: it may be sent again.
+            UnansweredError, httpx.RequestError: it may be sent again.
         """
         answer = await self._http.post(f"{API}/logs/{batch.kind}", content=batch.body)
         if answer.status_code == 204:

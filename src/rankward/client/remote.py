@@ -108,6 +108,8 @@ class Remote:
         except httpx.TransportError as error:
             reason = Reason.TIMEOUT if isinstance(error, httpx.TimeoutException) else Reason.UNREACHABLE
             raise UnansweredError(f"the service cannot be reached: {error!r}", reason) from error
+        except httpx.RequestError as error:
+            raise UnansweredError(f"the answer cannot be decoded: {error!r}", Reason.FAILED) from error
         if answer.status_code != 201:
             raise read_refusal(answer.status_code, answer.headers, answer.content)
         return question.read(answer.content)
@@ -138,7 +140,7 @@ class Remote:
     async def _deliver(self, letter: Letter) -> float | None:
         try:
             answer = await self._http.post(letter.path, content=letter.body)
-        except httpx.TransportError:
+        except httpx.RequestError:
             return 0.0
         if answer.status_code == 204:
             self._tally.count("sent")

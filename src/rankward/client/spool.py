@@ -16,12 +16,13 @@ class Spooled(msgspec.Struct, frozen=True):
     path: Path
     kind: str
     count: int  # of its events
+    size: int  # in bytes
 
     @classmethod
     def of(cls, path: Path) -> Spooled:
         """Read what a file's name says."""
         _, kind, count = path.stem.split("-")
-        return cls(path, kind, int(count))
+        return cls(path, kind, int(count), path.stat().st_size)
 
 
 class Spool:
@@ -52,7 +53,7 @@ class Spool:
         self._batches = [Spooled.of(path) for path in sorted(part.glob("*.batch"))]
         last = int(self._batches[-1].path.stem.partition("-")[0]) if self._batches else 0
         self._numbers = itertools.count(last + 1)
-        self._bytes = sum(batch.path.stat().st_size for batch in self._batches)
+        self._bytes = sum(batch.size for batch in self._batches)
 
     @property
     def events(self) -> int:
@@ -76,7 +77,7 @@ class Spool:
         except OSError:
             aside.unlink(missing_ok=True)
             raise
-        self._batches.append(Spooled(path, kind, count))
+        self._batches.append(Spooled(path, kind, count, len(body)))
         self._bytes += len(body)
         dropped = 0
         while self._bytes > self._most_bytes and len(self._batches) > 1:
@@ -84,14 +85,23 @@ class Spool:
             self.remove(self._batches[0])
         return dropped
 
-    def oldest(self) -> tuple[Spooled, bytes] | None:
-        """Read the oldest batch."""
-        return (self._batches[0], self._batches[0].path.read_bytes()) if self._batches else None
+    def oldest(self) -> tuple[Spooled, bytes | None] | None:
+        """Read the oldest batch. Without bytes: somebody else has removed it, as whoever tidies temporary folders.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        if not self._batches:
+            return None
+        try:
+            return self._batches[0], self._batches[0].path.read_bytes()
+        except FileNotFoundError:
+            return self._batches[0], None
 
     def remove(self, batch: Spooled) -> None:
         """Forget a batch."""
-        self._bytes -= batch.path.stat().st_size
-        batch.path.unlink()
+        batch.path.unlink(missing_ok=True)
+        self._bytes -= batch.size
         self._batches.remove(batch)
 
     def close(self) -> None:
