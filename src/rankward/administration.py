@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -16,12 +18,14 @@ from rankward.configuration import Configuration
 from rankward.doctor import Report, findings, gather, report
 from rankward.erasure import Forgotten, forget
 from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
+from rankward.history.importing import Imported, Importer
 from rankward.joining.reader import read_joined
+from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import Scorer
 from rankward.records import Interaction, LearningMode, ModelId, TimeUs
 from rankward.registry.compare import Comparison, compare
 from rankward.registry.service import Registry
-from rankward.settings import READ_ONLY, SETTINGS, LoopSettings, parse, show
+from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, parse, show
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.telemetry import find_version
 from rankward.vw.arguments import ProblemType, problem_type_of
@@ -384,6 +388,38 @@ class Administration:
             event_ids=wanted.event_ids,
             subject=wanted.subject,
         )
+
+    async def import_logs(
+        self,
+        name: str,
+        files: Sequence[Path],
+        *,
+        strict: bool = False,
+        told: Callable[[Imported], None] = lambda _: None,
+    ) -> Imported:
+        """Import files of events into a loop, as history.
+
+        Args:
+            name: of the loop.
+            files: in the order in which they are read.
+            strict: whether to stop at the first broken line.
+            told: hears how far it is.
+
+        Raises:
+            DataFolderHeld: another process is at it.
+            InvalidRequest: a file is damaged, or with `strict`, has a broken line.
+        """
+        loop = self._home.catalog.loop(name)
+        with self._home.importing(loop.loop_id):
+            importer = Importer(
+                self._log(loop.loop_id),
+                bounds=FeatureBounds(),
+                limits=Limits(),
+                reward_wait_us=loop.settings.reward_wait // timedelta(microseconds=1),
+                strict=strict,
+                told=told,
+            )
+            return await importer.run(files)
 
     async def doctor(self, name: str) -> Report:
         """Say what a loop waits for, and why it is not learning."""

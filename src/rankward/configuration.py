@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 import msgspec
 
@@ -24,7 +25,7 @@ from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop
 from rankward.training.service import next_epoch
-from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
+from rankward.vw.arguments import PolicyArguments, ProblemType, parse_policy, problem_type_of
 from rankward.vw.presets import PERSONALIZER, PRESETS, preset_of
 from rankward.vw.trial import try_policy
 
@@ -65,16 +66,7 @@ class Configuration:
         """
         await self._check_mirror(name, changes, by_operator=by_operator)
 
-        def edit(loop: Loop) -> LoopSettings:
-            settings = change(loop.settings, changes, now=as_datetime(self._clock()))
-            _check_auto_optimization(settings)
-            if settings.exploration != loop.settings.exploration:
-                policy = parse_policy(settings.policy)
-                if policy.epsilon is not None:
-                    settings = msgspec.structs.replace(settings, policy=policy.with_epsilon(settings.exploration).text)
-            return settings
-
-        return await self._edit(name, edit)
+        return await self._edit(name, lambda loop: with_changes(loop.settings, changes, now=as_datetime(self._clock())))
 
     async def _check_mirror(self, name: str, changes: Mapping[str, object], *, by_operator: bool) -> None:
         """Write to where the log shall be mirrored to, if that is new."""
@@ -108,14 +100,7 @@ class Configuration:
         policy = parse_policy(text)
         await asyncio.to_thread(try_policy, policy.learner_text)
 
-        def edit(loop: Loop) -> LoopSettings:
-            exploration = loop.settings.exploration if policy.epsilon is None else policy.epsilon
-            changes = {"policy": policy.text, "preset": preset_of(policy), "exploration": exploration}
-            settings = change(loop.settings, changes, now=as_datetime(self._clock()))
-            _check_auto_optimization(settings)
-            return settings
-
-        return await self._edit(name, edit)
+        return await self._edit(name, lambda loop: with_policy(loop.settings, policy, now=as_datetime(self._clock())))
 
     async def set_preset(self, name: str, preset: str, problem_type: ProblemType | None = None) -> Loop:
         """Give a loop a preset's policy.
@@ -157,13 +142,13 @@ class Configuration:
             settings = edit(loop)
             if settings == loop.settings:
                 return loop
-            changed = msgspec.structs.replace(loop, settings=settings)
+            edited = msgspec.structs.replace(loop, settings=settings)
             reasons = _retraining(loop.settings, settings)
             epoch = None
             if reasons:
                 reason = f"changed: {', '.join(reasons)}"
-                epoch = next_epoch(changed, now_us=self._clock(), reason=reason)
-            written = self._catalog.update_loop(changed, epoch=epoch)
+                epoch = next_epoch(edited, now_us=self._clock(), reason=reason)
+            written = self._catalog.update_loop(edited, epoch=epoch)
             record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)))
             await self._log(loop.loop_id).append([record])
             return written
@@ -173,6 +158,34 @@ class Configuration:
     async def clear_log(self, name: str) -> None:
         """Remove all interactions and rewards. The model stays."""
         await self._log(self._catalog.loop(name).loop_id).clear()
+
+
+def with_changes(settings: LoopSettings, changes: Mapping[str, object], *, now: datetime) -> LoopSettings:
+    """Return settings with changes; a new `exploration` is the policy's `--epsilon`, too.
+
+    Raises:
+        InvalidSettings: one is out of bounds, or two may not change together.
+    """
+    outcome = change(settings, changes, now=now)
+    _check_auto_optimization(outcome)
+    if outcome.exploration != settings.exploration:
+        policy = parse_policy(outcome.policy)
+        if policy.epsilon is not None:
+            outcome = msgspec.structs.replace(outcome, policy=policy.with_epsilon(outcome.exploration).text)
+    return outcome
+
+
+def with_policy(settings: LoopSettings, policy: PolicyArguments, *, now: datetime) -> LoopSettings:
+    """Return settings with another policy, whose `--epsilon` is the new `exploration`.
+
+    Raises:
+        InvalidSettings: it does not go with the others.
+    """
+    exploration = settings.exploration if policy.epsilon is None else policy.epsilon
+    changes = {"policy": policy.text, "preset": preset_of(policy), "exploration": exploration}
+    outcome = change(settings, changes, now=now)
+    _check_auto_optimization(outcome)
+    return outcome
 
 
 def _check_auto_optimization(settings: LoopSettings) -> None:

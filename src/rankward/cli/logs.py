@@ -20,6 +20,7 @@ from rankward.cli.terminal import (
     OneLineErrors,
     err,
     home_at,
+    opened,
     out,
     table,
     when,
@@ -29,12 +30,11 @@ from rankward.dsjson.read import Skip
 from rankward.errors import Conflict, InvalidRequest
 from rankward.history.export import Exported, LineSink, Sink, export
 from rankward.history.files import STANDARD, log_files, written
-from rankward.history.importing import DUPLICATE, IMPORTED, Imported, Importer
+from rankward.history.importing import DUPLICATE, IMPORTED, Imported
 from rankward.history.parquet import ParquetSink
 from rankward.joining.reward import RewardDefinition
-from rankward.ranking.features import FeatureBounds
 from rankward.records import TimeUs
-from rankward.settings import Limits, parse_duration
+from rankward.settings import parse_duration
 from rankward.store.ports import Loop
 from rankward.wiring import Home
 
@@ -109,7 +109,7 @@ def export_log(
                 await log.close()
                 await joined.close()
 
-        with _bar("exporting") as show:
+        with event_bar("exporting") as show:
             done = asyncio.run(run(lambda state: show(state.read, state.total, state.written)))
     err().print(f"{output}: {done.written:,} events of the loop {loop}", markup=False)
 
@@ -163,21 +163,10 @@ def run_import(home: Home, loop: Loop, paths: list[Path], *, strict: bool = Fals
     """
 
     async def run(told: Callable[[Imported], None]) -> Imported:
-        log = home.event_log(loop.loop_id)
-        importer = Importer(
-            log,
-            bounds=FeatureBounds(),
-            limits=Limits(),
-            reward_wait_us=loop.settings.reward_wait // timedelta(microseconds=1),
-            strict=strict,
-            told=told,
-        )
-        try:
-            return await importer.run(paths)
-        finally:
-            await log.close()
+        async with opened(home) as found:
+            return await found.administration.import_logs(loop.name, paths, strict=strict, told=told)
 
-    with home.importing(loop.loop_id), _bar("importing") as show:
+    with event_bar("importing") as show:
         return asyncio.run(run(lambda state: show(state.bytes_read, state.bytes_total, state.counts[IMPORTED])))
 
 
@@ -188,7 +177,7 @@ def _train(home: Home, loop: Loop, since_us: TimeUs) -> TimeUs:
 
 
 @contextlib.contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
+def event_bar(what: str) -> Iterator[Callable[[int, int, int], None]]:
     """Show how far something is, with its rate and the time that is left, where somebody watches.
 
     Yields what is told how much is done, of how much, and how many events that were.

@@ -60,6 +60,7 @@ def _say_error(text: str) -> None:
 class Opened(NamedTuple):
     """What changes the loops of an installation."""
 
+    configuration: Configuration
     registry: Registry
     administration: Administration
 
@@ -97,7 +98,8 @@ async def opened(home: Home) -> AsyncIterator[Opened]:
 
         configuration = Configuration(home.catalog, log=log, clock=home.clock)
         registry = Registry(home.catalog, home.models, home.signing, log=log, joined=joined, clock=home.clock)
-        yield Opened(registry, Administration(home, configuration, registry, log=log, joined=joined))
+        administration = Administration(home, configuration, registry, log=log, joined=joined)
+        yield Opened(configuration, registry, administration)
 
 
 def administer(data: Path, endpoint: str | None, key: str | None, act: Callable[[Administrator], Awaitable[T]]) -> T:

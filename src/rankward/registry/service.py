@@ -45,6 +45,22 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
     signer: str | None  # subject of the certificate, and its SHA-256; None: it is not signed
 
 
+class Examined(msgspec.Struct, frozen=True, kw_only=True):
+    """A model from elsewhere that can be taken in."""
+
+    model: bytes
+    head: ModelHead
+    origin: Origin
+    signer: str | None  # see `Imported`
+    settings: LoopSettings  # of the loop that serves it, its own policy among them if that is to be taken
+    interactions: Interactions | None  # derived for it; None: its policy names its own
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model, in hex."""
+        return hashlib.sha256(self.model).hexdigest()
+
+
 class Registry:
     """Changes which model serves. Any process may have one: the catalog keeps two changes from crossing."""
 
@@ -138,6 +154,56 @@ class Registry:
             InvalidRequest: it is not let in, or is no model that the loop can go on from. Nothing is changed then.
         """
         settings = self._catalog.loop(name).settings
+        found = await self.examine(
+            settings, file, bound=bound, by_admin=by_admin, try_out=try_out, take_policy=take_policy
+        )
+        settings, interactions = found.settings, found.interactions
+        digest = found.digest
+        named = hashlib.sha256(f"{digest} {settings.policy} {interactions}".encode()).hexdigest()
+        loop = self._catalog.loop(name)
+        version = ModelVersion(
+            model_id=f"import-{named[:16]}",
+            loop_id=loop.loop_id,
+            epoch_id=0,
+            created_us=self._clock(),
+            joined_offset=0,
+            learned=0,
+            learned_to_us=0,
+            policy=settings.policy,
+            interactions=interactions,
+            resumable=False,
+            size_bytes=len(found.model),
+            digest=digest,
+        )
+        self._models.put(loop.loop_id, version.model_id, found.model)
+        self._catalog.add_version(version)
+        changes = _policy_of(found.head) if take_policy else {}
+        loop = await self._go_on_from(name, version, f"imported {version.model_id}", changes)
+        return Imported(loop=loop, model_id=version.model_id, origin=found.origin, signer=found.signer)
+
+    async def examine(
+        self,
+        settings: LoopSettings,
+        file: BinaryIO,
+        *,
+        bound: int,
+        by_admin: bool,
+        try_out: Callable[[str, bytes], None],
+        take_policy: bool = False,
+    ) -> Examined:
+        """Make sure that a model from elsewhere can be served, and change nothing.
+
+        Args:
+            settings: of the loop that is to serve it.
+            file: see `import_model`, as for the others.
+            bound: bytes of the model.
+            by_admin: whether models are let in whatever `model_import` says.
+            try_out: loads a model.
+            take_policy: whether the loop is to have the model's policy.
+
+        Raises:
+            InvalidRequest: it is not let in, or is no model that such a loop can go on from.
+        """
         ring = await asyncio.to_thread(self._signing.keyring)
 
         def admit() -> tuple[Parcel, Origin, x509.Certificate | None, ModelHead]:
@@ -155,32 +221,15 @@ class Registry:
         if take_policy:
             settings = change(settings, _policy_of(head), now=as_datetime(self._clock()))
         interactions = _derived(head) if _derives(settings) else None
-        await asyncio.to_thread(
-            try_out, learner_arguments(settings.policy, interactions, settings.exploration), parcel.model
-        )
-        digest = hashlib.sha256(parcel.model).hexdigest()
-        named = hashlib.sha256(f"{digest} {settings.policy} {interactions}".encode()).hexdigest()
-        loop = self._catalog.loop(name)
-        version = ModelVersion(
-            model_id=f"import-{named[:16]}",
-            loop_id=loop.loop_id,
-            epoch_id=0,
-            created_us=self._clock(),
-            joined_offset=0,
-            learned=0,
-            learned_to_us=0,
-            policy=settings.policy,
+        arguments = learner_arguments(settings.policy, interactions, settings.exploration)
+        await asyncio.to_thread(try_out, arguments, parcel.model)
+        return Examined(
+            model=parcel.model,
+            head=head,
+            origin=origin,
+            signer=describe(signer) if signer else None,
+            settings=settings,
             interactions=interactions,
-            resumable=False,
-            size_bytes=len(parcel.model),
-            digest=digest,
-        )
-        self._models.put(loop.loop_id, version.model_id, parcel.model)
-        self._catalog.add_version(version)
-        changes = _policy_of(head) if take_policy else {}
-        loop = await self._go_on_from(name, version, f"imported {version.model_id}", changes)
-        return Imported(
-            loop=loop, model_id=version.model_id, origin=origin, signer=describe(signer) if signer else None
         )
 
     async def _go_on_from(
