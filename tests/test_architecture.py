@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
                 *("registry.archive", "registry.sign"),
+                *("migration.differences", "migration.parity", "migration.recognise"),
             }
         ),
     ),
@@ -57,6 +58,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "doctor",
                 "history.table",
                 "local",
+                "migration",
                 "portal",
                 "simulate.display",
                 "simulate.traffic",
@@ -93,6 +95,9 @@ PURE = frozenset(
         "evaluation.waiting",
         "joining.joiner",
         "joining.reward",
+        "migration.differences",
+        "migration.parity",
+        "migration.recognise",
         "mirroring.layout",
         "registry.compare",
         "ranking.decide",

@@ -24,6 +24,7 @@ from rankward.api.operation import ALL, Operation
 from rankward.api.operations import OPERATIONS
 from rankward.cli import app
 from rankward.history.parquet import COLUMNS, schema
+from rankward.migration.differences import DIFFERENCES
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, Setting, show
 from rankward.wiring import Home, new_loop_settings
@@ -151,6 +152,11 @@ def columns_table() -> str:
     )
 
 
+def differences_table() -> str:
+    """What behaves differently than in the original."""
+    return table(("", "the original", "rankward"), *((each.what, each.original, each.here) for each in DIFFERENCES))
+
+
 def commands_text() -> str:
     """Every command with its arguments and options."""
     return "\n\n".join(_command(path, command) for path, command in commands(typer.main.get_command(app), "rankward"))
@@ -200,6 +206,7 @@ MADE: dict[str, tuple[str, Callable[[Home], str]]] = {
     "administration": ("docs/api.md", lambda _: admin_table()),
     "pages": ("docs/api.md", lambda _: pages_table()),
     "metrics": ("docs/operating.md", metrics_table),
+    "differences": ("docs/api.md", lambda _: differences_table()),
     "columns": ("docs/logs.md", lambda _: columns_table()),
     "commands": ("docs/commands.md", lambda _: commands_text()),
 }

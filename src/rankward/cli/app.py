@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from rankward import __version__
-from rankward.cli import care, evaluation, events, forgetting, logs, loops, models, serving, simulation, tuning
+from rankward.cli import (
+    care,
+    evaluation,
+    events,
+    forgetting,
+    logs,
+    loops,
+    migration,
+    models,
+    serving,
+    simulation,
+    tuning,
+)
 from rankward.cli.terminal import OneLineErrors
 
 app = typer.Typer(
@@ -41,6 +53,7 @@ app.add_typer(tuning.settings_app, name="settings", rich_help_panel=_LOOPS)
 app.add_typer(tuning.policy_app, name="policy", rich_help_panel=_LOOPS)
 app.add_typer(models.app, name="model", rich_help_panel=_LOOPS)
 app.add_typer(logs.app, name="logs", rich_help_panel=_LOOPS)
+app.add_typer(migration.app, name="migrate", rich_help_panel=_LOOPS)
 app.command("rank", rich_help_panel=_TRAFFIC)(events.rank)
 # So that -0.5 is taken for a reward, not for an option.
 app.command("reward", rich_help_panel=_TRAFFIC, context_settings={"ignore_unknown_options": True})(events.reward)
