@@ -6,12 +6,15 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from rankward.evaluation.findings import Findings
 from rankward.store.studies import StudyState
-from rankward.study_run import ATTEMPTS_MAX, StudyDesk
-from rankward.wiring import Home
+from rankward.study_run import ATTEMPTS_MAX, StudyDesk, StudyRun
+from rankward.wiring import Home, playground_settings
 from tests.store.test_studies import a_study
+from tests.test_backup import append, decision, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +29,68 @@ def home(tmp_path: Path) -> Iterator[Home]:
     made = Home(tmp_path)
     yield made
     made.close()
+
+
+def test_what_is_cancelled_leaves_nothing(home: Home) -> None:
+    """Deleted in the middle, it must not leave models behind that nobody can find; stopped, it makes them again."""
+    loop = home.create_loop("playground", playground_settings())
+    append(home, [decision(f"e{number}") for number in range(30)])
+    join(home, loop)
+    study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1, start_us=0, end_us=1 << 60)
+    home.studies.add(study, waiting_max=10)
+    kept = home.folder.loops / loop.loop_id / "studies"
+
+    StudyRun(home, study, lambda: any(kept.glob("*.vw"))).run()
+
+    assert kept.exists(), "it was stopped when the first model was kept"
+    assert list(kept.iterdir()) == []
+    assert home.studies.by_key(study.key) == study
+
+
+def test_a_study_runs_to_its_end(home: Home) -> None:
+    """In whatever process it is: it writes its findings, and keeps what was learned."""
+    loop = home.create_loop("playground", playground_settings())
+    append(home, [decision(f"e{number}") for number in range(30)])
+    join(home, loop)
+    study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1, start_us=0, end_us=1 << 60)
+    home.studies.add(study, waiting_max=10)
+
+    StudyRun(home, study, lambda: False).run()
+
+    done = home.studies.by_key(study.key)
+    assert done is not None
+    assert (done.state, done.description) == (StudyState.SUCCEEDED, "")
+    findings = msgspec.msgpack.decode(home.studies.found(study.key) or b"", type=Findings)
+    assert [kept.policy_name for kept in findings.models] == ["mine", "online"]
+    assert all(home.study_models.get(loop.loop_id, kept.model_id) for kept in findings.models)
+
+
+def test_a_study_of_nothing_fails_with_a_reason(home: Home) -> None:
+    """Zeros would be taken for a finding."""
+    loop = home.create_loop("playground", playground_settings())
+    study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1)
+    home.studies.add(study, waiting_max=10)
+
+    StudyRun(home, study, lambda: False).run()
+
+    failed = home.studies.by_key(study.key)
+    assert failed is not None
+    assert failed.state is StudyState.FAILED
+    assert "no decision of the span" in failed.description
+
+
+def test_a_study_that_takes_too_long_is_ended(home: Home) -> None:
+    """So that the next one has its turn."""
+    loop = home.create_loop("playground", playground_settings())
+    study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1, time_limit_s=0.0)
+    home.studies.add(study, waiting_max=10)
+
+    StudyRun(home, study, lambda: False).run()
+
+    ended = home.studies.by_key(study.key)
+    assert ended is not None
+    assert ended.state is StudyState.TIMED_OUT
+    assert "more than 0 hours" in ended.description
 
 
 class Processes:

@@ -107,23 +107,21 @@ class StudyRun:
         try:
             findings = self._found()
         except CancelledError:
+            self._forget_models()
             if self._timed_out:
                 self._finish(StudyState.TIMED_OUT, f"it took more than {study.time_limit_s / 3_600:.3g} hours")
-            return
         except (RankwardError, OSError) as error:
-            if self._cancelled():  # its processes may have been stopped before it was
-                return
-            logger.error("%s %s failed: %s", study.kind, study.study_id, error)
-            self._finish(StudyState.FAILED, str(error))
-            return
-        if not self._finish(StudyState.SUCCEEDED, _not_done(findings), findings):
             self._forget_models()
+            if not self._cancelled():  # its processes may have been stopped before it was
+                logger.error("%s %s failed: %s", study.kind, study.study_id, error)
+                self._finish(StudyState.FAILED, str(error))
+        else:
+            if not self._finish(StudyState.SUCCEEDED, _not_done(findings), findings):
+                self._forget_models()
 
     def _finish(self, state: StudyState, description: str, findings: Findings | None = None) -> bool:
         optimal = "" if findings is None or findings.report is None else findings.report.optimal
         done = msgspec.structs.replace(self._study, state=state, description=description, optimal=optimal)
-        if findings is None:
-            self._forget_models()
         return self._home.studies.write(done, found=None if findings is None else msgspec.msgpack.encode(findings))
 
     def _forget_models(self) -> None:
