@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -16,9 +17,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from rankward.api import identity
 from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
-from rankward.errors import InvalidSettings
+from rankward.errors import InvalidSettings, StoreUnavailable
 from tests.service import RunningService, request
 
 AUDIENCE = "rankward-tests"
@@ -193,6 +195,36 @@ def test_a_provider_that_is_away_is_said_to_be(tmp_path: Path) -> None:
             assert answer.status_code == 503
             assert "retry-after" in answer.headers
         assert rank(service, service.key("default")).status_code == 201, "keys work all the same"
+
+
+def test_tokens_that_come_together_wait_for_the_keys_together(provider: Provider) -> None:
+    """A service that has just started gets its first tokens all at once."""
+
+    async def check() -> None:
+        checking = IdentityProvider(issuer=provider.issuer, audience=AUDIENCE, claim="roles")
+        before = provider.fetches
+        grants = await asyncio.gather(*[checking.grant(provider.token("loop:default")) for _ in range(5)])
+        assert {grant.loops for grant in grants} == {frozenset({"default"})}
+        assert provider.fetches == before + 2
+
+    asyncio.run(check())
+
+
+def test_keys_that_are_known_outlive_the_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour after the last fetch they are asked for again; a provider that is away then must not shut anybody out."""
+    monkeypatch.setattr(identity, "_KEYS_OLD_S", 0.0)
+    monkeypatch.setattr(identity, "_FETCH_AGAIN_S", 0.0)
+
+    async def check() -> None:
+        with closing(Provider()) as leaving:
+            checking = IdentityProvider(issuer=leaving.issuer, audience=AUDIENCE, claim="roles")
+            await checking.grant(leaving.token("loop:default"))
+        assert (await checking.grant(leaving.token("admin"))).admin
+        leaving.keys["k2"] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        with pytest.raises(StoreUnavailable):
+            await checking.grant(leaving.token("admin", key="k2"))
+
+    asyncio.run(check())
 
 
 @pytest.mark.parametrize("issuer", ["http://login.example", "login.example", "ftp://login.example", ""])

@@ -7,6 +7,7 @@ administration.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,8 @@ import jwt
 import msgspec
 
 from rankward.errors import CallerError, InvalidSettings, NotFound, StoreUnavailable, Unauthorized
+
+logger = logging.getLogger(__name__)
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures that the provider alone can make: none with a shared secret."""
@@ -111,20 +114,30 @@ class IdentityProvider:
         return _granted(claims.get(self._claim))
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
-        now_s = time.monotonic()
-        wanted = key_id not in self._keys or now_s - self._fetched_s > _KEYS_OLD_S
-        if wanted and now_s - self._tried_s > _FETCH_AGAIN_S:
-            async with self._fetching:
-                if self._tried_s < now_s:  # nobody else has just done so
-                    self._tried_s = time.monotonic()
-                    self._keys = await self._fetch()
-                    self._fetched_s = time.monotonic()
+        if key_id not in self._keys or not self._fetching.locked():
+            async with self._fetching:  # who needs a key that is being fetched waits for it
+                await self._renew(key_id)
         key = self._keys.get(key_id)
         if key is None and self._fetched_s < self._tried_s:
             raise StoreUnavailable(f"the keys of the identity provider {self._issuer} cannot be had: try again later")
         if key is None:
             raise Unauthorized("the token is signed by a key that the identity provider does not publish")
         return key
+
+    async def _renew(self, key_id: str) -> None:
+        """Fetch the keys if this one is not among them, or if they are old."""
+        now_s = time.monotonic()
+        wanted = key_id not in self._keys or now_s - self._fetched_s > _KEYS_OLD_S
+        if not wanted or now_s - self._tried_s <= _FETCH_AGAIN_S:
+            return
+        self._tried_s = now_s
+        try:
+            self._keys = await self._fetch()
+            self._fetched_s = time.monotonic()
+        except StoreUnavailable as error:
+            if key_id not in self._keys:
+                raise
+            logger.warning("%s: those that are known go on serving", error)
 
     async def _fetch(self) -> dict[str, jwt.PyJWK]:
         try:
