@@ -10,13 +10,14 @@ import msgspec
 import pytest
 
 from rankward.erasure import IDS_MAX, Forgotten, forget
-from rankward.errors import InvalidRequest
+from rankward.errors import InvalidRequest, WorldError
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
 from rankward.records import Action, Activation, Erased, Features, History, Interaction, LearningMode, Observation
 from rankward.records import PastObservation as Past
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.store.sqlite.sealed import Held, SealedSegment
 from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 
@@ -59,8 +60,6 @@ class Loop:
 
     def bytes_on_disk(self) -> bytes:
         """All that the files of both logs hold, compressed parts decompressed."""
-        from rankward.store.sqlite.sealed import Held, SealedSegment  # noqa: PLC0415
-
         found = [path.read_bytes() for path in self.log.folder.iterdir() if path.is_file()]
         found += [path.read_bytes() for path in self.joined.folder.iterdir() if path.is_file()]
         for path in self.log.folder.glob("*.seg"):
@@ -261,6 +260,32 @@ def test_learning_goes_on_after_events_were_erased(tmp_path: Path) -> None:
         await circle.close()
 
     asyncio.run(tell())
+
+
+def test_a_run_after_one_that_broke_off_forgets_the_rest(tmp_path: Path) -> None:
+    """The disk may fill up anywhere: between two segments, and between the two logs."""
+
+    async def tell(loop: Loop) -> None:
+        await loop.append(f"{SECRET}-1", "e1", "e2", "e3", subject="ann")
+        await loop.log.append([Observation(event_id=f"{SECRET}-1", value=0.75)])
+        await loop.append("e4", "e5", "e6", "e7")
+        await loop.join()
+        segments = sorted(loop.log.folder.glob("*.seg"))
+        late = next(path for path in segments[1:] if SECRET in repr(list(SealedSegment(path, Held()).rows())))
+        for obstacle in (late.with_suffix(".tmp"), next(loop.joined.folder.glob("*.joined")).with_suffix(".tmp")):
+            obstacle.mkdir()  # in place of the file that would be written aside
+            with pytest.raises(WorldError):
+                await loop.forget(subject="ann")
+            obstacle.rmdir()
+
+        await loop.forget(subject="ann")
+
+        assert SECRET.encode() not in loop.bytes_on_disk()
+        assert await loop.event_ids() == ["e4", "e5", "e6", "e7"]
+        entries = [entry for _, entry in await loop.joined.read(0, limit=100)]
+        assert [len(entry.observations) for entry in entries] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+    story_of(tell, tmp_path)
 
 
 def test_what_cannot_be_looked_for_is_refused(tmp_path: Path) -> None:

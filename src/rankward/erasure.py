@@ -6,7 +6,7 @@ a new epoch learns the log without them; backups and mirrors are not reached.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -69,22 +69,28 @@ async def forget(
             code="InvalidRequest",
             target="event_ids",
         )
-    wanted = set(event_ids)
-    if subject:
-        wanted |= await _events_of(log, subject)
-    places = await _places_of(log, wanted)
-    decisions = [offset for offset, place in places.items() if place.reward_wait_us is not None or place.decided_us]
-    await log.erase(places)
-    await joined.erase(decisions, wanted)
-    catalog.forget_set_asides(loop_id, decisions)
+    of_subject = await _events_of(log, subject) if subject else {}
+    wanted = {*event_ids, *of_subject.values()}
+    places, earlier = await _places_of(log, wanted)
+    # What names the subject goes last: until the rest is gone, another run has to find its events.
+    await log.erase({offset: place for offset, place in places.items() if offset not in of_subject})
+    await log.erase({offset: place for offset, place in places.items() if offset in of_subject})
+    decisions = [offset for offset, place in places.items() if _was_decision(place)]
+    # A run that broke off may have come no further than the log, which does not say any more whose they were.
+    await joined.erase([*earlier, *decisions], wanted)
+    catalog.forget_set_asides(loop_id, [*earlier, *decisions])
     return Forgotten(events=len(decisions), records=len(places))
 
 
-async def _events_of(log: EventLog, subject: str) -> set[EventId]:
-    found: set[EventId] = set()
+async def _events_of(log: EventLog, subject: str) -> dict[Offset, EventId]:
+    """Find the records that name a subject, with the events that they belong to."""
+    found: dict[Offset, EventId] = {}
     start = (await log.extent()).first
     while entries := await log.read(start, limit=_READ):
-        found.update(event_id for entry in entries if (event_id := _event_of(entry.record, subject)) is not None)
+        for entry in entries:
+            event_id = _event_of(entry.record, subject)
+            if event_id is not None:
+                found[entry.offset] = event_id
         start = entries[-1].offset + 1
     return found
 
@@ -98,17 +104,24 @@ def _event_of(record: Record, subject: str) -> EventId | None:
     return None
 
 
-async def _places_of(log: EventLog, event_ids: Collection[EventId]) -> Mapping[Offset, Erased]:
-    """Find every record of some events, with what shall stand in its place."""
+async def _places_of(log: EventLog, event_ids: Collection[EventId]) -> tuple[Mapping[Offset, Erased], Sequence[Offset]]:
+    """Find every record of some events, with what shall stand in its place; and the decisions that are erased."""
     places: dict[Offset, Erased] = {}
+    earlier: list[Offset] = []
     start = (await log.extent()).first
     while entries := await log.read_headers(start, limit=_READ):
         for entry in entries:
             place = _place_of(entry.record, event_ids)
             if place is not None:
                 places[entry.offset] = place
+            elif isinstance(entry.record, Erased) and _was_decision(entry.record):
+                earlier.append(entry.offset)
         start = entries[-1].offset + 1
-    return places
+    return places, earlier
+
+
+def _was_decision(erased: Erased) -> bool:
+    return erased.reward_wait_us is not None or erased.decided_us is not None
 
 
 def _place_of(record: Header, event_ids: Collection[EventId]) -> Erased | None:

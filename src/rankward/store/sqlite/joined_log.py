@@ -173,7 +173,8 @@ class SqliteJoinedLog:
                 state = self._state()
                 entries = [(offset, _entry.decode(body)) for offset, body in connection.execute(_SELECT_ALL_ENTRIES)]
                 connection.executemany(
-                    _UPDATE_ENTRY, [(_encode(_bare(e)), o) for o, e in entries if e.interaction in interactions]
+                    _UPDATE_ENTRY,
+                    [(_encode(_bare(e)), o) for o, e in entries if e.interaction in interactions and _bare(e) != e],
                 )
                 connection.executemany(_DELETE_MATCH, [(interaction,) for interaction in interactions])
                 waiting = [_unmatched.decode(body) for (body,) in connection.execute(_SELECT_EARLY)]
@@ -191,8 +192,9 @@ class SqliteJoinedLog:
 
     def _erase_in(self, path: Path, interactions: set[Offset]) -> None:
         entries = _read_file(path)
-        if any(entry.interaction in interactions for entry in entries):
-            _write_file(path, [_bare(each) if each.interaction in interactions else each for each in entries])
+        bare = [_bare(each) if each.interaction in interactions else each for each in entries]
+        if bare != entries:
+            _write_file(path, bare)
 
     def _end(self) -> Offset:
         last = self._connection.execute(_SELECT_RANGE).fetchone()[1]
