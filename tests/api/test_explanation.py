@@ -31,13 +31,15 @@ def test_rank_explains_the_action_that_the_model_chose(service: RunningService) 
         assert loop.put("/configurations/service", {"isInferenceExplainabilityEnabled": True}).is_success
         first = loop.rank(request("ramen", "pasta", contextFeatures=context)).json()
         assert "inferenceExplanation" not in first, "there is no model yet"
-        for n in range(60):
-            shown = loop.rank(request("ramen", "pasta", eventId=f"e{n}", contextFeatures=context)).json()
-            loop.reward(f"e{n}", 1.0 if shown["rewardActionId"] == "pasta" else 0.0)
 
         def answer(**members: Any) -> dict[str, Any]:
+            """Rank, and reward what is shown: while the test waits, the model must not unlearn what it learned."""
             body: dict[str, Any] = loop.rank(request("ramen", "pasta", contextFeatures=context, **members)).json()
+            loop.reward(body["eventId"], 1.0 if body["rewardActionId"] == "pasta" else 0.0)
             return body
+
+        for _ in range(60):
+            answer()
 
         def pasta_explained() -> float:
             [explained] = answer().get("inferenceExplanation", [{"id": "", "features": []}])
