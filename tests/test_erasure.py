@@ -247,16 +247,21 @@ def test_learning_goes_on_after_events_were_erased(tmp_path: Path) -> None:
         await circle.circle()
         before = weights_of(circle, newest_version(circle))
         done = await forget(
-            circle.home.catalog, circle.log, circle.joined, loop_id=circle.loop.loop_id, event_ids=["e5"], subject=None
+            circle.home.catalog,
+            circle.log,
+            circle.joined,
+            loop_id=circle.loop.loop_id,
+            event_ids=[f"e{n}" for n in range(40)],
+            subject=None,
         )
-        assert done.events == 1
+        assert done.events == 40  # of one that earned nothing, a model may have learned nothing
         await circle.play(60, prefix="more")
         await circle.circle()
         version = newest_version(circle)
         assert version.learned == 120
         assert weights_of(circle, version) != before
         again = await replayed_weights(circle, version.joined_offset)
-        assert again != weights_of(circle, version), "a replay learns one event less"
+        assert again != weights_of(circle, version), "a replay learns less"
         await circle.close()
 
     asyncio.run(tell())
