@@ -18,7 +18,7 @@ from rankward.settings import Aggregation, LoopSettings
 from rankward.store.ports import Loop
 from rankward.wiring import Home
 from tests.migration.resource import ORIGINAL, SETTINGS, OldResource
-from tests.models import learned
+from tests.models import learned, original
 from tests.test_cli import Shell, shell
 
 __all__ = ["shell"]
@@ -137,11 +137,12 @@ def test_a_model_under_other_arguments_takes_its_policy_along(shell: Shell, old:
     """It cannot go on under others. Its exploration does not count, where the settings say another."""
     policy = "--cb_explore_adf --epsilon 0.3 --cb_type dr -q Fj"
     model = tmp_path / "model"
-    model.write_bytes(learned(policy))
+    model.write_bytes(original(learned(policy)))
 
     report = shell.json("migrate", "azure", str(model), str(old.policy), str(old.settings), "--loop", "shop")
 
     assert report["model"]["policy_taken"]
+    assert report["model"]["learner"] == "9.1.0"
     assert "other arguments than policy.json has" in report["notes"][0]
     loop = loop_of(shell, "shop")
     assert loop is not None
@@ -150,6 +151,25 @@ def test_a_model_under_other_arguments_takes_its_policy_along(shell: Shell, old:
     again = shell.json("migrate", "azure", str(model), str(old.policy), str(old.settings), "--loop", "shop", "--into")
     assert loop_of(shell, "shop") == loop
     assert again["weights"] is None
+
+
+@pytest.mark.slow
+def test_a_signed_model_moves_on_to_another_loop(shell: Shell, old: OldResource, tmp_path: Path) -> None:
+    """Its archive needs no unpacking; and a loop that explores otherwise is told what was replayed."""
+    shell.ok("migrate", "azure", str(old.model), "--loop", "first")
+    archive, settings = tmp_path / "model.vw.zip", tmp_path / "settings.json"
+    shell.ok("model", "export", "first", str(archive), "--signed")
+    settings.write_text('{"explorationPercentage": 0.1}', encoding="utf-8")
+
+    report = shell.json("migrate", "azure", str(archive), str(old.log), str(settings), "--loop", "second")
+
+    assert report["model"]["origin"] == "trusted"
+    assert report["weights"]["explained"] == report["weights"]["count"]
+    assert report["probabilities"]["same"] == 60
+    assert "saved with 0.2" in report["notes"][0]
+    loop = loop_of(shell, "second")
+    assert loop is not None
+    assert "--epsilon 0.1" in loop.settings.policy
 
 
 @pytest.mark.slow
@@ -251,3 +271,9 @@ def test_what_cannot_be_taken_over_changes_nothing(
     assert re.search(why, shell.refused("migrate", "azure", *files, "--loop", "shop"))
     assert loop_of(shell, "shop") is None
     assert not Path("migration-shop.html").exists()
+
+
+def test_a_report_has_somewhere_to_go(shell: Shell, old: OldResource) -> None:
+    """Found out before anything is done, rather than after all of it."""
+    assert "no folder" in shell.refused("migrate", "azure", *old.files, "--report", "nowhere/report.html")
+    assert loop_of(shell, "personalizer") is None

@@ -10,6 +10,7 @@ import typer
 from rankward import __version__
 from rankward.cli.logs import event_bar
 from rankward.cli.terminal import DATA, DataOption, JsonOption, OneLineErrors, home_at, opened, out, table, when
+from rankward.errors import NotFound
 from rankward.history.importing import IMPORTED
 from rankward.migration.inventory import take_stock
 from rankward.migration.page import render
@@ -64,6 +65,8 @@ def azure(
     differently. If it is interrupted, it goes on when it is run again with --into.
     """
     page = page or Path(f"migration-{loop}.html")
+    if not page.parent.is_dir():
+        raise NotFound(f"there is no folder {page.parent} for the report: name another with --report")
     inventory = take_stock(files)
     with home_at(data) as home:
 

@@ -100,12 +100,12 @@ def _said_of_probabilities(found: Probabilities) -> str:
 
 
 def share(value: float) -> str:
-    """Write a share: never rounded up to all of it.
+    """Write a share; one that is not all of it is not rounded up to all of it.
 
-    >>> share(0.99999)
-    '99.99 %'
+    >>> share(0.57), share(0.99999), share(1.0)
+    ('57 %', '99.99 %', '100 %')
     """
-    hundredths = int(value * 10_000)
+    hundredths = min(round(value * 10_000), 10_000 if value == 1.0 else 9_999)
     return f"{hundredths / 100:g} %"
 
 

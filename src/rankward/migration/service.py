@@ -18,6 +18,7 @@ from rankward.errors import CallerError, Conflict, InvalidRequest, RankwardError
 from rankward.evaluation.files import LogFiles
 from rankward.history.importing import DUPLICATE, IMPORTED, Imported
 from rankward.migration.inventory import Inventory, document
+from rankward.migration.parity import TOLERANCE
 from rankward.migration.replay import OldModel, Replayed
 from rankward.migration.report import Report, TakenModel, counted, verdict
 from rankward.records import TimeUs
@@ -248,6 +249,11 @@ def reported(plan: Plan, outcome: Outcome, replayed: Replayed | None, *, made_us
     probabilities = replayed.probabilities if replayed is not None else None
     events = counts[IMPORTED] + counts[DUPLICATE]
     notes = [*plan.notes]
+    if plan.old is not None and probabilities is not None and abs(plan.old.epsilon - settings.exploration) > TOLERANCE:
+        notes.append(
+            f"The loop explores {settings.exploration:g} of its decisions, and the model was saved with "
+            f"{plan.old.epsilon:g}: decisions were replayed with the latter."
+        )
     if events:
         notes.append(_LEARNED if plan.model is None else _NOT_LEARNED)
     return Report(
