@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+import os
 import random
+import threading
 import zipfile
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,14 +21,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from rankward.api.options import ApiOptions
+from rankward.api.upload import receive_upload
+from rankward.errors import StorageFull
 from rankward.registry.archive import pack
 from rankward.settings import Limits, LoopSettings, ModelImport
 from tests.models import learned, mutated
-from tests.service import ADMIN_KEY, KEY_HEADER, RunningService, eventually, request
+from tests.service import ADMIN_KEY, KEY_HEADER, PATIENCE_S, RunningService, eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.service import LoopClient
 
@@ -246,6 +252,44 @@ def test_an_upload_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         assert list((running.root / "run").glob("tmp*")) == []
     finally:
         running.close()
+
+
+def test_decisions_do_not_wait_while_a_model_is_read(service: RunningService, trained: LoopClient) -> None:
+    """A model may have hundreds of megabytes, on a disk that is busy."""
+    loop = service.loop(trained.loop)
+    other = service.new_loop()
+    model = service.root / "loops" / loop.loop_id / "models" / f"{loop.model_id}.vw"
+    content = model.read_bytes()
+    aside = model.rename(model.with_suffix(".aside"))
+    os.mkfifo(model)  # whoever reads it waits until somebody writes
+    reading = threading.Thread(target=trained.call, args=("GET", "/model"))
+    try:
+        reading.start()
+        with model.open("wb") as file:  # which waits for the reader
+            rank = threading.Thread(target=other.rank, args=(request("ramen", "pasta"),))
+            rank.start()
+            rank.join(PATIENCE_S / 3)
+            waits = rank.is_alive()
+            file.write(content)
+        rank.join()
+    finally:
+        reading.join()
+        aside.replace(model)
+    assert not waits
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_said_to_be_full() -> None:
+    """And is not taken for a mistake of ours, whatever the size of what did not fit."""
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"x"}
+
+    full = Path("/dev/full").open("r+b")  # noqa: SIM115
+    with pytest.raises(StorageFull):
+        asyncio.run(receive_upload([], receive, full, 10))
+    with contextlib.suppress(OSError):
+        full.close()
 
 
 def test_the_model_answers_the_originals_distribution(trained: LoopClient) -> None:

@@ -97,7 +97,7 @@ class App:
             return await target.operation.handle(
                 Call(self._doors, service, version, body, path_id, query, by_admin, scope)
             )
-        with tempfile.TemporaryFile(dir=self._doors.home.folder.run) as file:
+        with tempfile.TemporaryFile(dir=self._doors.home.folder.run, buffering=0) as file:
             await receive_upload(scope["headers"], receive, file, bound)
             return await target.operation.handle(
                 Call(self._doors, service, version, b"", path_id, query, by_admin, scope, upload=file)

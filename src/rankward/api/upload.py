@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any, BinaryIO
 
 from rankward.errors import InvalidRequest, StorageFull, StoreUnavailable
@@ -21,7 +22,7 @@ async def receive_upload(
     Args:
         headers: of the request, names in lower case.
         receive: as ASGI has it.
-        file: empty.
+        file: empty. One that is buffered may fail again when it is closed.
         bound: bytes of the body.
 
     Raises:
@@ -42,13 +43,22 @@ async def receive_upload(
         length += len(part)
         if length > bound:
             raise _too_long(bound)
-        try:
-            file.write(part)
-        except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-                raise StorageFull("there is no room on the disk for what is sent: free some") from error
-            raise StoreUnavailable(f"what is sent cannot be kept: {error}") from error
-    file.seek(0, os.SEEK_SET)
+        with _keeping():
+            rest = memoryview(part)
+            while rest:
+                rest = rest[file.write(rest) :]
+    with _keeping():
+        file.seek(0, os.SEEK_SET)  # which writes what is buffered
+
+
+@contextlib.contextmanager
+def _keeping() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull("there is no room on the disk for what is sent: free some") from error
+        raise StoreUnavailable(f"what is sent cannot be kept: {error}") from error
 
 
 def _too_long(bound: int) -> InvalidRequest:

@@ -118,7 +118,7 @@ class Registry:
                 f"--{problem_type_of(loop.settings.policy)}: give the loop a policy of the model's kind first",
                 code="InvalidPolicyConfiguration",
             )
-        self._models.get(loop.loop_id, model_id)
+        await asyncio.to_thread(self._models.get, loop.loop_id, model_id)
         return await self._go_on_from(name, version, f"rolled back to {model_id}")
 
     async def signed(self, model: bytes) -> bytes:
@@ -158,7 +158,7 @@ class Registry:
             settings, file, bound=bound, by_admin=by_admin, try_out=try_out, take_policy=take_policy
         )
         settings, interactions = found.settings, found.interactions
-        digest = found.digest
+        digest = await asyncio.to_thread(lambda: found.digest)
         named = hashlib.sha256(f"{digest} {settings.policy} {interactions}".encode()).hexdigest()
         loop = self._catalog.loop(name)
         version = ModelVersion(
@@ -175,7 +175,7 @@ class Registry:
             size_bytes=len(found.model),
             digest=digest,
         )
-        self._models.put(loop.loop_id, version.model_id, found.model)
+        await asyncio.to_thread(self._models.put, loop.loop_id, version.model_id, found.model)
         self._catalog.add_version(version)
         changes = _policy_of(found.head) if take_policy else {}
         loop = await self._go_on_from(name, version, f"imported {version.model_id}", changes)

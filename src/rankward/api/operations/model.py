@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -30,7 +31,7 @@ async def _get_model(call: Call) -> Answer:
     version = _serving(call)
     content, made = b"", datetime(1, 1, 1, tzinfo=UTC)
     if version is not None:
-        content = call.doors.home.models.get(version.loop_id, version.model_id)
+        content = await asyncio.to_thread(call.doors.home.models.get, version.loop_id, version.model_id)
         made = as_datetime(version.created_us)
         if signed:
             content = await call.doors.registry.signed(content)
