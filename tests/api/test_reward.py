@@ -83,3 +83,16 @@ def test_a_refused_reward_leaves_no_trace(service: RunningService) -> None:
 
     assert loop.reward("e1", 2).status_code == 400
     assert service.records(loop.loop) == []
+
+
+def test_a_reward_that_is_sent_again_by_its_request_id_counts_once(service: RunningService, loop: LoopClient) -> None:
+    """Newer SDKs send the header again when they try again: a sum must not grow by a lost answer."""
+    path = "/events/again/reward"
+    for name in ("r-1", "r-1", "r-2", "x" * 300):
+        headers = {"x-ms-client-request-id": name}
+        assert loop.call("POST", path, b'{"value":0.5}', **headers).status_code == 204
+    own = loop.call("POST", path, b'{"value":0.5,"reportId":"mine"}', **{"x-ms-client-request-id": "r-3"})
+    assert own.status_code == 204
+
+    observed = [each for each in service.records(loop.loop) if isinstance(each, Observation)]
+    assert [each.report for each in observed if each.event_id == "again"] == ["r-1", "r-1", "r-2", None, "mine"]

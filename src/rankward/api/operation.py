@@ -32,6 +32,14 @@ class Call(msgspec.Struct, frozen=True):
     scope: Mapping[str, Any]  # as ASGI has it
     upload: BinaryIO | None = None  # the body, where the operation takes it as a file; `body` is empty then
 
+    @property
+    def client_request_id(self) -> str | None:
+        """The caller's name for the request, which newer SDKs send again when they try it again; None: it has none."""
+        for name, value in self.scope["headers"]:
+            if name == b"x-ms-client-request-id" and 0 < len(value) <= self.doors.limits.id_length:
+                return str(value, "latin-1")
+        return None
+
     def flag(self, name: str) -> bool:
         """Read a yes or no of the query; absent, it is no.
 

@@ -38,7 +38,7 @@ DIFFERENCES = (
     Difference(
         "a retried Reward",
         "counts twice with `sum` and `average`",
-        "counts once, if its body has a `reportId` of yours and the retry the same one",
+        "counts once, if both have the same `x-ms-client-request-id`, or the same `reportId` in their bodies",
     ),
     Difference("`rewardWaitTime`", "5 s to 2 days, later one of four values", "anything above 0, up to 30 days"),
     Difference("`logRetentionDays`", "0 was accepted once", "-1, or at least the wait plus a day"),

@@ -29,7 +29,7 @@ async def _reward(call: Call) -> Answer:
     call.service.check_multi_slot()
     event_id = check_id(call.path_id, "eventId", limits=call.doors.limits, code="InvalidRewardRequest")
     rewards, report = schema.read_reward(call.body, limits=call.doors.limits)
-    await call.service.reward_slots(event_id, rewards, report=report)
+    await call.service.reward_slots(event_id, rewards, report=report or call.client_request_id)
     return Answer(204)
 
 

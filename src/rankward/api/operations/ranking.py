@@ -26,7 +26,7 @@ async def _rank(call: Call) -> Answer:
 async def _reward(call: Call) -> Answer:
     event_id = check_id(call.path_id, "eventId", limits=call.doors.limits, code="InvalidRewardRequest")
     value, report = schema.read_reward(call.body, limits=call.doors.limits)
-    await call.service.reward(event_id, value, report=report)
+    await call.service.reward(event_id, value, report=report or call.client_request_id)
     return Answer(204)
 
 
