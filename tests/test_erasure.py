@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.sealed import Held, SealedSegment
 from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
+from tests.service import PATIENCE_S
 
 SECRET = "a-secret-of-somebody"
 
@@ -289,6 +292,38 @@ def test_a_run_after_one_that_broke_off_forgets_the_rest(tmp_path: Path) -> None
         assert await loop.event_ids() == ["e4", "e5", "e6", "e7"]
         entries = [entry for _, entry in await loop.joined.read(0, limit=100)]
         assert [len(entry.observations) for entry in entries] == [0, 0, 0, 0, 1, 1, 1, 1]
+
+    story_of(tell, tmp_path)
+
+
+def test_erasing_holds_up_nothing_but_the_log(tmp_path: Path) -> None:
+    """It may take minutes, in the process that decides: whoever asks how far the log is must not stop that."""
+
+    async def tell(loop: Loop) -> None:
+        await loop.append(*(f"e{n}" for n in range(8)))
+        await loop.join()
+        path = next(loop.joined.folder.glob("*.joined"))
+        content = path.read_bytes()
+        path.unlink()
+        os.mkfifo(path)  # whoever reads it waits until somebody writes
+        erasing = asyncio.create_task(loop.joined.erase([0], []))
+        pipe = await asyncio.to_thread(path.open, "wb")  # returns once it is being read
+
+        def write() -> None:
+            with pipe:
+                pipe.write(content)
+
+        rescue = threading.Timer(PATIENCE_S / 6, write)
+        rescue.start()
+        asking = asyncio.create_task(loop.joined.extent())
+        await asyncio.sleep(0)  # so that it begins
+        held_up = not rescue.is_alive()
+        if not held_up:
+            rescue.cancel()
+            write()
+        await erasing
+        assert await asking == (0, 8)
+        assert not held_up
 
     story_of(tell, tmp_path)
 

@@ -266,6 +266,9 @@ class SqliteJoinedLog:
 
     async def extent(self) -> tuple[Offset, Offset]:
         """See `ports.JoinedLog`."""
+        return await asyncio.to_thread(self._extent)
+
+    def _extent(self) -> tuple[Offset, Offset]:
         with self._lock, self._translated():
             files = self._files()
             end = self._end()
