@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 
 from rankward.configuration import Configuration
-from rankward.doctor import Report, findings, gather, report
+from rankward.doctor.facts import gather
+from rankward.doctor.findings import findings
+from rankward.doctor.report import Report, report
 from rankward.erasure import Forgotten, forget
 from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
 from rankward.history.importing import Imported, Importer

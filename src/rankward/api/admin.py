@@ -29,7 +29,7 @@ from rankward.api.app import read_body
 from rankward.api.operation import V2022
 from rankward.api.schema.body import decode
 from rankward.api.service import Doors
-from rankward.doctor import Report
+from rankward.doctor.report import Report
 from rankward.erasure import Forgotten
 from rankward.errors import InvalidRequest, NotFound, RankwardError
 from rankward.registry.compare import Comparison

@@ -12,7 +12,7 @@ from rankward.backup import restore as restore_backup
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.remote import Administrator
 from rankward.cli.terminal import DATA, DataOption, JsonOption, MaybeLoopArgument, administer, err, out, table
-from rankward.doctor import Report, screen
+from rankward.doctor.report import Report, screen
 
 _SCREEN = 100  # characters, where it is no terminal
 NoVerifyOption = Annotated[bool, typer.Option("--no-verify", help="Do not read the copy to check it.")]

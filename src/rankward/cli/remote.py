@@ -26,7 +26,7 @@ from rankward.administration import (
 from rankward.api.admin import ADMIN_OPERATIONS
 from rankward.api.operation import P3
 from rankward.cli.access import refused
-from rankward.doctor import Report
+from rankward.doctor.report import Report
 from rankward.erasure import Forgotten
 from rankward.errors import WorldError
 from rankward.records import ModelId

@@ -12,7 +12,9 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from rankward.doctor import ALIVE_US, Facts, Sample, Severity, findings, gather, report, screen
+from rankward.doctor.facts import ALIVE_US, Facts, Sample, gather
+from rankward.doctor.findings import Severity, findings
+from rankward.doctor.report import report, screen
 from rankward.joining.service import JoiningService
 from rankward.mirroring.service import MirroringStatus
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Rate, Record, TimeUs
