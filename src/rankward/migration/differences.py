@@ -68,7 +68,7 @@ DIFFERENCES = (
         "rate limits",
         "429",
         "nothing is rationed, so 429 is not used; when too much waits, 503 with `Retry-After`, which "
-        "every SDK tries again by itself",
+        "most SDKs try again by themselves",
     ),
     Difference("`GET /model` without a model", "no bytes", "no bytes, `Last-Modified` in the year 1"),
     Difference(
