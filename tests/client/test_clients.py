@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import rankward
+from rankward.client.calls import UnansweredError, read_refusal
 from rankward.errors import InvalidRequest
 from rankward.records import Activation, Interaction, Observation
 from rankward.settings import Aggregation, LoopSettings
@@ -277,6 +278,14 @@ def test_whatever_a_service_answers_something_is_shown(reply: bytes, reason: str
         decision = client.rank(CONTEXT, ACTIONS, excluded=["soup"])
         assert (decision.action_id, decision.fallback) == ("salad", True)
         assert client.stats.fallbacks == {reason: 1}
+
+
+@pytest.mark.parametrize(("asked", "granted"), [("3", 3.0), ("9" * 400, 300.0), ("soon", 0.0), ("-1", 0.0)])
+def test_a_service_may_ask_for_patience_within_bounds(asked: str, granted: float) -> None:
+    """Or one answer of a proxy could keep all reports for ever."""
+    refusal = read_refusal(503, {"retry-after": asked}, b"")
+    assert isinstance(refusal, UnansweredError)
+    assert refusal.retry_after_s == granted
 
 
 def test_nobody_there_is_noticed_at_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,6 +35,7 @@ FALLBACK_PREFIX = "fallback-"
 Answer = TypeVar("Answer")
 
 _LIMITS = Limits()
+_RETRY_AFTER_MAX_S = 300.0  # whatever a proxy asks for: the queue is bounded, and what waits longer is given up
 _encode = msgspec.json.Encoder().encode
 _answer = msgspec.json.Decoder(RankAnswer)
 _slots_answer = msgspec.json.Decoder(MultiSlotRankAnswer)
@@ -252,7 +253,8 @@ def read_refusal(status: int, headers: Mapping[str, str], body: bytes) -> Refuse
     message = f"the service answers {status}: {said}"
     if status in {429, 503}:
         after = headers.get("retry-after", "")
-        return UnansweredError(message, Reason.BUSY, retry_after_s=float(after) if after.isdecimal() else 0.0)
+        after_s = min(float(after), _RETRY_AFTER_MAX_S) if after.isdecimal() else 0.0
+        return UnansweredError(message, Reason.BUSY, retry_after_s=after_s)
     if status >= 500 or status in {408, 409}:
         return UnansweredError(message, Reason.FAILED)
     return RefusedError(message, code=str(status))
