@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import random
+import socket
 import threading
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from rankward.api.options import ApiOptions
+from rankward.api.service import UPLOADS_AT_ONCE
 from rankward.api.upload import receive_upload
 from rankward.errors import StorageFull
 from rankward.registry.archive import pack
@@ -252,6 +254,22 @@ def test_an_upload_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         assert list((running.root / "run").glob("tmp*")) == []
     finally:
         running.close()
+
+
+def test_uploads_at_once_are_bounded(service: RunningService) -> None:
+    """Each lies on the disk until it is done, and a loop's key alone must not fill that for all loops."""
+    loop = service.new_loop().at("v1.1-preview.3")
+    path = f"/loops/{loop.loop}/personalizer/{loop.version}/model"
+    head = f"PUT {path} HTTP/1.1\r\nHost: x\r\n{KEY_HEADER}: {loop.key}\r\nContent-Length: 1000\r\n\r\n"
+    with contextlib.ExitStack() as under_way:
+        for _ in range(UPLOADS_AT_ONCE):
+            connection = under_way.enter_context(socket.create_connection(("127.0.0.1", service.port), PATIENCE_S))
+            connection.sendall(head.encode() + b"x")
+
+        eventually(lambda: loop.upload(b"x").status_code == 503, "all places are taken")
+        assert "retry-after" in loop.upload(b"x").headers
+
+    eventually(lambda: loop.upload(b"x").status_code == 400, "the places are free again")
 
 
 def test_decisions_do_not_wait_while_a_model_is_read(service: RunningService, trained: LoopClient) -> None:

@@ -16,9 +16,9 @@ from rankward.api import errors
 from rankward.api.errors import ErrorAnswer
 from rankward.api.operation import V2022, Answer, Call
 from rankward.api.route import RouteError, Target, route
-from rankward.api.service import Doors
+from rankward.api.service import UPLOADS_AT_ONCE, Doors
 from rankward.api.upload import receive_upload
-from rankward.errors import InvalidRequest, RankwardError
+from rankward.errors import InvalidRequest, Overloaded, RankwardError
 from rankward.ranking.service import RankingService
 from rankward.telemetry import RequestLog, count_of, errors_total, seconds_of
 
@@ -97,11 +97,17 @@ class App:
             return await target.operation.handle(
                 Call(self._doors, service, version, body, path_id, query, by_admin, scope)
             )
-        with tempfile.TemporaryFile(dir=self._doors.home.folder.run, buffering=0) as file:
-            await receive_upload(scope["headers"], receive, file, bound)
-            return await target.operation.handle(
-                Call(self._doors, service, version, b"", path_id, query, by_admin, scope, upload=file)
+        if self._doors.uploading.locked():
+            raise Overloaded(
+                f"{UPLOADS_AT_ONCE} uploads are under way: try again when one of them is done", retry_after_s=5
             )
+        folder = self._doors.home.folder.run
+        async with self._doors.uploading:
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+                await receive_upload(scope["headers"], receive, file, bound)
+                return await target.operation.handle(
+                    Call(self._doors, service, version, b"", path_id, query, by_admin, scope, upload=file)
+                )
 
     async def _answer_page(self, scope: Scope, receive: Receive, send: Send, started: float) -> None:
         request_id = str(self._doors.new_uuid())

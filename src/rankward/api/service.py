@@ -27,6 +27,10 @@ from rankward.wiring import Home
 logger = logging.getLogger(__name__)
 
 FOLLOW_S = 0.1
+UPLOADS_AT_ONCE = 4
+"""Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
+UPLOADS_AT_ONCE = 4
+"""Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
 _AGAIN_S = 10.0  # before what failed is tried again
 
 
@@ -53,6 +57,8 @@ class Doors:
         self.registry = Registry(
             home.catalog, home.models, home.signing, log=self.log, joined=self.joined, clock=home.clock
         )
+        self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
+        self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self.importing = asyncio.Lock()  # one model at a time: each may need gigabytes to be tried
         self.studies = StudyService(
             home.catalog,
