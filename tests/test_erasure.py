@@ -7,10 +7,12 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from rankward.administration import Administration, ToForget
 from rankward.erasure import IDS_MAX, Forgotten, forget
 from rankward.errors import InvalidRequest, WorldError
 from rankward.joining.reader import read_joined
@@ -326,6 +328,24 @@ def test_erasing_holds_up_nothing_but_the_log(tmp_path: Path) -> None:
         assert not held_up
 
     story_of(tell, tmp_path)
+
+
+def test_decisions_do_not_wait_while_the_log_is_looked_through(tmp_path: Path) -> None:
+    """It is opened for that alone: a log lets in one reader at a time."""
+
+    async def tell() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        await circle.play(3)
+
+        def in_use(_: str) -> Any:
+            pytest.fail("the log that decisions go to is in use")
+
+        administration = Administration(circle.home, circle.configuration, circle.registry, log=in_use, joined=in_use)
+        done = await administration.forget(circle.loop.name, ToForget(event_ids=["e1"]))
+        assert done.events == 1
+        await circle.close()
+
+    asyncio.run(tell())
 
 
 def test_what_cannot_be_looked_for_is_refused(tmp_path: Path) -> None:

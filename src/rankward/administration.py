@@ -382,14 +382,21 @@ class Administration:
     async def forget(self, name: str, wanted: ToForget) -> Forgotten:
         """Erase events from a loop's logs: see `erasure.forget`."""
         loop_id = self._home.catalog.loop(name).loop_id
-        return await forget(
-            self._home.catalog,
-            self._log(loop_id),
-            self._joined(loop_id),
-            loop_id=loop_id,
-            event_ids=wanted.event_ids,
-            subject=wanted.subject,
-        )
+        # Opened for this alone: a log lets in one reader at a time, and the whole of it is read. Decisions under ids
+        # of the caller's own would have to wait for each stretch.
+        log, joined = self._home.event_log(loop_id), self._home.joined_log(loop_id)
+        try:
+            return await forget(
+                self._home.catalog,
+                log,
+                joined,
+                loop_id=loop_id,
+                event_ids=wanted.event_ids,
+                subject=wanted.subject,
+            )
+        finally:
+            await log.close()
+            await joined.close()
 
     async def import_logs(
         self,
