@@ -24,6 +24,7 @@ from benchmarks.load import Measured, Plan, measure
 from benchmarks.report import Row, at_least, at_most, milliseconds
 from rankward.store.ports import ModelVersion
 from rankward.store.sqlite.live import connect
+from rankward.vw.presets import learner_arguments
 
 SHORT = timedelta(seconds=1)
 LONG = timedelta(minutes=10)
@@ -160,6 +161,7 @@ def one_core(quick: bool) -> Iterator[Row]:
             for trainer in other.children():
                 pin(trainer, [second])
         version = installation.version()
+        arguments = learner_arguments(version.policy, version.interactions, 0.02, version.rate)
         model = folder / "model.vw"
         model.write_bytes(installation.service.home.models.get(version.loop_id, version.model_id))
         for actions in (10, 50):
@@ -173,8 +175,7 @@ def one_core(quick: bool) -> Iterator[Row]:
                 calls_us.append(1e6 / measured.rate_per_s)
                 spent_s = after.user - before.user + after.system - before.system
                 cpu_us.append(1e6 * spent_s / (measured.rate_per_s * (plan.seconds + plan.warmup_s)))
-                command = [sys.executable, "-m", "benchmarks.scoring", str(actions), str(first), version.policy]
-                command += [msgspec.json.encode(version.interactions).decode(), str(model)]
+                command = [sys.executable, "-m", "benchmarks.scoring", str(actions), str(first), arguments, str(model)]
                 learner_us.append(float(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout))
             call, learner = median(calls_us), median(learner_us)
             measured_text = f"{call:.0f} µs a call ({median(cpu_us):.0f} µs of its CPU)"

@@ -2,7 +2,7 @@
 
 Everything is parsed anew for each, as by whoever calls the learner without keeping anything.
 
-Run as a program: the number of actions, a core to run on, the policy, its derived interactions as JSON, a model file.
+Run as a program: the number of actions, a core to run on, the learner's arguments, a model file.
 """
 
 from __future__ import annotations
@@ -12,23 +12,19 @@ import os
 import sys
 import time
 
-import msgspec
 from vowpalwabbit import Workspace
 
 from benchmarks.bodies import bodies
 from rankward.api.schema.ranking import read_rank
 from rankward.ranking.features import FeatureBounds
-from rankward.records import Interactions
 from rankward.settings import Limits
 from rankward.vw.learner import context_text
-from rankward.vw.presets import learner_arguments
 
 
-def main(actions: str, cpu: str, policy: str, interactions: str, model: str) -> None:
+def main(actions: str, cpu: str, arguments: str, model: str) -> None:
     """Measure for about a second."""
     os.sched_setaffinity(0, [int(cpu)])
-    derived = msgspec.json.decode(interactions, type=Interactions | None)
-    workspace = Workspace(f"{learner_arguments(policy, derived, 0.02)} --json --quiet -i {model}")
+    workspace = Workspace(f"{arguments} --json --quiet -i {model}")
     limits, bounds = Limits(), FeatureBounds()
     texts = itertools.islice(bodies(int(actions), 5, seed=1), 512)
     requests = [read_rank(body, limits=limits, bounds=bounds)[0] for body in texts]

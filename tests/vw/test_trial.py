@@ -67,7 +67,8 @@ def test_a_model_of_another_policy_is_refused_and_its_policy_is_named() -> None:
         try_out(ARGUMENTS, learned(BALANCED.arguments))
 
     assert caught.value.code == "InvalidModelImportFormat"
-    assert "`--cb_explore_adf --cb_type mtr --clip_p 1 --epsilon 0.02 --gamma_scale 10 --squarecb`" in caught.value.message
+    policy = "--cb_explore_adf --cb_type mtr --clip_p 1 --epsilon 0.02 --gamma_scale 10 --squarecb"
+    assert f"`{policy}`" in caught.value.message
 
 
 @pytest.mark.parametrize(
