@@ -72,7 +72,8 @@ def _open(uri: str) -> tuple[ObjectStore, str]:
     except ValueError as error:
         raise _refused() from error
     stores = _library()
-    options: dict[str, Any] = {"client_options": {"timeout": _TIMEOUT, "allow_http": True}}
+    # Without encryption only where the operator says so: not where a signed address may be sent on to.
+    options: dict[str, Any] = {"client_options": {"timeout": _TIMEOUT, "allow_http": parts.scheme != "https"}}
     options["retry_config"] = {"max_retries": 3, "retry_timeout": _TIMEOUT}
     segments = [segment for segment in parts.path.split("/") if segment]
     emulated = parts.scheme == "http" and parts.hostname in _LOCAL and "sig" in parse_qs(parts.query)
