@@ -122,19 +122,31 @@ test("a strict client throws mistakes", async () => {
 });
 
 test("a late decision is a fallback, is noticed, and is never rewarded", async () => {
-  const client = new Client(endpoint, key, { timeoutMs: 0, warn: () => undefined });
-  const decision = await client.rank(context, actions, { eventId: "late-one" });
-  assert.deepEqual([decision.actionId, decision.fallback], ["soup", true]);
-  assert.match(decision.eventId, /^fallback-/);
-  client.reward(decision.eventId, 1);
-  client.reward("late-one", 1);
-  client.activate("late-one");
-  while (client.stats.late === 0) {
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  assert.equal(client.stats.withheld, 3);
-  assert.equal(client.stats.queued, 0);
-  await client.close();
+  let miss;
+  const missed = new Promise((resolve) => (miss = resolve));
+  const slow = createServer(async (request, response) => {
+    const headers = { "content-type": "application/json", "ocp-apim-subscription-key": key };
+    const body = Buffer.concat(await request.toArray());
+    const answer = await fetch(endpoint + request.url, { method: request.method, headers, body });
+    await missed; // the service has decided, and nobody may hear of it in time
+    response.writeHead(answer.status).end(await answer.text());
+  });
+  await serving(slow, async (relay) => {
+    const client = new Client(relay, key, { timeoutMs: 10, warn: () => undefined });
+    const decision = await client.rank(context, actions, { eventId: "late-one" });
+    assert.deepEqual([decision.actionId, decision.fallback], ["soup", true]);
+    assert.match(decision.eventId, /^fallback-/);
+    client.reward(decision.eventId, 1);
+    client.reward("late-one", 1);
+    client.activate("late-one");
+    miss();
+    while (client.stats.late === 0) {
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    assert.equal(client.stats.withheld, 3);
+    assert.equal(client.stats.queued, 0);
+    await client.close();
+  });
 });
 
 test("a silent service costs no more than the deadline", async () => {
