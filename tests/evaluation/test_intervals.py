@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pytest
 from estimators.bandits import cressieread as reference_cressie_read
@@ -14,6 +15,7 @@ from rankward.evaluation.contrast import Decisions, Floats, contrast
 from rankward.evaluation.estimators import Sums
 from rankward.evaluation.intervals import (
     Betting,
+    BettingState,
     Bounds,
     PairedSums,
     cressie_read_interval,
@@ -200,6 +202,20 @@ def test_bets_do_not_depend_on_batches() -> None:
         part = log.part(start, end)
         in_parts.add(part.value(), part.decisions.rewards, part.decisions.upweights)
     assert in_parts.bounds() == pytest.approx(at_once.bounds(), abs=1e-7)
+
+
+def test_bets_go_on_from_what_was_kept() -> None:
+    """Whoever watches a policy for weeks is stopped now and then, and must come to the same bounds."""
+    log = KnownWorld().log(1_000, np.random.default_rng(2))
+    whole, stopped = Betting(), Betting()
+    for start in range(0, 1_000, 100):
+        part = log.part(start, start + 100)
+        facts = (part.against_logging(), part.decisions.rewards, part.decisions.upweights)
+        whole.add(*facts)
+        kept = msgspec.msgpack.decode(msgspec.msgpack.encode(stopped.state()), type=BettingState)
+        stopped = Betting(kept)
+        stopped.add(*facts)
+    assert stopped.bounds() == whole.bounds()
 
 
 def test_subsampled_events_count_for_those_that_were_dropped() -> None:

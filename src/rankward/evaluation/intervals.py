@@ -10,6 +10,7 @@ import itertools
 import math
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from rankward.evaluation.contrast import CAPS, Contrast, Floats
@@ -132,6 +133,25 @@ _BY_CAP = [(cap, [i for i, bet in enumerate(BETS) if bet.cap == cap]) for cap in
 _PRIOR = -math.log(len(BETS))
 
 
+class WealthState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `Wealth` has come to. It is written to disk, so `BETS` stay as they are, in number and order."""
+
+    log: tuple[float, ...]  # of what each bettor owns, one for each of `BETS`
+    events: int
+    upweights: float
+    known: float
+    unit: float
+    squares: float
+    squares_rewards: float
+
+
+class BettingState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `Betting` has come to: it goes on from here as if it had never stopped."""
+
+    above: WealthState
+    below: WealthState
+
+
 class Wealth:
     """What bettors own who bet, event by event, that a contrast is larger than claimed.
 
@@ -150,14 +170,30 @@ class Wealth:
     Waudby-Smith, Wu, Ramdas, Karampatziakis and Mineiro, arXiv 2210.10768.
     """
 
-    def __init__(self) -> None:
-        self._log = np.zeros(len(BETS))
-        self._events = 0
-        self._upweights = 0.0
-        self._known = 0.0  # sum of what payoffs are raised by, times upweight
-        self._unit = 0.0  # upweight of the first event, which all are measured by; 0: none yet
-        self._squares = 0.0  # of gains, and of those times the rewards, for the control variate
-        self._squares_rewards = 0.0
+    def __init__(self, state: WealthState | None = None) -> None:
+        """Begin, or go on from what another has come to."""
+        self._log = np.zeros(len(BETS)) if state is None else np.array(state.log)
+        assert len(self._log) == len(BETS), "what was kept is of other bets"
+        self._events = 0 if state is None else state.events
+        self._upweights = 0.0 if state is None else state.upweights
+        self._known = 0.0 if state is None else state.known  # sum of what payoffs are raised by, times upweight
+        # Upweight of the first event, which all are measured by; 0: none yet.
+        self._unit = 0.0 if state is None else state.unit
+        # Of gains, and of those times the rewards, for the control variate.
+        self._squares = 0.0 if state is None else state.squares
+        self._squares_rewards = 0.0 if state is None else state.squares_rewards
+
+    def state(self) -> WealthState:
+        """Tell what it has come to."""
+        return WealthState(
+            log=tuple(self._log.tolist()),
+            events=self._events,
+            upweights=self._upweights,
+            known=self._known,
+            unit=self._unit,
+            squares=self._squares,
+            squares_rewards=self._squares_rewards,
+        )
 
     def add(self, against: Contrast, rewards: Floats, upweights: Floats) -> None:
         """Bet on more events, in log order.
@@ -241,9 +277,14 @@ def _log_growth(stakes: Floats, paid: Floats) -> Floats:
 class Betting:
     """A confidence sequence: bounds of a value, or of a difference of values, that hold at every look together."""
 
-    def __init__(self) -> None:
-        self._above = Wealth()
-        self._below = Wealth()
+    def __init__(self, state: BettingState | None = None) -> None:
+        """Begin, or go on from what another has come to."""
+        self._above = Wealth(None if state is None else state.above)
+        self._below = Wealth(None if state is None else state.below)
+
+    def state(self) -> BettingState:
+        """Tell what it has come to, to go on from later."""
+        return BettingState(above=self._above.state(), below=self._below.state())
 
     def add(self, more: Contrast, rewards: Floats, upweights: Floats) -> None:
         """Take more events in, in log order. Shapes and ranges as in `Wealth.add`."""
