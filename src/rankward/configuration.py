@@ -149,7 +149,7 @@ class Configuration:
                 reason = f"changed: {', '.join(reasons)}"
                 epoch = next_epoch(edited, now_us=self._clock(), reason=reason)
             written = self._catalog.update_loop(edited, epoch=epoch)
-            record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)))
+            record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)), cause="changed by hand")
             await self._log(loop.loop_id).append([record])
             return written
 

@@ -201,6 +201,7 @@ class SettingsChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """The settings of a loop from here on."""
 
     settings: msgspec.Raw  # JSON of the whole `settings.LoopSettings`
+    cause: str | None = None  # what changed them, for people; None: an earlier version, which did not say
 
 
 class PastObservation(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):

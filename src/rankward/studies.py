@@ -225,7 +225,8 @@ class StudyService:
         await asyncio.to_thread(self._models.put, loop.loop_id, version.model_id, model)
         self._catalog.add_version(version)
         written = await change_loop(self._catalog, name, self._adoption(study, kept, version))
-        record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(written.settings)))
+        cause = f"applied {kept.policy_name} of evaluation {study.study_id}"
+        record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(written.settings)), cause=cause)
         await self._log(loop.loop_id).append([record])
         return written
 

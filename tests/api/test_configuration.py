@@ -190,3 +190,4 @@ def test_a_change_is_a_line_of_the_log(service: RunningService, loop: LoopClient
     before, change, after = service.records(loop.loop)
     assert isinstance(change, SettingsChange)
     assert (before.reward_wait_us, after.reward_wait_us) == (600_000_000, 3_600_000_000)
+    assert change.cause == "changed by hand"

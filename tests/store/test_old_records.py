@@ -79,6 +79,7 @@ EXPECTED: dict[str, Record | JoinedEntry] = {
     "observation": Observation(event_id="order-page-0001", value=0.75, metrics={"seconds": 12.5}, subject="s-17"),
     "activation": Activation(event_id="order-page-0001"),
     "settings": SettingsChange(settings=msgspec.Raw(b'{"exploration":0.2}')),
+    "caused-settings": SettingsChange(settings=msgspec.Raw(b'{"exploration":0.2}'), cause="changed by hand"),
     "tick": Tick(),
     "sampled-interaction": Interaction(
         event_id="e",
@@ -167,8 +168,8 @@ def _read(kind: str, body: bytes, actions: bytes | None) -> Record | JoinedEntry
     return to_record(body, None if actions is None else msgspec.msgpack.decode(actions, type=list[Action]))
 
 
-def _settings(record: object) -> bytes | None:
-    return bytes(record.settings) if isinstance(record, SettingsChange) else None
+def _settings(record: object) -> tuple[bytes, str | None] | None:
+    return (bytes(record.settings), record.cause) if isinstance(record, SettingsChange) else None
 
 
 def test_sealed_segments_of_every_version_are_read() -> None:

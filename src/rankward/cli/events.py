@@ -324,8 +324,8 @@ def plain(entry: LogEntry) -> dict[str, Any]:
                 said["slot"] = observed.slot
         case Activation() as activated:
             said |= {"kind": "activation", "event_id": activated.event_id}
-        case SettingsChange():
-            said |= {"kind": "settings"}
+        case SettingsChange() as changed:
+            said |= {"kind": "settings", "cause": changed.cause}
         case History() as past:
             said |= {"kind": "history", "event_id": past.interaction.event_id}
             said |= {"decided": as_datetime(past.time_us).isoformat(), "rewards": len(past.observations)}
@@ -365,6 +365,8 @@ def _details(said: dict[str, Any]) -> Iterator[str]:
                 yield f" {flag}"
     if said["kind"] == "history":
         yield f" decided {said['decided']}  {said['rewards']} rewards"
+    if said["kind"] == "settings" and said["cause"]:
+        yield said["cause"]
     if said["kind"] == "import":
         yield f"{said['file']}  {said['lines']} lines{', the end' if said['finished'] else ''}"
     if said["kind"] == "reward":

@@ -254,7 +254,7 @@ class Registry:
             written = self._catalog.update_loop(served, epoch=epoch, retire=True)
             self.version(loop, version.model_id)  # from here on it is kept; it must not have gone just before
             if settings != loop.settings:
-                record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)))
+                record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)), cause=reason)
                 await self._log(loop.loop_id).append([record])
             return written
 
