@@ -12,7 +12,15 @@ SOURCE = Path(__file__).parent.parent / "src"
 
 # From the ground up. A module belongs to the longest name that it begins with, and imports nothing of a later layer.
 LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("records", frozenset({"errors", "records", "settings", "store.ports", "store.stretches", "store.studies"})),
+    (
+        "records",
+        frozenset(
+            {
+                *("errors", "records", "settings"),
+                *("store.audit", "store.ports", "store.sessions", "store.stretches", "store.studies"),
+            }
+        ),
+    ),
     (
         "cores",
         frozenset(
@@ -27,6 +35,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "shells",
         frozenset(
             {
+                "auditing",
                 "evaluation.files",
                 "evaluation.leave_out",
                 "evaluation.service",

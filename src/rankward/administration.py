@@ -6,6 +6,7 @@ The HTTP API under `/admin` and the command line both stand on this, so that eit
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
@@ -14,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from rankward.auditing import Trail
 from rankward.configuration import Configuration
 from rankward.doctor.facts import gather
 from rankward.doctor.findings import findings
@@ -28,6 +30,7 @@ from rankward.records import Interaction, LearningMode, ModelId, TimeUs
 from rankward.registry.compare import Comparison, compare
 from rankward.registry.service import Registry
 from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, parse, show
+from rankward.store.audit import SERVICE, Actor
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.telemetry import find_version
 from rankward.vw.arguments import ProblemType, problem_type_of
@@ -165,6 +168,19 @@ class Administration:
         self._registry = registry
         self._log = log
         self._joined = joined
+        self._actor = SERVICE
+
+    def by(self, actor: Actor) -> Administration:
+        """Return the same, for changes that somebody makes."""
+        theirs = copy.copy(self)
+        theirs._actor = actor
+        theirs._configuration = self._configuration.by(actor)
+        theirs._registry = self._registry.by(actor)
+        return theirs
+
+    @property
+    def _trail(self) -> Trail:
+        return self._home.trail.by(self._actor)
 
     async def loops(self) -> list[LoopView]:
         """List the loops, by name."""
@@ -209,7 +225,7 @@ class Administration:
         if wanted.preset not in PRESETS:
             raise InvalidRequest(f"there is no preset {wanted.preset!r}: one of {', '.join(PRESETS)}", target="preset")
         settings = LoopSettings() if wanted.preset == PERSONALIZER.name else new_loop_settings()
-        loop = await asyncio.to_thread(self._home.create_loop, wanted.name, settings)
+        loop = await asyncio.to_thread(self._home.create_loop, wanted.name, settings, actor=self._actor)
         kept = self._kept_keys(wanted.name)
         keys = [NewKey(slot=slot, key=kept[f"key{slot}"]) for slot in (1, 2)]
         return CreatedLoop(loop=self._view(loop), keys=keys)
@@ -221,7 +237,7 @@ class Administration:
             NotFound: there is none of the name.
         """
         self._home.catalog.loop(name)
-        await asyncio.to_thread(self._home.delete_loop, name)
+        await asyncio.to_thread(self._home.delete_loop, name, actor=self._actor)
 
     async def keys(self, name: str) -> list[KeyView]:
         """Show the beginnings of a loop's keys."""
@@ -238,7 +254,7 @@ class Administration:
         self._home.catalog.loop(name)
         if slot not in {1, 2}:
             raise NotFound(f"a loop has the keys 1 and 2, not {slot}")
-        return NewKey(slot=slot, key=await asyncio.to_thread(self._home.set_key, name, slot))
+        return NewKey(slot=slot, key=await asyncio.to_thread(self._home.set_key, name, slot, actor=self._actor))
 
     def _kept_keys(self, name: str) -> Mapping[str, str]:
         loops = self._home.keys().get("loops", {})
@@ -386,7 +402,7 @@ class Administration:
         # of the caller's own would have to wait for each stretch.
         log, joined = self._home.event_log(loop_id), self._home.joined_log(loop_id)
         try:
-            return await forget(
+            forgotten = await forget(
                 self._home.catalog,
                 log,
                 joined,
@@ -397,6 +413,10 @@ class Administration:
         finally:
             await log.close()
             await joined.close()
+        # Neither ids nor the subject are noted: they are to be forgotten.
+        asked = "of a subject" if wanted.subject is not None else f"by {len(wanted.event_ids)} ids"
+        self._trail.note("events erased", loop=name, detail=asked)
+        return forgotten
 
     async def import_logs(
         self,
@@ -428,7 +448,9 @@ class Administration:
                 strict=strict,
                 told=told,
             )
-            return await importer.run(files)
+            imported = await importer.run(files)
+        self._trail.note("history imported", loop=name, detail=f"{len(files)} files")
+        return imported
 
     async def doctor(self, name: str) -> Report:
         """Say what a loop waits for, and why it is not learning."""

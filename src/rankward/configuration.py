@@ -13,15 +13,18 @@ What changes the model itself is in `registry.service`.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import msgspec
 
+from rankward.auditing import Trail
 from rankward.errors import InvalidPolicy, InvalidSettings, StoreUnavailable
 from rankward.mirroring.target import Target, is_signed_address
 from rankward.records import SettingsChange, TimeUs
 from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
+from rankward.store.audit import Actor
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop
 from rankward.training.service import next_epoch
@@ -39,6 +42,7 @@ class Configuration:
         *,
         log: Callable[[str], EventLog],
         clock: Callable[[], TimeUs],
+        trail: Trail,
     ) -> None:
         """Prepare.
 
@@ -46,10 +50,18 @@ class Configuration:
             catalog: of loops.
             log: gives a loop's event log, by loop id.
             clock: the time.
+            trail: where changes are noted.
         """
         self._catalog = catalog
         self._log = log
         self._clock = clock
+        self._trail = trail
+
+    def by(self, actor: Actor) -> Configuration:
+        """Return the same, for changes that somebody else makes."""
+        theirs = copy.copy(self)
+        theirs._trail = self._trail.by(actor)
+        return theirs
 
     async def change(self, name: str, changes: Mapping[str, object], *, by_operator: bool = False) -> Loop:
         """Change settings by name.
@@ -135,7 +147,9 @@ class Configuration:
             epoch = next_epoch(loop, now_us=self._clock(), reason=reason, since_us=since_us)
             return self._catalog.update_loop(loop, epoch=epoch)
 
-        return await change_loop(self._catalog, name, once)
+        changed = await change_loop(self._catalog, name, once)
+        self._trail.note("retraining started", loop=name, detail=reason)
+        return changed
 
     async def _edit(self, name: str, edit: Callable[[Loop], LoopSettings]) -> Loop:
         async def once(loop: Loop) -> Loop:
@@ -150,6 +164,7 @@ class Configuration:
                 epoch = next_epoch(edited, now_us=self._clock(), reason=reason)
             written = self._catalog.update_loop(edited, epoch=epoch)
             record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(settings)), cause="changed by hand")
+            self._trail.note_settings("settings changed", name, loop.settings, settings)
             await self._log(loop.loop_id).append([record])
             return written
 
@@ -158,6 +173,7 @@ class Configuration:
     async def clear_log(self, name: str) -> None:
         """Remove all interactions and rewards. The model stays."""
         await self._log(self._catalog.loop(name).loop_id).clear()
+        self._trail.note("log cleared", loop=name)
 
 
 def with_changes(settings: LoopSettings, changes: Mapping[str, object], *, now: datetime) -> LoopSettings:

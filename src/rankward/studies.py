@@ -6,18 +6,21 @@ The worker runs them, in a process of its own (`study_run`).
 from __future__ import annotations
 
 import asyncio
+import copy
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import msgspec
 
+from rankward.auditing import Trail
 from rankward.errors import CallerError, Conflict, InvalidRequest, NotFound
 from rankward.evaluation.asking import ONLINE, Question, check_question
 from rankward.evaluation.findings import Findings, KeptModel
 from rankward.joining.reader import first_due
 from rankward.records import AnyInteraction, SettingsChange, TimeUs
 from rankward.settings import SETTINGS, Limits, as_datetime, change
+from rankward.store.audit import Actor
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
 from rankward.store.studies import Studies, Study, StudyKind, StudyState
@@ -51,6 +54,7 @@ class StudyService:
         joined: Callable[[str], JoinedLog],
         clock: Callable[[], TimeUs],
         limits: Limits,
+        trail: Trail,
     ) -> None:
         """Prepare.
 
@@ -63,6 +67,7 @@ class StudyService:
             joined: gives a loop's joined log, by loop id.
             clock: the time.
             limits: of what may be asked.
+            trail: where changes are noted.
         """
         self._catalog = catalog
         self._studies = studies
@@ -72,6 +77,13 @@ class StudyService:
         self._joined = joined
         self._clock = clock
         self._limits = limits
+        self._trail = trail
+
+    def by(self, actor: Actor) -> StudyService:
+        """Return the same, for changes that somebody else makes."""
+        theirs = copy.copy(self)
+        theirs._trail = self._trail.by(actor)
+        return theirs
 
     async def ask(self, loop: Loop, kind: StudyKind, question: Question, *, study_id: str) -> Study:
         """Put a question at the end of the queue.
@@ -112,6 +124,7 @@ class StudyService:
             self._studies.add(study, waiting_max=self._limits.evaluations_waiting)
         except Conflict:
             raise _taken(kind, study_id) from None
+        self._trail.note(f"{_SAID[kind]} asked", loop=loop.name, detail=study.name or study_id)
         return study
 
     async def _check_log(self, loop: Loop, question: Question) -> None:
@@ -182,6 +195,7 @@ class StudyService:
         findings = self.findings(study)
         if self._studies.delete(loop.loop_id, kind, study_id) is None:
             raise _not_found(kind, study_id)
+        self._trail.note(f"{_SAID[kind]} deleted", loop=loop.name, detail=study.name or study_id)
         for kept in findings.models if findings is not None else ():
             self._study_models.forget(loop.loop_id, kept.model_id)
 
@@ -227,6 +241,14 @@ class StudyService:
         written = await change_loop(self._catalog, name, self._adoption(study, kept, version))
         cause = f"applied {kept.policy_name} of evaluation {study.study_id}"
         record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(written.settings)), cause=cause)
+        self._trail.note_settings("settings changed", name, loop.settings, written.settings)
+        self._trail.note(
+            "policy applied",
+            loop=name,
+            detail=f"{policy_name}, of the evaluation {study.name or evaluation_id}",
+            before={"model": loop.model_id or ""},
+            after={"model": version.model_id},
+        )
         await self._log(loop.loop_id).append([record])
         return written
 

@@ -17,19 +17,24 @@ from pathlib import Path
 import msgspec
 import tomli_w
 
+from rankward.auditing import Trail
 from rankward.errors import Conflict, InvalidRequest
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
 from rankward.records import TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
+from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
+from rankward.store.sessions import Sessions
+from rankward.store.sqlite.audit import SqliteAudit
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.sessions import SqliteSessions
 from rankward.store.sqlite.studies import SqliteStudies
 from rankward.store.sqlite.vault import FileVault
 from rankward.store.studies import Studies
@@ -64,10 +69,16 @@ class Home:
             self.folder = DataFolder(root)
             self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
             self.studies: Studies = SqliteStudies(self.folder.catalog)
+            self.audit: Audit = SqliteAudit(self.folder.catalog)
+        self.trail = Trail(self.audit, clock)
         self.models = FileModelStore(self.folder.loops)
         self.signing = Signing(FileVault(self.folder.signing), clock=clock)
         self.study_models = FileModelStore(self.folder.loops, "studies")
         self.board = FileBoard(self.folder.loops)
+
+    def sessions(self) -> Sessions:
+        """Open the sessions of the portal."""
+        return SqliteSessions(self.folder.run / "portal.sqlite")
 
     def event_log(self, loop_id: str) -> EventLog:
         """Open a loop's event log."""
@@ -138,13 +149,21 @@ class Home:
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
 
-    def create_loop(self, name: str, settings: LoopSettings, keys: Mapping[int, str] | None = None) -> Loop:
+    def create_loop(
+        self,
+        name: str,
+        settings: LoopSettings,
+        keys: Mapping[int, str] | None = None,
+        *,
+        actor: Actor = SERVICE,
+    ) -> Loop:
         """Add a loop.
 
         Args:
             name: 1 to 64 of `a-z`, `0-9`, `-` and `_`.
             settings: what it is set to.
             keys: by slot, 1 and 2; those left out are made, and written to the key file.
+            actor: who does it.
 
         Raises:
             InvalidRequest: the name cannot be used.
@@ -164,16 +183,22 @@ class Home:
             # The file first: a key that opens nothing does no harm, one that nobody knows would.
             self._write_keys(f"loops.{name}", {f"key{slot}": key for slot, key in made.items()})
             self.catalog.create_loop(loop, stored, first)
+        self.trail.by(actor).note("loop created", loop=name, after={"policy": settings.policy})
         return loop
 
-    def delete_loop(self, name: str) -> None:
+    def delete_loop(self, name: str, *, actor: Actor = SERVICE) -> None:
         """Remove a loop and everything that it logged and learned.
 
         It is gone at once. Its files go when nobody works on them: now, or when the worker has let go of them.
+
+        Args:
+            name: of the loop.
+            actor: who does it.
         """
         with self._key_file():
             self.catalog.delete_loop(name)
             self._write_keys(f"loops.{name}", None)
+        self.trail.by(actor).note("loop deleted", loop=name)
         worker = FolderLock(self.folder.worker_lock)
         if worker.take():
             self.sweep(busy=())
@@ -191,13 +216,14 @@ class Home:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def set_key(self, loop: str | None, slot: int, key: str | None = None) -> str:
+    def set_key(self, loop: str | None, slot: int, key: str | None = None, *, actor: Actor = SERVICE) -> str:
         """Put a key into a slot.
 
         Args:
             loop: whose key; None: the admin key.
             slot: 1 or 2; 1 for the admin key.
             key: given by the operator, and then not written down; None: one is made.
+            actor: who does it.
         """
         made = key or secrets.token_hex(16)
         place = "admin" if loop is None else f"loops.{loop}"
@@ -207,6 +233,8 @@ class Home:
             self.catalog.set_key(Key(loop, slot, digest(made)))
             if key is not None:
                 self._write_keys(place, {f"key{slot}" if loop else "key": None})
+        which = f"key {slot}" if loop else "the admin key"
+        self.trail.by(actor).note("key set" if key else "key renewed", loop=loop, detail=which)
         return made
 
     @contextlib.contextmanager
@@ -282,6 +310,7 @@ class Home:
     def close(self) -> None:
         """Let go of the catalog."""
         self.studies.close()
+        self.audit.close()
         self.catalog.close()
 
 

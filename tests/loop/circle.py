@@ -37,7 +37,8 @@ class Circle:
         self.joining = JoiningService(self.log, self.joined, clock=lambda: self.now_us)
         catalog, loop_id = self.home.catalog, self.loop.loop_id
         self.ranking = RankingService(self.loop, self.log, self.home.models, lambda: catalog.versions(loop_id))
-        self.configuration = Configuration(catalog, log=lambda _: self.log, clock=lambda: self.now_us)
+        trail = self.home.trail
+        self.configuration = Configuration(catalog, log=lambda _: self.log, clock=lambda: self.now_us, trail=trail)
         self.registry = Registry(
             catalog,
             self.home.models,
@@ -45,6 +46,7 @@ class Circle:
             log=lambda _: self.log,
             joined=lambda _: self.joined,
             clock=lambda: self.now_us,
+            trail=trail,
         )
 
     @property

@@ -15,6 +15,7 @@ import pytest
 from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.settings import LoopSettings
 from rankward.store.ports import Catalog, Epoch, Key, Loop, ModelVersion, SetAside
+from rankward.store.sqlite.catalog import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -403,7 +404,7 @@ def test_an_older_format_is_brought_up_to_date(sqlite_home: SqliteHome) -> None:
     """A folder of an earlier version opens, with all that is in it."""
     loop = create(sqlite_home.catalog(), a_loop())
     connection = sqlite3.connect(sqlite_home.folder / "catalog.sqlite")
-    connection.executescript("DROP TABLE study; DROP TABLE finding; PRAGMA user_version = 1")
+    connection.executescript("DROP TABLE study; DROP TABLE finding; DROP TABLE audit; PRAGMA user_version = 1")
     connection.close()
 
     assert sqlite_home.catalog().loop("news") == loop
@@ -415,10 +416,10 @@ def test_a_newer_format_is_refused_as_such(sqlite_home: SqliteHome) -> None:
     """It must be neither read wrongly nor written to."""
     create(sqlite_home.catalog(), a_loop())
     connection = sqlite3.connect(sqlite_home.folder / "catalog.sqlite")
-    connection.execute("PRAGMA user_version = 3")
+    connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
     connection.close()
 
-    with pytest.raises(StoreUnavailable, match="format 3, this rankward knows 2: use the newer one"):
+    with pytest.raises(StoreUnavailable, match=f"format {FORMAT + 1}, this rankward knows {FORMAT}: use the newer one"):
         sqlite_home.catalog()
 
 

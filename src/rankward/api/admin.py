@@ -33,6 +33,7 @@ from rankward.doctor.report import Report
 from rankward.erasure import Forgotten
 from rankward.errors import InvalidRequest, NotFound, RankwardError
 from rankward.registry.compare import Comparison
+from rankward.store.audit import Actor, Door
 
 
 class AdminCall(msgspec.Struct, frozen=True):
@@ -274,11 +275,10 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
 
 def admin_routes(doors: Doors) -> list[Route]:
     """Make the routes of every operation."""
-    administration = Administration(doors.home, doors.configuration, doors.registry, log=doors.log, joined=doors.joined)
-    return [_route(operation, doors, administration) for operation in ADMIN_OPERATIONS]
+    return [_route(operation, doors) for operation in ADMIN_OPERATIONS]
 
 
-def _route(operation: AdminOperation, doors: Doors, administration: Administration) -> Route:
+def _route(operation: AdminOperation, doors: Doors) -> Route:
     decoder = None if operation.request is None else msgspec.json.Decoder(operation.request)
 
     async def endpoint(request: Request) -> Response:
@@ -287,7 +287,8 @@ def _route(operation: AdminOperation, doors: Doors, administration: Administrati
             await doors.check_admin(request.headers.raw)
             body = await read_body(request.headers.raw, request.receive, doors.limits.body_bytes)
             decoded = None if decoder is None else decode(decoder, body, code="InvalidRequest")
-            call = AdminCall(administration, request.path_params, request.query_params, decoded)
+            actor = Actor(doors.keys.who(request.headers.raw), Door.HTTP)
+            call = AdminCall(doors.administration.by(actor), request.path_params, request.query_params, decoded)
             answer = await operation.handle(call)
             if operation.follows:
                 await doors.follow()

@@ -8,8 +8,12 @@ from typing import Any, BinaryIO
 import msgspec
 
 from rankward.api.service import Doors
+from rankward.configuration import Configuration
 from rankward.errors import InvalidRequest
 from rankward.ranking.service import RankingService
+from rankward.registry.service import Registry
+from rankward.store.audit import Actor, Door
+from rankward.studies import StudyService
 
 V1_0 = "v1.0"
 P1, P2, P3 = "v1.1-preview.1", "v1.1-preview.2", "v1.1-preview.3"
@@ -31,6 +35,26 @@ class Call(msgspec.Struct, frozen=True):
     by_admin: bool  # whether it came with the admin key, or a token as good
     scope: Mapping[str, Any]  # as ASGI has it
     upload: BinaryIO | None = None  # the body, where the operation takes it as a file; `body` is empty then
+
+    @property
+    def _actor(self) -> Actor:
+        """Who sent it, for the audit trail."""
+        return Actor(self.doors.keys.who(self.scope["headers"]), Door.HTTP)
+
+    @property
+    def configuration(self) -> Configuration:
+        """What changes settings and policy, in the sender's name."""
+        return self.doors.configuration.by(self._actor)
+
+    @property
+    def registry(self) -> Registry:
+        """What changes models, in the sender's name."""
+        return self.doors.registry.by(self._actor)
+
+    @property
+    def studies(self) -> StudyService:
+        """What asks and applies evaluations, in the sender's name."""
+        return self.doors.studies.by(self._actor)
 
     @property
     def client_request_id(self) -> str | None:

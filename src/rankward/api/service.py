@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
+from rankward.administration import Administration
 from rankward.api.auth import Headers, KeyRing, UnknownTokenError, not_admin
 from rankward.api.identity import IdentityProvider
 from rankward.configuration import Configuration
@@ -53,10 +54,17 @@ class Doors:
         self._gone: list[RankingService] = []  # loops that were deleted, to be let go of
         self._change_mark = self._change_hint = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
-        self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock)
+        self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock, trail=home.trail)
         self.registry = Registry(
-            home.catalog, home.models, home.signing, log=self.log, joined=self.joined, clock=home.clock
+            home.catalog,
+            home.models,
+            home.signing,
+            log=self.log,
+            joined=self.joined,
+            clock=home.clock,
+            trail=home.trail,
         )
+        self.administration = Administration(home, self.configuration, self.registry, log=self.log, joined=self.joined)
         self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self.importing = asyncio.Lock()  # one model at a time: each may need gigabytes to be tried
@@ -69,6 +77,7 @@ class Doors:
             joined=self.joined,
             clock=home.clock,
             limits=limits,
+            trail=home.trail,
         )
         self.ready = False
         self._random = random.Random(os.urandom(32))  # noqa: S311

@@ -18,6 +18,7 @@ from rankward.cli.terminal import (
     JsonOption,
     LoopArgument,
     OneLineErrors,
+    command_line_user,
     err,
     home_at,
     opened,
@@ -171,7 +172,8 @@ def run_import(home: Home, loop: Loop, paths: list[Path], *, strict: bool = Fals
 
 
 def _train(home: Home, loop: Loop, since_us: TimeUs) -> TimeUs:
-    configuration = Configuration(home.catalog, log=home.event_log, clock=home.clock)
+    trail = home.trail.by(command_line_user())
+    configuration = Configuration(home.catalog, log=home.event_log, clock=home.clock, trail=trail)
     asyncio.run(configuration.retrain(loop.name, since_us=since_us, reason="history was imported"))
     return since_us
 

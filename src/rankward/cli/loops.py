@@ -18,6 +18,7 @@ from rankward.cli.terminal import (
     OneLineErrors,
     YesOption,
     administer,
+    command_line_user,
     home_at,
     out,
     table,
@@ -145,7 +146,7 @@ def keys(
         if loop is not None:
             home.catalog.loop(loop)
         if regenerate is not None:
-            home.set_key(loop, 1 if admin else regenerate)
+            home.set_key(loop, 1 if admin else regenerate, actor=command_line_user())
         kept = _kept_keys(home, loop)
         keys_file = home.folder.keys
     slots = {"key": kept.get("key")} if admin else {f"key{slot}": kept.get(f"key{slot}") for slot in (1, 2)}

@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from rankward.cli.access import ENDPOINT, KEY_VARIABLE, PLAYGROUND, CalledLoopOption, EndpointOption, KeyOption, access
-from rankward.cli.terminal import DATA, out, table
+from rankward.cli.terminal import DATA, command_line_user, out, table
 from rankward.errors import InvalidRequest
 from rankward.local import open as open_loop
 from rankward.settings import LoopSettings
@@ -108,7 +108,7 @@ def _run_local(world: World | PageWorld, data: Path | None, loop: str, *, events
         home = Home(folder)
         try:
             if loop not in {each.name for each in home.catalog.loops()}:
-                home.create_loop(loop, _settings_for(world))
+                home.create_loop(loop, _settings_for(world), actor=command_line_user())
         finally:
             home.close()
         opened = stack.enter_context(open_loop(folder, loop, create=False))

@@ -1,6 +1,8 @@
 """What the commands share: how they print, how they fail, and how they find the data folder."""
 
 import asyncio
+import getpass
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError, Unauthorized
 from rankward.registry.service import Registry
 from rankward.settings import as_datetime
+from rankward.store.audit import Actor, Door
 from rankward.store.ports import EventLog, JoinedLog
 from rankward.wiring import Home
 
@@ -96,10 +99,21 @@ async def opened(home: Home) -> AsyncIterator[Opened]:
             stack.push_async_callback(opened.close)
             return opened
 
-        configuration = Configuration(home.catalog, log=log, clock=home.clock)
-        registry = Registry(home.catalog, home.models, home.signing, log=log, joined=joined, clock=home.clock)
-        administration = Administration(home, configuration, registry, log=log, joined=joined)
+        trail = home.trail.by(command_line_user())
+        configuration = Configuration(home.catalog, log=log, clock=home.clock, trail=trail)
+        registry = Registry(
+            home.catalog, home.models, home.signing, log=log, joined=joined, clock=home.clock, trail=trail
+        )
+        administration = Administration(home, configuration, registry, log=log, joined=joined).by(trail.actor)
         yield Opened(configuration, registry, administration)
+
+
+def command_line_user() -> Actor:
+    """Whoever types the commands, for the audit trail."""
+    try:
+        return Actor(f"command line user {getpass.getuser()}", Door.COMMAND_LINE)
+    except (KeyError, OSError):  # a container may run as a user that has no name
+        return Actor(f"command line user {os.getuid()}", Door.COMMAND_LINE)
 
 
 def administer(data: Path, endpoint: str | None, key: str | None, act: Callable[[Administrator], Awaitable[T]]) -> T:

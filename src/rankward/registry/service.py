@@ -7,6 +7,7 @@ delete                 it starts afresh; earlier events are never learned again
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
@@ -15,12 +16,14 @@ import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from rankward.auditing import Trail
 from rankward.errors import InvalidRequest, InvalidSettings, NotFound
 from rankward.records import Interactions, ModelId, SettingsChange, TimeUs
 from rankward.registry.archive import Parcel, pack, unpack
 from rankward.registry.sign import Origin, fingerprint, refused, verify
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings, ModelImport, as_datetime, change
+from rankward.store.audit import Actor
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
@@ -73,6 +76,7 @@ class Registry:
         log: Callable[[str], EventLog],
         joined: Callable[[str], JoinedLog],
         clock: Callable[[], TimeUs],
+        trail: Trail,
     ) -> None:
         """Prepare.
 
@@ -83,6 +87,7 @@ class Registry:
             log: gives a loop's event log, by loop id.
             joined: gives a loop's joined log, by loop id.
             clock: the time.
+            trail: where changes are noted.
         """
         self._catalog = catalog
         self._models = models
@@ -90,6 +95,13 @@ class Registry:
         self._log = log
         self._joined = joined
         self._clock = clock
+        self._trail = trail
+
+    def by(self, actor: Actor) -> Registry:
+        """Return the same, for changes that somebody else makes."""
+        theirs = copy.copy(self)
+        theirs._trail = self._trail.by(actor)
+        return theirs
 
     async def delete(self, name: str) -> Loop:
         """Forget what was learned. Decisions are uniform until there is a new model."""
@@ -101,7 +113,10 @@ class Registry:
             epoch = next_epoch(fresh, now_us=now_us, reason="the model was deleted", days=0)
             return self._catalog.update_loop(fresh, epoch=epoch, retire=True)
 
-        return await change_loop(self._catalog, name, once)
+        before = self._catalog.loop(name).model_id
+        changed = await change_loop(self._catalog, name, once)
+        self._trail.note("model deleted", loop=name, before={"model": before or ""}, after={"model": ""})
+        return changed
 
     async def roll_back(self, name: str, model_id: ModelId) -> Loop:
         """Serve an earlier version, and go on learning from it.
@@ -119,7 +134,11 @@ class Registry:
                 code="InvalidPolicyConfiguration",
             )
         await asyncio.to_thread(self._models.get, loop.loop_id, model_id)
-        return await self._go_on_from(name, version, f"rolled back to {model_id}")
+        changed = await self._go_on_from(name, version, f"rolled back to {model_id}")
+        self._trail.note(
+            "model promoted", loop=name, before={"model": loop.model_id or ""}, after={"model": version.model_id}
+        )
+        return changed
 
     async def signed(self, model: bytes) -> bytes:
         """Sign a model. Returns the archive, as `import_model` takes it; the same bytes for the same model and key."""
@@ -178,7 +197,16 @@ class Registry:
         await asyncio.to_thread(self._models.put, loop.loop_id, version.model_id, found.model)
         self._catalog.add_version(version)
         changes = _policy_of(found.head) if take_policy else {}
+        old = loop
         loop = await self._go_on_from(name, version, f"imported {version.model_id}", changes)
+        self._trail.note_settings("settings changed", name, old.settings, loop.settings)
+        self._trail.note(
+            "model imported",
+            loop=name,
+            detail=found.signer or str(found.origin),
+            before={"model": old.model_id or ""},
+            after={"model": version.model_id},
+        )
         return Imported(loop=loop, model_id=version.model_id, origin=found.origin, signer=found.signer)
 
     async def examine(

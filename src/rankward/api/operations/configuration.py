@@ -16,7 +16,7 @@ async def _get_configuration(call: Call) -> Answer:
 
 
 async def _put_configuration(call: Call) -> Answer:
-    loop = await call.doors.configuration.change(call.service.loop.name, schema.read_settings(call.body))
+    loop = await call.configuration.change(call.service.loop.name, schema.read_settings(call.body))
     await call.doors.follow()
     return Answer(200, schema.write_settings(loop.settings), JSON)
 
@@ -26,13 +26,13 @@ async def _get_policy(call: Call) -> Answer:
 
 
 async def _put_policy(call: Call) -> Answer:
-    loop = await call.doors.configuration.set_policy(call.service.loop.name, schema.read_policy(call.body))
+    loop = await call.configuration.set_policy(call.service.loop.name, schema.read_policy(call.body))
     await call.doors.follow()
     return _policy(call, loop.settings.policy)
 
 
 async def _delete_policy(call: Call) -> Answer:
-    loop = await call.doors.configuration.reset_policy(call.service.loop.name)
+    loop = await call.configuration.reset_policy(call.service.loop.name)
     await call.doors.follow()
     return _policy(call, loop.settings.policy)
 

@@ -31,7 +31,7 @@ async def _found(call: Call, study: Study) -> Findings | None:
 
 async def _create(call: Call) -> Answer:
     question = schema.read_question(call.body)
-    study = await call.doors.studies.ask(call.service.loop, _KIND, question, study_id=str(call.doors.new_uuid()))
+    study = await call.studies.ask(call.service.loop, _KIND, question, study_id=str(call.doors.new_uuid()))
     written = schema.write_evaluation(study, None, call.version, with_summaries=True, with_details=False)
     location = f"{call.path}/{study.study_id}"
     return Answer(201, msgspec.json.encode(written), JSON, ((b"location", location.encode()),))
@@ -40,7 +40,7 @@ async def _create(call: Call) -> Answer:
 async def _create_as(call: Call) -> Answer:
     """Create an evaluation under its caller's id. The original answers neither a body nor a content type."""
     study_id = check_id(call.path_id, "evaluationId", limits=call.doors.limits, code="InvalidEvaluationContract")
-    await call.doors.studies.ask(call.service.loop, _KIND, schema.read_question(call.body), study_id=study_id)
+    await call.studies.ask(call.service.loop, _KIND, schema.read_question(call.body), study_id=study_id)
     return Answer(200)
 
 
@@ -84,14 +84,14 @@ async def _get_cut(call: Call) -> Answer:
 
 
 async def _delete(call: Call) -> Answer:
-    call.doors.studies.delete(call.service.loop, _KIND, call.path_id)
+    call.studies.delete(call.service.loop, _KIND, call.path_id)
     return Answer(204)
 
 
 async def _apply(call: Call) -> Answer:
     code = "InvalidContract" if call.version == V2022 else "BadRequest"
     reference = schema.read_reference(call.body, code=code)
-    await call.doors.studies.apply(call.service.loop.name, reference.evaluation_id, reference.policy_name)
+    await call.studies.apply(call.service.loop.name, reference.evaluation_id, reference.policy_name)
     await call.doors.follow()
     return Answer(204)
 

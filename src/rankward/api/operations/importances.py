@@ -18,7 +18,7 @@ _KIND = StudyKind.IMPORTANCE
 
 async def _create(call: Call) -> Answer:
     study_id = check_id(call.path_id, "featureImportanceId", limits=call.doors.limits, code="InvalidContract")
-    await call.doors.studies.ask(call.service.loop, _KIND, schema.read_question(call.body), study_id=study_id)
+    await call.studies.ask(call.service.loop, _KIND, schema.read_question(call.body), study_id=study_id)
     return Answer(200)
 
 
@@ -38,7 +38,7 @@ async def _get(call: Call) -> Answer:
 
 
 async def _delete(call: Call) -> Answer:
-    call.doors.studies.delete(call.service.loop, _KIND, call.path_id)
+    call.studies.delete(call.service.loop, _KIND, call.path_id)
     return Answer(204)
 
 

@@ -39,7 +39,7 @@ def _day(moment: datetime) -> str:
 
 
 async def _delete_logs(call: Call) -> Answer:
-    await call.doors.configuration.clear_log(call.service.loop.name)
+    await call.configuration.clear_log(call.service.loop.name)
     return Answer(204)
 
 

@@ -50,7 +50,7 @@ async def _put_model(call: Call) -> Answer:
     if call.doors.importing.locked():
         raise Overloaded("another model is being imported: try again when it is done", retry_after_s=5)
     async with call.doors.importing:
-        await call.doors.registry.import_model(
+        await call.registry.import_model(
             call.service.loop.name,
             call.upload,
             bound=call.doors.limits.model_bytes,
@@ -62,7 +62,7 @@ async def _put_model(call: Call) -> Answer:
 
 
 async def _delete_model(call: Call) -> Answer:
-    await call.doors.registry.delete(call.service.loop.name)
+    await call.registry.delete(call.service.loop.name)
     await call.doors.follow()
     return Answer(204)
 

@@ -18,6 +18,7 @@ from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.records import ModelId, Offset
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
+from rankward.store.sqlite.audit import SCHEMA as AUDIT
 from rankward.store.sqlite.live import as_world_error, change_mark, connect
 from rankward.store.sqlite.studies import SCHEMA as STUDIES
 
@@ -58,7 +59,7 @@ CREATE TABLE set_aside (
     PRIMARY KEY (loop_id, interaction)
 );
 """
-_MIGRATIONS = (_SCHEMA, STUDIES)
+_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT)
 """What makes each format out of the one before it; format 0 is an empty file."""
 FORMAT = len(_MIGRATIONS)
 
