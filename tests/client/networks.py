@@ -8,16 +8,19 @@ import socketserver
 import threading
 from typing import TYPE_CHECKING
 
+from tests.service import PATIENCE_S, hold_port
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MUCH = 65_536
 
 
-def refused_endpoint() -> str:
-    """An endpoint where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return _endpoint(server)
+@contextlib.contextmanager
+def refused_endpoint() -> Iterator[str]:
+    """Let nobody listen at an endpoint, whoever else takes ports meanwhile. Gives it."""
+    with hold_port() as holder:
+        yield _endpoint(holder)
 
 
 @contextlib.contextmanager
@@ -69,6 +72,46 @@ def lossy_service(port: int) -> Iterator[str]:
 
     with _serving(Lossy) as endpoint:
         yield endpoint
+
+
+class Held:
+    """What a held-up service has seen, and the word that lets its answers go."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.let_go = threading.Event()
+        self.endpoint = ""
+
+
+@contextlib.contextmanager
+def held_service(port: int) -> Iterator[Held]:
+    """Hand every request on to a service, and hold its answers back until they are let go.
+
+    Args:
+        port: of the service, on this machine.
+    """
+    held = Held()
+
+    class Holding(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection(("127.0.0.1", port)) as service:
+                there = threading.Thread(target=_pump, args=(self.request, service))
+                there.start()
+                first = service.recv(_MUCH)
+                if first:  # it has answered: whatever it decided, it has logged
+                    held.asked.set()
+                held.let_go.wait(PATIENCE_S)
+                with contextlib.suppress(OSError):
+                    self.request.sendall(first)
+                _pump(service, self.request)
+                there.join()
+
+    with _serving(Holding) as endpoint:
+        held.endpoint = endpoint
+        try:
+            yield held
+        finally:
+            held.let_go.set()
 
 
 def _pump(source: socket.socket, target: socket.socket | None) -> None:

@@ -14,15 +14,15 @@ from rankward.client.spool import Spool
 from rankward.records import Activation, Interaction, Observation
 from rankward.settings import Limits, LoopSettings
 from tests.client.networks import refused_endpoint
-from tests.service import RunningService, eventually
+from tests.service import PATIENCE_S, RunningService, eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ACTIONS = {name: {"dish": {"name": name}} for name in ("soup", "salad", "stew")}
 CONTEXT = {"visitor": {"device": "phone"}}
-LONG_S = 20.0
-QUICK = LoopSettings(reward_wait=timedelta(seconds=1), model_export_frequency=timedelta(milliseconds=100))
+LONG_S = PATIENCE_S
+QUICK = LoopSettings(model_export_frequency=timedelta(milliseconds=100))
 
 
 @pytest.mark.slow
@@ -30,13 +30,12 @@ def test_it_learns_what_it_is_told(service: RunningService) -> None:
     """The whole circle: decided here, uploaded, joined, learned there, and decided here by what was learned."""
     loop = service.new_loop(QUICK)
     with rankward.Client(service.url, loop.key, timeout_s=LONG_S, local=True, refresh_s=0.1) as client:
-
-        def liked() -> bool:
+        for _ in range(60):
             decision = client.rank(CONTEXT, ACTIONS)
             client.reward(decision.event_id, float(decision.action_id == "stew"))
-            return dict(decision.ranking)["stew"] > 0.8
-
-        eventually(liked, "the rewarded action is likely")
+        assert client.flush(LONG_S)
+        service.pass_time(loop.loop)
+        eventually(lambda: dict(client.rank(CONTEXT, ACTIONS).ranking)["stew"] > 0.8, "the rewarded action is likely")
         learned = client.rank(CONTEXT, ACTIONS)
         assert client.flush(LONG_S)
         assert client.stats.fallbacks == {}
@@ -73,7 +72,7 @@ def test_what_was_decided_while_the_service_is_away_gets_there_once(tmp_path: Pa
     folder = tmp_path / "spool"
     try:
         running.start()
-        loop, port = running.client("default"), running.port
+        loop = running.client("default")
         with rankward.Client(running.url, loop.key, timeout_s=LONG_S, local=True, folder=folder) as client:
             first = client.rank(CONTEXT, ACTIONS)
             assert client.flush(LONG_S)
@@ -86,7 +85,7 @@ def test_what_was_decided_while_the_service_is_away_gets_there_once(tmp_path: Pa
             assert not client.flush(0.5)
             client.close(0.1)
             assert client.stats.dropped == 0
-        running.start(port=port)
+        running.start()
         with rankward.Client(running.url, loop.key, timeout_s=LONG_S, local=True, folder=folder) as client:
             assert client.flush(LONG_S)
             assert client.stats.sent == 17
@@ -134,7 +133,7 @@ def test_the_asynchronous_client_decides_here_too(service: RunningService) -> No
 
 def test_before_the_service_was_ever_reached_there_is_the_baseline() -> None:
     """Nobody knows the loop's mode then: an apprentice must not act."""
-    with rankward.Client(refused_endpoint(), "key", timeout_s=0.05, local=True) as client:
+    with refused_endpoint() as endpoint, rankward.Client(endpoint, "key", timeout_s=0.05, local=True) as client:
         decision = client.rank(CONTEXT, ACTIONS, excluded=["soup"])
         assert (decision.action_id, decision.fallback) == ("salad", True)
         client.reward(decision.event_id, 1.0)
@@ -168,10 +167,10 @@ def test_a_batch_that_was_removed_from_the_folder_does_not_hold_up_the_others(tm
     for count in (1, 2):
         spool.put("interactions", bytes(40), count)
     spool.close()
-    with rankward.Client(refused_endpoint(), "key", local=True, folder=tmp_path) as client:
+    with refused_endpoint() as endpoint, rankward.Client(endpoint, "key", local=True, folder=tmp_path) as client:
         assert client.stats.queued == 3
         (gone, _) = sorted(tmp_path.rglob("*.batch"))
         gone.unlink()
-        assert not client.flush(0.5)
-        assert (client.stats.queued, client.stats.dropped) == (2, 1)
+        client.flush(0.0)
+        eventually(lambda: (client.stats.queued, client.stats.dropped) == (2, 1), "the batch that is gone is noticed")
         client.close(0.01)

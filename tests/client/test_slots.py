@@ -12,6 +12,7 @@ from rankward.records import Activation, MultiSlotInteraction, Observation
 from rankward.settings import LoopSettings
 from tests.client.networks import canned_service, refused_endpoint
 from tests.client.test_clients import answer
+from tests.service import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.service import RunningService
@@ -22,7 +23,7 @@ SLOTS = [
     rankward.SlotRequest(id="hero", baseline="film", features={"size": "large"}, excluded=["sport"]),
     rankward.SlotRequest(id="side", baseline="sport"),
 ]
-LONG_S = 20.0
+LONG_S = PATIENCE_S
 
 
 @pytest.mark.slow
@@ -83,11 +84,11 @@ def test_an_answer_that_does_not_fit_is_a_fallback(body: bytes) -> None:
 
 def test_there_must_be_slots_to_fill() -> None:
     """Without one nobody could say what to show; and a client that decides here does not fill slots."""
-    with rankward.Client(refused_endpoint(), "key") as client:
+    with refused_endpoint() as endpoint, rankward.Client(endpoint, "key") as client:
         for slots in ([], 7, ["hero"]):
             with pytest.raises(rankward.CallerError, match="slots"):
                 client.rank_slots(CONTEXT, ACTIONS, slots)  # type: ignore[arg-type]
-    with rankward.Client(refused_endpoint(), "key", local=True) as client:
+    with refused_endpoint() as endpoint, rankward.Client(endpoint, "key", local=True) as client:
         assert client.rank_slots(CONTEXT, ACTIONS, SLOTS).fallback
         assert client.stats.fallbacks == {"invalid": 1}
         client.close(0.1)
