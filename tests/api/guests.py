@@ -23,7 +23,7 @@ V2022 = "2022-09-01-preview"
 
 def guest_loop(service: RunningService, count: int, *, seed: int = 1) -> LoopClient:
     """Make a loop, and let it decide for so many guests, whose waits are over on return."""
-    loop = service.new_loop(LoopSettings(reward_wait=timedelta(seconds=1), model_export_frequency=timedelta(seconds=1)))
+    loop = service.new_loop(LoopSettings(model_export_frequency=timedelta(seconds=1)))
     rng = random.Random(seed)
     for number in range(count):
         guest = rng.choice(sorted(LIKED))
@@ -34,7 +34,8 @@ def guest_loop(service: RunningService, count: int, *, seed: int = 1) -> LoopCli
         }
         chosen = loop.rank(body).json()["rewardActionId"]
         loop.reward(f"e{number}", float(rng.random() < (0.9 if LIKED[guest] == chosen else 0.1)))
-    eventually(lambda: len(service.joined(loop.loop)) == count, "every wait is over")
+    service.pass_time(loop.loop)
+    eventually(lambda: len(service.joined(loop.loop)) == count, "every event is joined")
     return loop
 
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 MULTI_SLOT_POLICY = {"name": "slots", "arguments": "--ccb_explore_adf --epsilon 0.2 --power_t 0 -l 0.001 -q ::"}
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-SPAN = {"startTime": TODAY.isoformat(), "endTime": (TODAY + timedelta(days=1)).isoformat()}
+SPAN = {"startTime": TODAY.isoformat(), "endTime": (TODAY + timedelta(days=2)).isoformat()}  # if it ends meanwhile
 ASKED = {"name": "week 3", **SPAN, "policies": [{"name": "greedy", "arguments": "--cb_explore_adf --epsilon 0"}]}
 SETTINGS = {
     "rewardWaitTime": "PT10M",

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.slow
 def test_rank_explains_the_action_that_the_model_chose(service: RunningService) -> None:
     """Only where the loop is set to, only once there is a model, and with parts that add up to about the reward."""
     settings = LoopSettings(
-        reward_wait=timedelta(milliseconds=100),
         model_export_frequency=timedelta(milliseconds=100),
         policy="--cb_explore_adf --epsilon 0.2 --cb_type mtr -q vj",
         preset=None,
@@ -33,13 +32,14 @@ def test_rank_explains_the_action_that_the_model_chose(service: RunningService) 
         assert "inferenceExplanation" not in first, "there is no model yet"
 
         def answer(**members: Any) -> dict[str, Any]:
-            """Rank, and reward what is shown: while the test waits, the model must not unlearn what it learned."""
+            """Rank, and reward what is shown."""
             body: dict[str, Any] = loop.rank(request("ramen", "pasta", contextFeatures=context, **members)).json()
             loop.reward(body["eventId"], 1.0 if body["rewardActionId"] == "pasta" else 0.0)
             return body
 
         for _ in range(60):
             answer()
+        service.pass_time(loop.loop)
 
         def pasta_explained() -> float:
             [explained] = answer().get("inferenceExplanation", [{"id": "", "features": []}])

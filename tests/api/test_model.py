@@ -50,7 +50,6 @@ def untrained(service: RunningService) -> LoopClient:
 def trained(service: RunningService) -> Iterator[LoopClient]:
     """A loop with a model: it has learned that pasta is good and that ramen is not."""
     settings = LoopSettings(
-        reward_wait=timedelta(milliseconds=100),
         model_export_frequency=timedelta(milliseconds=100),
         policy="--cb_explore_adf --epsilon 0.2 --cb_type mtr -l 0.5",
         preset=None,
@@ -78,8 +77,10 @@ def _train(service: RunningService, loop: LoopClient) -> None:
         asked += 1
         return "0.1}" in loop.rank(request("ramen", "pasta")).text
 
+    service.pass_time(loop.loop)
     eventually(everything_is_learned, "everything is learned")
     eventually(the_model_serves, "the model serves")
+    service.pass_time(loop.loop)
     eventually(everything_is_learned, "what was asked meanwhile is learned too")
 
 

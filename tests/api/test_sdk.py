@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.records import Activation, Interaction, Observation
-from rankward.settings import Aggregation, LoopSettings
+from rankward.settings import Aggregation
 from tests.api import sdk
 from tests.api.faulty import faulty_gateway
 from tests.service import LoopClient, eventually
@@ -133,10 +132,11 @@ def test_what_got_no_answer_is_tried_again_and_does_no_harm(service: RunningServ
 def test_a_reward_that_was_tried_again_counts_once_unless_rewards_are_added_up(service: RunningService) -> None:
     """The SDK gives it no name that it could be known by: `sum` is the one aggregation that notices."""
     with service.passing_loops():
-        loop = service.new_loop(LoopSettings(reward_wait=timedelta(milliseconds=500)))
+        loop = service.new_loop()
         with losing(service, loop, 503) as (client, _):
             client.rank(sdk.rank_request("again", "pasta", "ramen"))
             client.events.reward("again", value=0.5)
+        service.pass_time(loop.loop)
         eventually(lambda: len(service.joined(loop.loop)) == 1, "the event is joined")
         [joined] = service.joined(loop.loop)
 

@@ -27,11 +27,7 @@ def upload(loop: LoopClient, kind: str, body: bytes) -> httpx.Response:
 
 def test_what_was_decided_elsewhere_is_logged_joined_and_learned(service: RunningService) -> None:
     """The whole way of a client with local inference."""
-    settings = LoopSettings(
-        reward_wait=timedelta(seconds=1),
-        reward_aggregation=Aggregation.SUM,
-        model_export_frequency=timedelta(milliseconds=100),
-    )
+    settings = LoopSettings(reward_aggregation=Aggregation.SUM, model_export_frequency=timedelta(milliseconds=100))
     loop = service.new_loop(settings)
     decisions = batch(*[cb(f"e{n}", pass_probability=0.5) for n in range(5)], cb("later", deferred=True))
     assert upload(loop, "interactions", decisions).status_code == 204
@@ -41,6 +37,7 @@ def test_what_was_decided_elsewhere_is_logged_joined_and_learned(service: Runnin
         assert upload(loop, "observations", reports).status_code == 204
     records = service.records(loop.loop)
     assert [type(record) for record in records] == [Interaction] * 6 + [Observation, Observation, Activation] * 2
+    service.pass_time(loop.loop)
     eventually(lambda: len(service.joined(loop.loop)) == 6, "the events are joined")
     joined = {event.interaction.event_id: event.entry for event in service.joined(loop.loop)}
     assert [observation.value for observation in joined["e0"].observations] == [0.25, 0.5]
