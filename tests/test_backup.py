@@ -21,13 +21,13 @@ from rankward.joining.service import JoiningService
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, interactions
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.wiring import Home, now_us, playground_settings
-from tests.service import RunningService, eventually, request
+from tests.service import PATIENCE_S, RunningService, eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from rankward.records import JoinedEvent, LogEntry
+    from rankward.records import JoinedEvent, LogEntry, TimeUs
     from rankward.store.ports import Loop
 
 WAIT_US = 1_000
@@ -56,6 +56,11 @@ class Traffic:
         self.acknowledged: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def go_on(self, events: int) -> None:
+        """Wait until so many more events are acknowledged."""
+        enough = len(self.acknowledged) + events
+        eventually(lambda: len(self.acknowledged) >= enough, "events are acknowledged")
 
     def __enter__(self) -> Traffic:
         self._thread.start()
@@ -129,7 +134,7 @@ def test_whatever_was_acknowledged_before_a_backup_is_in_it(home: Home, tmp_path
     copies = []
     with Traffic(home, loop) as traffic:
         for number in range(6):
-            time.sleep(0.1)
+            traffic.go_on(40)
             acknowledged = list(traffic.acknowledged)
             back_up(home.folder.root, tmp_path / f"copy-{number}", link=number % 2 == 0)
             copies.append((tmp_path / f"copy-{number}", acknowledged))
@@ -175,8 +180,8 @@ def joined_end(home: Home, loop: Loop) -> int:
 def test_joining_and_training_go_on_from_a_restored_folder(home: Home, tmp_path: Path) -> None:
     """What a restored folder learns in the end is every event that it has, once."""
     loop = playground(home)
-    with Traffic(home, loop):
-        time.sleep(0.2)
+    with Traffic(home, loop) as traffic:
+        traffic.go_on(40)
         learn(home, loop, until=lambda end: end > 20)
         made = back_up(home.folder.root, tmp_path / "copy.tar")
     restore(tmp_path / "copy.tar", tmp_path / "restored")
@@ -192,17 +197,19 @@ def test_joining_and_training_go_on_from_a_restored_folder(home: Home, tmp_path:
 
 
 def join(home: Home, loop: Loop) -> None:
-    """Join everything that is due."""
+    """Let all waits be over, and join everything."""
+
+    def later() -> TimeUs:
+        return now_us() + 2 * WAIT_US
 
     async def run() -> None:
-        log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
-        joining = JoiningService(log, joined, clock=home.clock)
+        log, joined = SqliteEventLog(home.folder.events(loop.loop_id), clock=later), home.joined_log(loop.loop_id)
+        joining = JoiningService(log, joined, clock=later)
         while await joining.step():
             pass
         await log.close()
         await joined.close()
 
-    time.sleep(2 * WAIT_US / 1e6)
     asyncio.run(run())
 
 
@@ -217,7 +224,7 @@ def learn(home: Home, loop: Loop, *, until: Callable[[int], bool]) -> int:
         found = home.catalog.loop(loop.name)
         home.catalog.update_loop(msgspec.structs.replace(found, settings=settings))
         training = asyncio.create_task(home.training(loop.name, epoch.epoch_id, log, joined).run(stop))
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while not any(until(version.joined_offset) for version in home.catalog.versions(loop.loop_id)):
             assert time.monotonic() < deadline, "training does not get there"
             assert not training.done(), training

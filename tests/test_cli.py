@@ -28,7 +28,7 @@ from rankward.records import Action, Activation, Features, Interaction, Learning
 from rankward.vw.learner import Learner
 from rankward.vw.presets import learner_arguments
 from rankward.wiring import Home
-from tests.service import eventually, request
+from tests.service import PATIENCE_S, eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -523,7 +523,7 @@ def test_a_decision_and_a_reward_go_to_a_running_service(tmp_path: Path) -> None
         assert "90 rewards sent" in shell.ok(*pages)
 
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
         assert str(shell.data / "keys.toml") in out
         assert keys_of(shell, "default")["key1"] not in out  # it is no terminal
@@ -554,7 +554,7 @@ def test_a_second_service_on_the_same_folder_is_refused(tmp_path: Path) -> None:
         endpoint_of(process)
         assert "is held by another" in refusal(tmp_path, [str(tmp_path / "data"), "--port", "0"])
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0
 
 
@@ -562,7 +562,7 @@ def refusal(tmp_path: Path, arguments: Sequence[str]) -> str:
     """Start a service that does not start. Returns the line that says why."""
     data, *more = arguments
     with serving(tmp_path / data, *more) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert out == ""
     [line] = err.splitlines()

@@ -28,6 +28,7 @@ from rankward.migration.differences import DIFFERENCES
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, Setting, show
 from rankward.wiring import Home, new_loop_settings
+from tests.service import PATIENCE_S
 
 if TYPE_CHECKING:
     from tests.service import RunningService
@@ -262,7 +263,7 @@ def test_an_example_runs(example: str, service: RunningService, tmp_path: Path) 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

