@@ -35,6 +35,7 @@ from rankward.simulate.world import FeatureObjects, Round
 from rankward.simulate.worlds import make_world
 from rankward.vw.arguments import parse_policy
 from rankward.vw.learner import Learner
+from rankward.vw.parser import Lesson
 from rankward.vw.presets import (
     BALANCED,
     PERSONALIZER,
@@ -43,7 +44,7 @@ from rankward.vw.presets import (
     learner_arguments,
     namespace_letters,
 )
-from rankward.vw.rates import EVENTS_MAX, RATES, STEADY, Lesson, choose_rate, measure, next_check
+from rankward.vw.rates import EVENTS_MAX, RATES, STEADY, choose_rate, measure, next_check
 
 Floats = NDArray[np.float64]
 LOOP = "bench"
@@ -170,7 +171,7 @@ class Trainer:
         lesson = Lesson(
             interaction.context, interaction.actions, interaction.chosen, interaction.pmf[interaction.chosen], reward
         )
-        self.learner.learn(**lesson._asdict())
+        self.learner.learn_from(lesson)
         if not self._setting.derives_rate:
             return
         self._lessons.append(lesson)
@@ -184,7 +185,7 @@ class Trainer:
             self.learner.close()
             self.learner = Learner(learner_arguments(policy, self._interactions, _epsilon(policy), rate))
             for each in self._lessons:
-                self.learner.learn(**each._asdict())
+                self.learner.learn_from(each)
 
 
 def arguments_of(setting: Setting, scene: Scene) -> tuple[str, float]:

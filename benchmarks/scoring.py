@@ -18,7 +18,7 @@ from benchmarks.bodies import bodies
 from rankward.api.schema.ranking import read_rank
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import Limits
-from rankward.vw.learner import context_text
+from rankward.vw.parser import context_text
 
 
 def main(actions: str, cpu: str, arguments: str, model: str) -> None:

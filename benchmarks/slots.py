@@ -19,7 +19,8 @@ from rankward.records import Interactions, LearningMode, MultiSlotInteraction
 from rankward.settings import Limits
 from rankward.store.sqlite.codec import to_row
 from rankward.vw.arguments import ProblemType
-from rankward.vw.learner import Learner, context_text
+from rankward.vw.learner import Learner
+from rankward.vw.parser import context_text
 from rankward.vw.presets import BALANCED, derive_interactions, learner_arguments, namespace_letters
 from rankward.vw.slots import seed_head, with_slots
 

@@ -122,6 +122,7 @@ PURE = frozenset(
         "simulate.world",
         "store.stretches",
         "training.fold",
+        "training.lesson",
         "uploads.fields",
         "uploads.flat",
         "uploads.read",

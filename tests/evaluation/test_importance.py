@@ -13,7 +13,7 @@ from rankward.evaluation.leave_out import leave_out, take_census
 from rankward.evaluation.service import custom
 from rankward.records import Action, AnyInteraction, Features, JoinedEvent
 from rankward.settings import LoopSettings
-from rankward.vw.learner import context_text
+from rankward.vw.parser import context_text
 from tests.evaluation.logs import POLICY, SETUP, Written, event, log
 
 GUEST, DISH = Feature("guest", "is"), Feature("j", "dish")

@@ -12,7 +12,8 @@ from vowpalwabbit import Workspace
 from rankward.records import Action, Features
 from rankward.vw.arguments import parse_policy
 from rankward.vw.explain import Terms
-from rankward.vw.learner import Learner, context_text
+from rankward.vw.learner import Learner
+from rankward.vw.parser import context_text
 
 CB = "--cb_explore_adf --epsilon 0.2 --cb_type mtr"
 

@@ -8,9 +8,10 @@ import random
 import pytest
 
 from rankward.records import Action, Features
-from rankward.vw import learner as learner_module
+from rankward.vw import parser as parser_module
 from rankward.vw.arguments import parse_policy
-from rankward.vw.learner import Learner, context_text
+from rankward.vw.learner import Learner
+from rankward.vw.parser import context_text
 
 EXPLORERS = (
     "--epsilon 0.2",
@@ -76,7 +77,7 @@ def test_actions_kept_parsed_are_scored_as_if_they_were_parsed_anew(
     policy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The probability that is logged must be the learner's own, whatever was scored or learned before."""
-    monkeypatch.setattr(learner_module, "_PARSED_KEPT", 12)  # of 20, so that some are forgotten
+    monkeypatch.setattr(parser_module, "_PARSED_KEPT", 12)  # of 20, so that some are forgotten
     rng = random.Random(7)
     learner = Learner(parse_policy(policy).learner_text)
     catalog = actions_of(rng, 20)
@@ -103,7 +104,7 @@ def test_an_action_offered_twice_is_scored_twice() -> None:
 
 def test_more_actions_than_are_kept_can_be_scored_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is kept is bounded, what a decision may offer is another matter."""
-    monkeypatch.setattr(learner_module, "_PARSED_KEPT", 3)
+    monkeypatch.setattr(parser_module, "_PARSED_KEPT", 3)
     learner = Learner("--cb_explore_adf --epsilon 0.2 -q ::")
     rng = random.Random(1)
     actions = actions_of(rng, 30)
@@ -111,5 +112,5 @@ def test_more_actions_than_are_kept_can_be_scored_at_once(monkeypatch: pytest.Mo
     for _ in range(3):
         context = context_of(rng)
         assert learner.pmf(context, actions) == pmf_unkept(learner, context, actions)
-        assert len(learner._parsed) == 3
+        assert len(learner._parser._kept) <= 3
     learner.close()

@@ -12,7 +12,8 @@ from vowpalwabbit import Workspace
 
 from rankward.records import Action, Features, Slot, SlotChoice
 from rankward.vw.arguments import ProblemType, parse_policy
-from rankward.vw.learner import Learner, context_text
+from rankward.vw.learner import Learner
+from rankward.vw.parser import context_text
 from rankward.vw.presets import BALANCED, PERSONALIZER
 from rankward.vw.slots import with_slots
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from rankward.records import Action, Features, Interactions, Rate
 from rankward.vw.arguments import parse_policy
 from rankward.vw.learner import Learner
+from rankward.vw.parser import Lesson
 from rankward.vw.presets import BALANCED, learner_arguments
 from rankward.vw.rates import (
     EVENTS_MIN,
@@ -17,7 +19,6 @@ from rankward.vw.rates import (
     RATES,
     STEADY,
     Errors,
-    Lesson,
     choose_rate,
     describe,
     gamma_scale,
@@ -82,7 +83,7 @@ def test_the_same_events_choose_once() -> None:
 @pytest.mark.parametrize("rewards", [0.0, 1.0])
 def test_rewards_that_are_all_equal_change_nothing(rewards: float) -> None:
     """A loop that nobody sends rewards to is not noisy."""
-    same = [lesson._replace(reward=rewards) for lesson in lessons(500, noise=True)]
+    same = [replace(lesson, reward=rewards) for lesson in lessons(500, noise=True)]
 
     assert chosen_for(same) is None
 
@@ -129,6 +130,6 @@ def test_what_estimates_learns_what_decides(options: str) -> None:
 
     for lesson in lessons(200, noise=False):
         for learner in (deciding, estimating):
-            learner.learn(**lesson._asdict())
+            learner.learn_from(lesson)
 
     assert estimating.weights() == deciding.weights() != {}

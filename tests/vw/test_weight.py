@@ -8,7 +8,8 @@ import pytest
 from vowpalwabbit import Workspace
 
 from rankward.records import Action, Features, Slot, SlotChoice
-from rankward.vw.learner import Learner, context_text
+from rankward.vw.learner import Learner
+from rankward.vw.parser import context_text
 from rankward.vw.slots import with_slots
 
 CONTEXT = Features(b'[{"visitor":{"device":"phone","age":0.5}}]')

@@ -13,7 +13,7 @@ import msgspec
 from rankward.joining.reward import RewardDefinition, observed_reward, training_reward
 from rankward.records import AnyInteraction, Interaction, JoinedEvent, JoinedObservation, MultiSlotInteraction, TimeUs
 from rankward.settings import as_datetime
-from rankward.vw.learner import context_text
+from rankward.vw.parser import context_text
 from rankward.vw.slots import with_slots
 
 NO_MODEL = "N/A"

@@ -23,8 +23,10 @@ from rankward.records import (
     TimeUs,
     without,
 )
+from rankward.training.lesson import lesson_of
 from rankward.vw.arguments import ProblemType, parse_policy
-from rankward.vw.learner import Learner, LearnerRefusedError
+from rankward.vw.learner import Learner, LearnerRefusedError, shared_parser
+from rankward.vw.parser import Lesson, Parser
 from rankward.vw.presets import learner_arguments
 
 
@@ -68,12 +70,13 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
 class Contender:
     """A candidate with its learner."""
 
-    def __init__(self, candidate: Candidate, interactions: Interactions | None) -> None:
+    def __init__(self, candidate: Candidate, interactions: Interactions | None, parsers: dict[str, Parser]) -> None:
         """Begin.
 
         Args:
             candidate: of the problem type of the log.
             interactions: those to pair; None: the policy names its own.
+            parsers: of contenders on the same way, by what parsing depends on. One is added if none fits.
 
         Raises:
             LearnerRefusedError: the arguments or the model cannot be used.
@@ -85,9 +88,12 @@ class Contender:
         self._learned_to_us: TimeUs = 0
         self._joined_end: Offset = 0
         self._knows = candidate.model is not None
-        self._learner: Learner | None = Learner(
-            learner_arguments(candidate.policy, interactions, candidate.exploration), candidate.model
-        )
+        arguments = learner_arguments(candidate.policy, interactions, candidate.exploration)
+        parser: Parser | None = None  # of a model, the options that it brings along are not known here
+        if candidate.model is None and candidate.leaves_out is None:
+            alike = parse_policy(arguments).parsing_text
+            parser = parsers.get(alike) or parsers.setdefault(alike, shared_parser(arguments))
+        self._learner: Learner | None = Learner(arguments, candidate.model, parser=parser)
 
     def answer(self, event: JoinedEvent, question: Question) -> Sequence[float]:
         """Tell what it would draw from, for each of the question's actions.
@@ -116,11 +122,18 @@ class Contender:
             self._fail(event.interaction.event_id, error)
             return [1 / count] * count
 
-    def learn(self, event: JoinedEvent, definition: RewardDefinition) -> None:
-        """Tell it what a decision earned."""
+    def learn(self, event: JoinedEvent, definition: RewardDefinition, lesson: Lesson | None) -> None:
+        """Tell it what a decision earned.
+
+        Args:
+            event: the decision, and what was observed of it.
+            definition: of the reward.
+            lesson: what is to be learned of it, for all who are shown the whole of it; None: it had several slots.
+        """
         if self._learner is None or not self.candidate.learns:
             return
-        event = self._seen(event)
+        if (seen := self._seen(event)) is not event:
+            event, lesson = seen, None
         try:
             match event.interaction:
                 case MultiSlotInteraction() as interaction:
@@ -128,16 +141,8 @@ class Contender:
                     self._learner.learn_slots(
                         interaction.context, interaction.actions, interaction.slots, interaction.choices, rewards
                     )
-                case Interaction() as interaction:
-                    rankable = interaction.rankable
-                    self._learner.learn(
-                        interaction.context,
-                        [interaction.actions[index] for index in rankable],
-                        chosen=rankable.index(interaction.chosen),
-                        probability=interaction.pmf[interaction.chosen],
-                        reward=training_reward(event, definition),
-                        pass_probability=interaction.pass_probability,
-                    )
+                case Interaction():
+                    self._learner.learn_from(lesson_of(event, definition) if lesson is None else lesson)
         except LearnerRefusedError as error:
             self._fail(event.interaction.event_id, error)
         self._knows = True

@@ -23,7 +23,17 @@ from rankward.evaluation.question import Question, questions
 from rankward.evaluation.report import EventCounts, Line, PolicyResult, PolicySource
 from rankward.evaluation.waiting import Waiting
 from rankward.joining.reward import RewardDefinition, observed_reward
-from rankward.records import AnyInteraction, Interactions, JoinedEvent, LearningMode, MultiSlotInteraction, TimeUs
+from rankward.records import (
+    AnyInteraction,
+    Interaction,
+    Interactions,
+    JoinedEvent,
+    LearningMode,
+    MultiSlotInteraction,
+    TimeUs,
+)
+from rankward.training.lesson import lesson_of
+from rankward.vw.parser import Parser
 from rankward.vw.presets import derive_interactions, namespace_letters
 
 SETTLED_BY = 500  # events whose namespaces settle the interactions that a policy derives
@@ -97,6 +107,7 @@ class Replay:
         self._first: list[JoinedEvent] | None = []  # until the interactions are settled
         self._kind: type[AnyInteraction] | None = None  # of every event; None: there was none yet
         self._contenders: list[Contender] = []
+        self._parsers: dict[str, Parser] = {}  # by what parsing depends on: what parses alike is parsed once
         self._panels = [Panel(self._range, judged_from_us=each.judged_from_us, alpha=each.alpha) for each in candidates]
         self._references = _References(self._range) if references else None
         self._waiting = Waiting()
@@ -134,7 +145,7 @@ class Replay:
         for each in self._candidates:
             candidate = each.for_slots() if self._kind is MultiSlotInteraction else each
             of_candidate = candidate.interactions or (derived if candidate.derives_interactions else None)
-            self._contenders.append(Contender(candidate, of_candidate))
+            self._contenders.append(Contender(candidate, of_candidate, self._parsers))
         for event in first:
             self._play(event)
 
@@ -171,8 +182,9 @@ class Replay:
     def _learn(self, until_us: TimeUs) -> None:
         """Learn what was due when the model was published that serves from now on."""
         for event in self._waiting.due(until_us):
+            lesson = lesson_of(event, self._setup.rewards) if isinstance(event.interaction, Interaction) else None
             for contender in self._contenders:
-                contender.learn(event, self._setup.rewards)
+                contender.learn(event, self._setup.rewards, lesson)
 
     def _judge(self, event: JoinedEvent, asked: Sequence[Question]) -> None:
         interaction = event.interaction
@@ -265,6 +277,8 @@ class Replay:
         if any(candidate.keeps_model for candidate in self._candidates):
             self._learn(_NEVER_US)
             trained = [contender.trained() for contender in self._contenders]
+        for parser in self._parsers.values():
+            parser.close()
         for contender in self._contenders:
             contender.close()
         if self._references is not None:

@@ -1,7 +1,7 @@
 """Runs an evaluation in processes of its own, with low priority, and puts its report together.
 
 Every process reads the whole log and judges a share of the policies: what a learner does cannot be shared between
-learners, and the rest costs little beside it.
+learners, and of the rest only parsing costs much, which those of one process share (`vw.parser`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import MappingProxyType
@@ -140,7 +141,7 @@ def evaluate(
     """
     _check_names(candidates)
     count = max(1, min(processes, len(candidates)))
-    shares = [candidates[number::count] for number in range(count)]
+    shares = _shares(candidates, count)
     workers = [_Worker(source, share, setup, references=number == 0) for number, share in enumerate(shares)]
     begun_s = told_s = time.monotonic()
     try:
@@ -166,6 +167,13 @@ def evaluate(
         counts=msgspec.structs.replace(report.counts, skipped=told.skipped),
         flaws=(*told.flaws, *report.flaws)[:FLAWS_KEPT],
     )
+
+
+def _shares(candidates: Sequence[Candidate], count: int) -> list[Sequence[Candidate]]:
+    """Deal candidates out, as many to each, so that those that parse alike are together and are parsed for once."""
+    alike = sorted(candidates, key=lambda candidate: parse_policy(candidate.policy).parsing_text)
+    ends = [number * len(alike) // count for number in range(count + 1)]
+    return [alike[begin:end] for begin, end in pairwise(ends)]
 
 
 class Prefix(msgspec.Struct, frozen=True):

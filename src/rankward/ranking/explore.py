@@ -54,19 +54,20 @@ def floored(pmf: Sequence[float], epsilon: float) -> list[float]:
     [0.9, 0.1]
     """
     floor = epsilon / len(pmf)
-    if min(pmf) >= floor:
-        return list(pmf)
-    raised = {index for index, probability in enumerate(pmf) if probability < floor}
+    kept = [probability for probability in pmf if probability >= floor]
+    if len(kept) == len(pmf):
+        return kept
     while True:
-        kept = math.fsum(probability for index, probability in enumerate(pmf) if index not in raised)
-        if kept <= 0.0:
+        total = math.fsum(kept)
+        if total <= 0.0:
             return [1 / len(pmf)] * len(pmf)
-        scale = (1.0 - floor * len(raised)) / kept
+        scale = (1.0 - floor * (len(pmf) - len(kept))) / total
         # Scaling down may push another one below the floor.
-        sunk = {i for i, p in enumerate(pmf) if i not in raised and p * scale < floor}
-        if not sunk:
-            return [floor if i in raised else p * scale for i, p in enumerate(pmf)]
-        raised |= sunk
+        afloat = [probability for probability in kept if probability * scale >= floor]
+        if len(afloat) == len(kept):
+            least = min(kept)
+            return [floor if probability < least else probability * scale for probability in pmf]
+        kept = afloat
 
 
 def event_uniform(loop_id: str, event_id: str) -> float:

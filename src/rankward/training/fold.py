@@ -16,10 +16,11 @@ from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.records import Interaction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.settings import Aggregation
 from rankward.store.ports import Epoch
+from rankward.training.lesson import lesson_of
 from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.learner import Learner, LearnerRefusedError
+from rankward.vw.parser import Lesson
 from rankward.vw.presets import learner_arguments
-from rankward.vw.rates import Lesson
 
 RELOAD_EVERY = 1_000
 """Joined offsets at which a learner that does not resume exactly is saved and loaded again.
@@ -127,8 +128,8 @@ class Fold:
                     [training_reward(event, self._reward, slot) for slot in range(len(decided.slots))],
                     pass_probability=decided.pass_probability,
                 )
-            case Interaction() as decided:
-                self._learner.learn(**self._lesson(event, decided)._asdict())
+            case Interaction():
+                self._learner.learn_from(lesson_of(event, self._reward))
 
     def wants(self, event: JoinedEvent) -> bool:
         """Whether an event belongs to what this epoch learns."""
@@ -143,21 +144,10 @@ class Fold:
     def lessons(self, events: Sequence[JoinedEvent]) -> list[Lesson]:
         """Say what the learner is told of those events that the epoch wants, if they have a single slot."""
         return [
-            self._lesson(event, event.interaction)
+            lesson_of(event, self._reward)
             for event in events
             if isinstance(event.interaction, Interaction) and self.wants(event)
         ]
-
-    def _lesson(self, event: JoinedEvent, interaction: Interaction) -> Lesson:
-        rankable = interaction.rankable
-        return Lesson(
-            context=interaction.context,
-            actions=[interaction.actions[index] for index in rankable],
-            chosen=rankable.index(interaction.chosen),
-            probability=interaction.pmf[interaction.chosen],
-            reward=training_reward(event, self._reward),
-            pass_probability=interaction.pass_probability,
-        )
 
     def _turn(self) -> None:
         """Save the learner and go on from what was saved."""

@@ -30,8 +30,9 @@ from rankward.store.ports import (
 )
 from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
 from rankward.vw.arguments import ProblemType, problem_type_of
+from rankward.vw.parser import Lesson
 from rankward.vw.presets import PRESETS, derive_interactions, namespace_letters
-from rankward.vw.rates import EVENTS_MAX, EVENTS_MIN, STEADY, Lesson, choose_rate, measure, next_check
+from rankward.vw.rates import EVENTS_MAX, EVENTS_MIN, STEADY, choose_rate, measure, next_check
 
 VERSIONS_KEPT = 40
 _READ = 500

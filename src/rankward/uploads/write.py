@@ -10,7 +10,7 @@ from rankward.settings import as_datetime
 from rankward.uploads import fields
 from rankward.uploads.fields import Kind, Mode, PayloadType
 from rankward.uploads.flat import BOOL, BYTE, FLOAT, ULONG, Builder, Flat
-from rankward.vw.learner import context_text
+from rankward.vw.parser import context_text
 
 _TIMESTAMP = struct.Struct("<HBBBBBxI")
 _APP_ID = "rankward"

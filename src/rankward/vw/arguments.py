@@ -137,6 +137,16 @@ class PolicyArguments(msgspec.Struct, frozen=True):
         others = (each for each in (*self.arguments, *self.derived) if each.name not in choosing)
         return " ".join(["--cb_adf --rank_all", *(_spell(each.name, each.value) for each in others)])
 
+    @property
+    def parsing_text(self) -> str:
+        """All of it that examples depend on when they are parsed: two policies that share it can share them.
+
+        Examples refer to the interactions, and are spaced for the weights that the reductions and the update rule keep
+        of each feature. How far an event moves those, and how a choice is drawn, does not matter.
+        """
+        matters = (each for each in (*self.arguments, *self.derived) if each.name not in _AFTER_PARSING)
+        return " ".join(_spell(each.name, each.value) for each in matters)
+
     def with_interactions(self, pairs: Sequence[str], ignore_linear: Sequence[str]) -> PolicyArguments:
         """Return the policy with interactions derived from features, in place of earlier ones.
 
@@ -352,6 +362,13 @@ ALLOWED: Final[dict[str, Check | None]] = {
     **_LETTERS,
     **_FEATURES,
 }
+_AFTER_PARSING: Final = frozenset(
+    {
+        *("epsilon", "psi", "gamma_scale", "gamma_exponent", "lambda", "mellowness", "synthcoverpsi"),
+        *("clip_p", "learning_rate", "power_t", "initial_t", "l1", "l2"),
+    }
+)
+"""Numbers that a learner works with once examples are parsed."""
 _REPEATABLE: Final = frozenset({*_INTERACTIONS, *_LETTERS})
 _REGCB: Final = frozenset({"regcb", "regcbopt"})
 _CB_TYPES: Final = {  # of the explorers that do not take every one

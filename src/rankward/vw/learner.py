@@ -4,25 +4,23 @@ The binding's own lower layer (`_parse`, `predict_multi`, `learn_multi`, `_finis
 it gives the same numbers as the upper one in a third of the time, most of which goes into Python objects.
 An instance holds the interpreter lock while it works and must not be used by two threads at once.
 
-Parsing is most of what a decision costs the learner (three quarters at 50 actions), and actions recur from one
-decision to the next. So actions that were parsed to be scored are kept as the learner has them.
+Parsing is most of what a decision costs the learner (three quarters at 50 actions): see `vw.parser` for what is kept of
+it, and for learners that share it.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
-import pylibvw
 from vowpalwabbit import Workspace
 
 from rankward.errors import RankwardError
 from rankward.records import Action, Features, Slot, SlotChoice
 from rankward.vw.explain import Contribution, Terms, explain
+from rankward.vw.parser import Lesson, Parser, context_text
 from rankward.vw.slots import label_head, seed_head, with_slots
 
 _encode = msgspec.json.Encoder().encode
@@ -32,60 +30,26 @@ class LearnerRefusedError(RankwardError):
     """The learner cannot use an example, a model or its arguments."""
 
 
-_PARSED_KEPT = 512  # actions that an instance keeps parsed; each takes 29 kB, so these take 15 MB
-_REMEMBERED_BYTES = 2_048  # features longer than this are not remembered: the cache is bounded in bytes, too
-
-
-def _written(action: Action) -> str:
-    action_id = _encode(action.id).decode()
-    return f'{{"_tag":{action_id},"i":{{"constant":1,"id":{action_id}}},"j":{action.features.decode()}}}'
-
-
-_remembered = lru_cache(maxsize=16_384)(_written)
-
-
-def _action_text(action: Action) -> str:
-    return _remembered(action) if len(action.features) <= _REMEMBERED_BYTES else _written(action)
-
-
-def context_text(context: Features, actions: Sequence[Action]) -> str:
-    """Write the context object of a decision, as Personalizer's logs have it under `c`.
-
-    Args:
-        context: the shared features.
-        actions: those that can be chosen, in request order.
-    """
-    return f'{{"FromUrl":{context.decode()},"_multi":[{",".join([_action_text(action) for action in actions])}]}}'
-
-
 class Learner:
     """A Vowpal Wabbit instance, for decisions of one slot or of several as its arguments have it."""
 
-    def __init__(self, arguments: str, model: bytes | None = None) -> None:
+    def __init__(self, arguments: str, model: bytes | None = None, *, parser: Parser | None = None) -> None:
         """Start the learner.
 
         Args:
             arguments: options that passed `vw.arguments`.
             model: a model's bytes to go on from; None: start afresh.
+            parser: shared with other learners that parse alike (`PolicyArguments.parsing_text`), and open for as long
+                as they are; None: one of its own.
 
         Raises:
             LearnerRefusedError: the arguments or the model cannot be used.
         """
         self.arguments = arguments
         self._terms = Terms.of(arguments)
-        command = f"{arguments} --json --quiet"
-        try:
-            if model is None:
-                self._workspace = Workspace(command)
-            else:
-                with tempfile.NamedTemporaryFile(prefix="rankward-", suffix=".vw") as file:
-                    file.write(model)
-                    file.flush()
-                    self._workspace = Workspace(f"{command} -i {file.name}")
-        except (RuntimeError, ValueError) as error:
-            raise LearnerRefusedError(f"the learner does not start with {arguments!r}: {error}") from error
-        self._parsed: OrderedDict[Action, pylibvw.example] = OrderedDict()
-        self._weighing: Workspace | None = None  # parses what weighs more than 1; None: nothing has yet
+        self._workspace = _start(arguments, model)
+        self._owns_parser = parser is None
+        self._parser = Parser(self._workspace, arguments) if parser is None else parser
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """Give each action's probability, in request order, as the learner says it.
@@ -106,25 +70,13 @@ class Learner:
         return [-cost for cost in self._predict(context, actions)]
 
     def _predict(self, context: Features, actions: Sequence[Action]) -> list[float]:
-        workspace, parsed = self._workspace, self._parsed
-        # Taken out while they are in use: so the least recently used stay in front, and none is used twice at once.
-        kept = [parsed.pop(action, None) for action in actions]
-        missing = [action for action, example in zip(actions, kept, strict=True) if example is None]
         try:
-            shared, *found = workspace._parse(context_text(context, missing))
-            following = iter(found)
-            examples = [next(following) if example is None else example for example in kept]
-            workspace.predict_multi([shared, *examples])
-            scores: list[float] = shared.get_action_scores()
-            done = [shared]
-            for action, example in zip(actions, examples, strict=True):
-                if parsed.setdefault(action, example) is not example:
-                    done.append(example)
-            while len(parsed) > _PARSED_KEPT:
-                done.append(parsed.popitem(last=False)[1])
-            workspace._finish_example_multi_ex(done)
+            examples = self._parser.offered(context, actions)
+            self._workspace.predict_multi(examples)
         except RuntimeError as error:
+            self._parser.forget()
             raise LearnerRefusedError(f"the learner cannot score the features: {error}") from error
+        scores: list[float] = examples[0].get_action_scores()
         return scores
 
     def learn(
@@ -151,23 +103,14 @@ class Learner:
         Raises:
             LearnerRefusedError: the example cannot be parsed or learned. The learner must not be used any more.
         """
-        label = (
-            f'{{"_label_cost":{-reward!r},"_label_probability":{probability!r},'
-            f'"_label_Action":{chosen + 1},"_labelIndex":{chosen},'
-        )
-        text = context_text(context, actions)
+        self.learn_from(Lesson(context, actions, chosen, probability, reward, pass_probability))
+
+    def learn_from(self, lesson: Lesson) -> None:
+        """Learn what one decision earned: as `learn`, for a lesson that others may be told as well."""
         try:
-            if pass_probability < 1.0:
-                parser = self._weigher()
-                examples = parser._parse(
-                    f'{label}"pdrop":{1.0 - pass_probability!r},"a":[{chosen + 1}],"p":[{probability!r}],"c":{text}}}'
-                )
-            else:
-                parser = self._workspace
-                examples = parser._parse(label + text[1:])
-            self._workspace.learn_multi(examples)
-            parser._finish_example_multi_ex(examples)
+            self._workspace.learn_multi(self._parser.labelled(lesson))
         except RuntimeError as error:
+            self._parser.forget()
             raise LearnerRefusedError(f"the learner cannot learn the event: {error}") from error
 
     def explain(self, context: Features, actions: Sequence[Action], index: int) -> list[Contribution] | None:
@@ -256,7 +199,7 @@ class Learner:
         heads = map(label_head, choices, rewards)
         try:
             if pass_probability < 1.0:
-                parser = self._weigher()
+                parser = self._parser.weigher()
                 outcomes = ",".join(
                     [f'{{{head}"_id":{_encode(slot.id).decode()}}}' for slot, head in zip(slots, heads, strict=True)]
                 )
@@ -271,12 +214,6 @@ class Learner:
             parser._finish_example_multi_ex(examples)
         except RuntimeError as error:
             raise LearnerRefusedError(f"the learner cannot learn the event: {error}") from error
-
-    def _weigher(self) -> Workspace:
-        """Return what parses log lines: they alone can say what an event weighs, and the learner learns it as well."""
-        if self._weighing is None:
-            self._weighing = Workspace(f"{self.arguments} --dsjson --quiet")
-        return self._weighing
 
     def save(self) -> bytes:
         """Return the model's bytes."""
@@ -293,6 +230,32 @@ class Learner:
 
     def close(self) -> None:
         """Let go of the learner's memory."""
-        self._workspace.finish()
-        if self._weighing is not None:
-            self._weighing.finish()
+        if self._owns_parser:
+            self._parser.close()  # and the workspace, which they share
+        else:
+            self._workspace.finish()
+
+
+def shared_parser(arguments: str) -> Parser:
+    """Make a parser for several learners.
+
+    Args:
+        arguments: of one of them.
+
+    Raises:
+        LearnerRefusedError: the arguments cannot be used.
+    """
+    return Parser(_start(arguments, None), arguments)
+
+
+def _start(arguments: str, model: bytes | None) -> Workspace:
+    command = f"{arguments} --json --quiet"
+    try:
+        if model is None:
+            return Workspace(command)
+        with tempfile.NamedTemporaryFile(prefix="rankward-", suffix=".vw") as file:
+            file.write(model)
+            file.flush()
+            return Workspace(f"{command} -i {file.name}")
+    except (RuntimeError, ValueError) as error:
+        raise LearnerRefusedError(f"the learner does not start with {arguments!r}: {error}") from error

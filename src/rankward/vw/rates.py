@@ -18,9 +18,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from rankward.records import Action, Features, Interactions, Rate
+from rankward.records import Interactions, Rate
 from rankward.vw.arguments import parse_policy
-from rankward.vw.learner import Learner
+from rankward.vw.learner import Learner, shared_parser
+from rankward.vw.parser import Lesson
 
 QUICK: Final = "quick"  # as the policy has it
 STEADY: Final = "steady"
@@ -38,17 +39,6 @@ _STANDARD_ERRORS: Final = 3.0
 _GAMMA_NOISE: Final = 4.0
 _GAMMA_FACTOR: Final = 2.0
 _NOISE_MIN: Final = 1e-6  # so that gamma stays within what the learner takes
-
-
-class Lesson(NamedTuple):
-    """What the learner is told of one event."""
-
-    context: Features
-    actions: Sequence[Action]  # those that could have been chosen
-    chosen: int  # index into `actions`
-    probability: float  # of the chosen action when it was drawn, in (0, 1]
-    reward: float
-    pass_probability: float = 1.0  # of the event having been kept where only a sample is, in (0, 1]
 
 
 class Errors(NamedTuple):
@@ -81,27 +71,22 @@ def measure(policy: str, interactions: Interactions | None, lessons: Sequence[Le
     arguments = parse_policy(policy)
     if interactions is not None:
         arguments = arguments.with_interactions(interactions.pairs, interactions.ignore_linear)
-    squared: dict[str, list[float]] = {}
-    for name, options in RATES.items():
-        learner = Learner(arguments.with_options(options).estimator_text)
-        try:
-            squared[name] = [_squared_error(learner, lesson) for lesson in lessons]
-        finally:
+    policies = {name: arguments.with_options(options) for name, options in RATES.items()}
+    parser = shared_parser(policies[QUICK].estimator_text)
+    learners = {name: Learner(policy.estimator_text, parser=parser) for name, policy in policies.items()}
+    squared: dict[str, list[float]] = {name: [] for name in RATES}
+    try:
+        for lesson in lessons:
+            for name, learner in learners.items():
+                expected = learner.estimates(lesson.context, lesson.actions)[lesson.chosen]
+                squared[name].append((expected - lesson.reward) ** 2)
+            for learner in learners.values():
+                learner.learn_from(lesson)
+    finally:
+        parser.close()
+        for learner in learners.values():
             learner.close()
     return Errors(squared, [1 / (lesson.probability * lesson.pass_probability) for lesson in lessons])
-
-
-def _squared_error(learner: Learner, lesson: Lesson) -> float:
-    expected = learner.estimates(lesson.context, lesson.actions)[lesson.chosen]
-    learner.learn(
-        lesson.context,
-        lesson.actions,
-        chosen=lesson.chosen,
-        probability=lesson.probability,
-        reward=lesson.reward,
-        pass_probability=lesson.pass_probability,
-    )
-    return (expected - lesson.reward) ** 2
 
 
 def choose_rate(errors: Errors, current: Rate | None, *, learned: int) -> Rate | None:

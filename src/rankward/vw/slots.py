@@ -15,7 +15,7 @@ def with_slots(text: str, slots: Sequence[Slot], action_count: int, heads: Itera
     """Add the slots to the context object of a decision, as Personalizer's logs have them under `c`.
 
     Args:
-        text: what `learner.context_text` wrote of the context and all of the request's actions.
+        text: what `parser.context_text` wrote of the context and all of the request's actions.
         slots: in the order in which they choose.
         action_count: how many actions the text has.
         heads: JSON members for each slot to begin with, each with a comma after it; None: none.
