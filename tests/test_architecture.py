@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("errors", "records", "settings"),
-                *("store.audit", "store.ports", "store.sessions", "store.stretches", "store.studies"),
+                *("store.audit", "store.ports", "store.rollups", "store.sessions", "store.stretches", "store.studies"),
             }
         ),
     ),
@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
+                "watching",
                 *("registry.archive", "registry.sign"),
                 *("migration.differences", "migration.parity", "migration.recognise"),
             }
@@ -49,12 +50,19 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "store.changes",
                 "store.sqlite",
                 "vw.trial",
+                "watching.figures",
+                "watching.service",
             }
         ),
     ),
     (
         "services",
-        frozenset({"configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"}),
+        frozenset(
+            {
+                *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
+                "watching.rounds",
+            }
+        ),
     ),
     (
         "doors",
@@ -131,6 +139,10 @@ PURE = frozenset(
         "vw.model_file",
         "vw.presets",
         "vw.slots",
+        "watching.estimate",
+        "watching.fold",
+        "watching.seen",
+        "watching.tally",
     }
 )
 """Cores: nothing waits, nothing is read or written, and time, chance and ids come in as arguments."""

@@ -21,6 +21,7 @@ from rankward.api.options import ApiOptions
 from rankward.errors import NotFound
 from rankward.store.sqlite.folder import FolderLock
 from rankward.study_run import StudyRun
+from rankward.watching.rounds import Rounds
 from rankward.wiring import Home
 from rankward.worker import Worker, spawner
 
@@ -90,6 +91,16 @@ async def run_mirror(root: Path, loop_name: str) -> None:
         home.close()
 
 
+async def run_watch(root: Path) -> None:
+    """Keep the figures of all loops."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    try:
+        await Rounds(home).run(stop)
+    finally:
+        home.close()
+
+
 def run_study(root: Path, key: str) -> None:
     """Run a study."""
     stop = threading.Event()
@@ -129,6 +140,9 @@ def main(arguments: Sequence[str]) -> None:
                 asyncio.run(run_mirror(Path(root), loop_name))
             except NotFound:
                 logging.getLogger(__name__).info("loop %s is gone", loop_name)
+        case ["watch", root]:
+            os.nice(10)
+            asyncio.run(run_watch(Path(root)))
         case ["study", root, key]:
             os.nice(10)
             run_study(Path(root), key)

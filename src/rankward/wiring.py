@@ -26,6 +26,7 @@ from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
+from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
 from rankward.store.sqlite.catalog import SqliteCatalog
@@ -33,6 +34,7 @@ from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
+from rankward.store.sqlite.rollups import SqliteRollups
 from rankward.store.sqlite.sealed import sync_folder
 from rankward.store.sqlite.sessions import SqliteSessions
 from rankward.store.sqlite.studies import SqliteStudies
@@ -40,6 +42,7 @@ from rankward.store.sqlite.vault import FileVault
 from rankward.store.studies import Studies
 from rankward.training.service import TrainingService, next_epoch
 from rankward.vw.presets import BALANCED
+from rankward.watching.figures import Figures
 
 _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
@@ -87,6 +90,14 @@ class Home:
     def joined_log(self, loop_id: str) -> JoinedLog:
         """Open a loop's joined log."""
         return SqliteJoinedLog(self.folder.joined(loop_id))
+
+    def rollups(self, loop_id: str) -> Rollups:
+        """Open a loop's figures."""
+        return SqliteRollups(self.folder.figures(loop_id))
+
+    def figures(self) -> Figures:
+        """Make what reads the figures of loops."""
+        return Figures(self.rollups, self.board, self.clock)
 
     def training(self, loop_name: str, epoch_id: int, log: EventLog, joined: JoinedLog) -> TrainingService:
         """Make the trainer of an epoch."""

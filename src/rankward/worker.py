@@ -63,8 +63,8 @@ class _Trainer:
         self.killed_count = 0
 
 
-class _Mirror:
-    """A child process that mirrors one loop's log."""
+class _Child:
+    """A child process that mirrors one loop's log, or keeps the figures of all loops."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -90,7 +90,7 @@ class _LoopWork:
         self.join_again_us: TimeUs = 0
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
-        self.mirror = _Mirror()
+        self.mirror = _Child()
 
     async def close(self) -> None:
         await self.log.close()
@@ -116,6 +116,7 @@ class Worker:
         self._open_again_us = _NEVER_US  # when to try loops again that could not be opened
         self._epochs: dict[str, list[Epoch]] = {}
         self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # children of deleted loops, by loop id
+        self._watch = _Child()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop."""
@@ -136,6 +137,7 @@ class Worker:
             self._desk.look()
             self._change_mark = mark
         self._sweep()
+        self._tend_watch()
         busy = False
         for work in list(self._work.values()):
             busy |= await self._work_on(work)
@@ -175,9 +177,14 @@ class Worker:
         self._loops = list(self._home.catalog.loops())
         self._open_again_us = _NEVER_US
         present = {loop.loop_id: loop for loop in self._loops}
-        for loop_id in self._work.keys() - present.keys():
+        gone = self._work.keys() - present.keys()
+        watching = self._watch.process
+        if gone:
+            self._watch.end()  # it has files of them open, and is started again
+            self._watch.started_us = 0
+        for loop_id in gone:
             work = self._work.pop(loop_id)
-            processes = [work.mirror.process, *(trainer.process for trainer in work.trainers.values())]
+            processes = [watching, work.mirror.process, *(trainer.process for trainer in work.trainers.values())]
             self._leaving[loop_id] = [process for process in processes if process is not None]
             for trainer in work.trainers.values():
                 _end(trainer)
@@ -255,6 +262,17 @@ class Worker:
             mirror.started_us = self._home.clock()
             mirror.process = self._spawn("mirror", work.loop.name)
 
+    def _tend_watch(self) -> None:
+        """Keep the process that keeps the figures of all loops, from when there is something joined."""
+        watch = self._watch
+        if watch.process is not None and watch.process.poll() is not None:
+            logger.error("the process that watches ended with %d, and is started again", watch.process.returncode)
+            watch.end()
+        wanted = any(work.joining.has_joined for work in self._work.values())
+        if wanted and watch.process is None and self._home.clock() - watch.started_us >= _LONGEST_PAUSE_US:
+            watch.started_us = self._home.clock()
+            watch.process = self._spawn("watch")
+
     def _bury(self, work: _LoopWork, epoch_id: int, trainer: _Trainer) -> None:
         """Set aside the event that a learner died on, before the next one starts."""
         assert trainer.process is not None, "only what has lived can be buried"
@@ -297,6 +315,8 @@ class Worker:
             for child in (work.mirror.process, *(trainer.process for trainer in work.trainers.values()))
             if child is not None
         ]
+        if self._watch.process is not None:
+            children.append(self._watch.process)
         for child in children:
             assert child.stdin is not None, "it was started with a pipe"
             child.stdin.close()

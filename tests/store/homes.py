@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.store.sqlite.rollups import SqliteRollups
 from rankward.store.sqlite.studies import SqliteStudies
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rankward.records import TimeUs
     from rankward.store.ports import Catalog, EventLog, JoinedLog
+    from rankward.store.rollups import Rollups
     from rankward.store.studies import Studies
 
 T = TypeVar("T")
@@ -56,6 +58,9 @@ class Home(Protocol):
 
     def studies(self) -> Studies:
         """Open the studies."""
+
+    def rollups(self) -> Rollups:
+        """Open a loop's figures."""
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""
@@ -105,6 +110,12 @@ class SqliteHome:
         studies = SqliteStudies(self.folder / "catalog.sqlite")
         self._closers.append(lambda _: studies.close())
         return studies
+
+    def rollups(self) -> SqliteRollups:
+        """Open a loop's figures."""
+        rollups = SqliteRollups(self.folder / "figures")
+        self._closers.append(lambda _: rollups.close())
+        return rollups
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""

@@ -57,6 +57,22 @@ class Sums(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.weight_max = max(self.weight_max, float(raised.max()))
         self.supported += float(upweights[weights > 0].sum())
 
+    def add_one(self, weight: float, reward: float, upweight: float) -> None:
+        """Take one more decision in. Ranges as of `add`; decision by decision, the sums do not depend on batches."""
+        raised = weight * upweight
+        weighted = raised * reward
+        self.events += 1
+        self.count += upweight
+        self.rewards += reward * upweight
+        self.weights += raised
+        self.weight_squares += raised * raised
+        self.weighted_rewards += weighted
+        self.weight_squares_rewards += raised * weighted
+        self.weighted_reward_squares += weighted * weighted
+        self.weight_max = max(self.weight_max, raised)
+        if weight > 0:
+            self.supported += upweight
+
     def merge(self, other: Sums) -> None:
         """Take the decisions of other sums in."""
         for name in self.__struct_fields__:

@@ -50,6 +50,7 @@ class DataFolder:
     loops/ID/joined     the joined log
     loops/ID/models     versions of models
     loops/ID/studies    what policies have learned in studies
+    loops/ID/figures    what was earned, by minute, hour and day; may be deleted
     loops/ID/notes      what each process is doing; may be deleted
     reserve             room that is given up when the disk is full
     run                 of the processes that run now; may be deleted when none does
@@ -94,6 +95,10 @@ class DataFolder:
     def joined(self, loop_id: str) -> Path:
         """The folder of a loop's joined log."""
         return self.loops / loop_id / "joined"
+
+    def figures(self, loop_id: str) -> Path:
+        """The folder of a loop's figures."""
+        return self.loops / loop_id / "figures"
 
     def mark(self, loop_id: str, epoch_id: int) -> Path:
         """The file that says which event an epoch's learner was given last."""

@@ -1,0 +1,177 @@
+"""Folds joined events, in the order of the joined log, into figures by minute, hour and day.
+
+The state after an event depends on the state before and the event, so batches do not matter, and figures that are
+taken from the log again are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from rankward.joining.reward import RewardDefinition
+from rankward.records import JoinedEvent, Offset, TimeUs
+from rankward.settings import Aggregation, LoopSettings
+from rankward.store.rollups import Place, Row
+from rankward.watching.seen import Seen, see
+from rankward.watching.tally import ActionTallies, Tally
+
+MINUTE_US = 60_000_000
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+
+MINUTES, HOURS, DAYS = "minute", "hour", "day"
+STEPS_US = {MINUTES: MINUTE_US, HOURS: HOUR_US, DAYS: DAY_US}
+"""The series of tallies, with the length of a stretch."""
+ACTION_HOURS, ACTION_DAYS = "actions-hour", "actions-day"
+ACTION_STEPS_US = {ACTION_HOURS: HOUR_US, ACTION_DAYS: DAY_US}
+"""The series of action tallies, with the length of a stretch."""
+KEPT_US = {MINUTES: 2 * DAY_US, HOURS: 90 * DAY_US, ACTION_HOURS: 14 * DAY_US}
+"""How long the stretches of a series are kept. What is not named here is kept for ever."""
+
+decode_tally = msgspec.msgpack.Decoder(Tally).decode
+"""Reads a row of `STEPS_US`."""
+decode_actions = msgspec.msgpack.Decoder(ActionTallies).decode
+"""Reads a row of `ACTION_STEPS_US`."""
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Basis(msgspec.Struct, frozen=True, kw_only=True):
+    """What the figures take for granted. Under another, they are taken anew."""
+
+    default_reward: float
+    aggregation: Aggregation
+    reward_min: float
+    reward_max: float
+
+    @classmethod
+    def of(cls, settings: LoopSettings) -> Basis:
+        """Take it from a loop's settings."""
+        return cls(
+            default_reward=settings.default_reward,
+            aggregation=settings.reward_aggregation,
+            reward_min=settings.reward_min,
+            reward_max=settings.reward_max,
+        )
+
+    @property
+    def definition(self) -> RewardDefinition:
+        """How observations become a reward."""
+        return RewardDefinition(self.default_reward, self.aggregation)
+
+
+class State(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How far the figures go, and what they take for granted."""
+
+    basis: Basis
+    erasures: int  # of the joined log, when they were begun
+    offset: Offset  # in the joined log: the next event
+    last: tuple[Offset, Offset] | None = None  # the last event's, in the joined log and in the event log; None: none
+    newest: Offset = -1  # in the event log: of all interactions so far; -1: there was none
+    newest_us: TimeUs = 0  # when the newest of them was logged
+    begun_us: TimeUs = 0  # when they were begun
+    events: int = 0  # in the figures, since they were begun
+
+
+class Fold:
+    """Figures on their way through the joined log. It does no I/O: the service loads what it needs, and commits."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self._tallies: dict[Place, Tally] = {}
+        self._actions: dict[Place, ActionTallies] = {}
+        self._touched: dict[Place, Offset] = {}  # since the last commit, with the newest joined event in it
+
+    def needs(self, events: Iterable[JoinedEvent], now_us: TimeUs) -> set[Place]:
+        """Tell which rows the figures of these events stand in, as far as they are not loaded."""
+        return {
+            place
+            for event in events
+            for place in _places(event.entry.time_us, now_us)
+            if place not in self._tallies and place not in self._actions
+        }
+
+    def load(self, wanted: Collection[Place], found: Mapping[Place, bytes]) -> None:
+        """Take rows over from the store; those that were not found are begun."""
+        for place in wanted:
+            body = found.get(place)
+            if place.series in STEPS_US:
+                self._tallies[place] = Tally() if body is None else decode_tally(body)
+            else:
+                self._actions[place] = ActionTallies() if body is None else decode_actions(body)
+
+    def take(self, event: JoinedEvent, now_us: TimeUs) -> None:
+        """Take the next event in. Its rows have been loaded.
+
+        Args:
+            event: in the order of the joined log.
+            now_us: the same as for `needs`: what is too old for a series is left out of it.
+        """
+        state, entry = self.state, event.entry
+        assert event.offset >= state.offset, "the joined log was read twice"
+        state.offset, state.last = event.offset + 1, (event.offset, entry.interaction)
+        if entry.interaction > state.newest:
+            state.newest = entry.interaction
+            state.newest_us = max(state.newest_us, entry.due_us if entry.imported else entry.time_us)
+        state.events += 1
+        seen = None if event.skip_learn else see(event, state.basis.definition)
+        for place in _places(entry.time_us, now_us):
+            self._touched[place] = event.offset
+            if place.series in STEPS_US:
+                if seen is None:
+                    self._tallies[place].skip()
+                else:
+                    self._tallies[place].add(seen, outside=self._is_outside(seen))
+            elif seen is not None:
+                self._actions[place].add(seen)
+
+    def _is_outside(self, seen: Seen) -> bool:
+        basis = self.state.basis
+        return not all(basis.reward_min <= reward <= basis.reward_max for reward in seen.rewards)
+
+    def rows(self) -> dict[Place, Row]:
+        """Encode what was changed since the last time, and keep no more than that at hand."""
+        touched, self._touched = self._touched, {}
+        self._tallies = {place: tally for place, tally in self._tallies.items() if place in touched}
+        self._actions = {place: tallies for place, tallies in self._actions.items() if place in touched}
+        held: dict[Place, Tally | ActionTallies] = {**self._tallies, **self._actions}
+        return {place: Row(_encode(held[place]), newest) for place, newest in touched.items()}
+
+    def encoded_state(self) -> bytes:
+        """Encode how far it is."""
+        return _encode(self.state)
+
+
+def drops(now_us: TimeUs) -> dict[str, int]:
+    """Tell for each series before when its stretches are not kept any more."""
+    return {series: horizon_us(series, now_us) for series in KEPT_US}
+
+
+def horizon_us(series: str, now_us: TimeUs) -> TimeUs:
+    """Tell when the oldest stretch of a series begins that is kept: 0 where all are."""
+    if series not in KEPT_US:
+        return 0
+    step_us = STEPS_US.get(series) or ACTION_STEPS_US[series]
+    return (now_us - KEPT_US[series]) // step_us * step_us
+
+
+def _places(time_us: TimeUs, now_us: TimeUs) -> list[Place]:
+    found = []
+    for steps in (STEPS_US, ACTION_STEPS_US):
+        for series, step_us in steps.items():
+            at = time_us // step_us * step_us
+            if at >= horizon_us(series, now_us):
+                found.append(Place(series, at))
+    return found
+
+
+def decode_state(body: bytes) -> State | None:
+    """Read a state. None: it was written by another version."""
+    try:
+        return _state.decode(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+_state = msgspec.msgpack.Decoder(State)

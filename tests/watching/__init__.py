@@ -1,0 +1,1 @@
+"""Watching: figures of what loops earn."""
