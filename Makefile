@@ -19,7 +19,7 @@ ARGS ?=
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run test test-faults check lint test-fast format bench bench-learning bench-evaluation lock hooks clean
+.PHONY: help run demo test test-faults check lint test-fast format bench bench-learning bench-evaluation lock hooks clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ help: ## list these targets
 # One simple command, which make starts without a shell between: Ctrl-C goes straight to the service.
 run: $(VENV)/.run ## start the service and its portal on http://127.0.0.1:8080, with its files in data/
 	@$(BIN)/rankward serve --data $(DATA) $(ARGS)
+
+demo: $(VENV)/.run ## show a front page that learns, on files that are thrown away
+	@$(BIN)/rankward demo $(ARGS)
 
 test: $(VENV)/.dev ## run every test but the fault tests
 	$(BIN)/python -m pytest -m "not fault" $(ARGS)

@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "watching",
                 *("registry.archive", "registry.sign"),
                 *("migration.differences", "migration.parity", "migration.recognise"),
+                *("demo.belief", "demo.board", "demo.stories", "demo.world"),
             }
         ),
     ),
@@ -72,6 +73,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "api",
                 "backup",
                 "client",
+                "demo",
                 "doctor",
                 "history.table",
                 "local",
@@ -89,6 +91,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
 PURE = frozenset(
     {
         "decision",
+        "demo.belief",
+        "demo.board",
+        "demo.stories",
+        "demo.world",
         "errors",
         "records",
         "settings",

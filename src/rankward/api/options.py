@@ -17,6 +17,7 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     oidc_issuer: str | None = None  # an identity provider whose tokens are accepted; None: none's
     oidc_audience: str = ""
     oidc_claim: str = "roles"  # that lists what a token opens
+    demo: bool = False  # whether the news site is served too: by one process only, which keeps its crowd
     request_log: str = "file"  # "file", "stdout" or "off"
     limits: Limits = Limits()
     bounds: FeatureBounds = FeatureBounds()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
@@ -36,8 +37,13 @@ def _shown_paths() -> set[str]:
     return {contract_path(op, op.versions[0]) for op in OPERATIONS}
 
 
-def pages(doors: Doors) -> Starlette:
-    """Make the application behind the contract."""
+def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
+    """Make the application behind the contract.
+
+    Args:
+        doors: what the pages tell of.
+        more: what else is served.
+    """
     templates = Environment(
         loader=PackageLoader("rankward.portal"), autoescape=select_autoescape(default=True), trim_blocks=True
     )
@@ -85,6 +91,7 @@ def pages(doors: Doors) -> Starlette:
             Route("/metrics", metrics),
             *admin_routes(doors),
             Mount("/static", static),
+            *more,
         ],
         exception_handlers={HTTPException: refused},
     )

@@ -20,6 +20,8 @@ from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.api.pages import pages
 from rankward.api.service import FOLLOW_S, Doors
+from rankward.demo.newsroom import Newsroom
+from rankward.demo.routes import demo_routes
 from rankward.errors import WorldError
 from rankward.telemetry import RequestLog
 from rankward.wiring import Home
@@ -127,10 +129,12 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
             issuer=options.oidc_issuer, audience=options.oidc_audience, claim=options.oidc_claim
         )
     doors = Doors(home, limits=options.limits, bounds=options.bounds, provider=provider)
+    listener = socket.socket(fileno=descriptor)
+    newsroom = Newsroom(doors, _own_endpoint(listener)) if options.demo else None
     await doors.follow()
     request_log = RequestLog(_request_log_target(options, home, number))
     config = uvicorn.Config(
-        App(doors, pages(doors), request_log),
+        App(doors, pages(doors, demo_routes(newsroom) if newsroom else ()), request_log),
         loop="uvloop",
         http=_Protocol,
         ws="none",
@@ -152,11 +156,20 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
     following.add_done_callback(lambda _: setattr(server, "should_exit", True))  # our own mistake: start afresh
     _watch_parent(server)
     try:
-        await server.serve(sockets=[socket.socket(fileno=descriptor)])
+        await server.serve(sockets=[listener])
     finally:
         following.cancel()
         request_log.flush()
+        if newsroom is not None:
+            await newsroom.close()
         await doors.close()
+
+
+def _own_endpoint(listener: socket.socket) -> str:
+    """Say where this process reaches the service that it is part of."""
+    host, port = listener.getsockname()[:2]
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def _request_log_target(options: ApiOptions, home: Home, number: int) -> Path | TextIO | None:

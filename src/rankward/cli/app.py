@@ -7,6 +7,7 @@ import typer
 from rankward import __version__
 from rankward.cli import (
     care,
+    demonstration,
     evaluation,
     events,
     forgetting,
@@ -48,6 +49,7 @@ def _rankward(
 _SERVICE, _LOOPS, _TRAFFIC, _EVALUATION, _CARE = "Service", "Loops", "Traffic", "Evaluation", "Care"
 
 app.command("serve", rich_help_panel=_SERVICE)(serving.serve)
+app.command("demo", rich_help_panel=_SERVICE)(demonstration.demo)
 app.add_typer(loops.app, name="loop", rich_help_panel=_LOOPS)
 app.add_typer(tuning.settings_app, name="settings", rich_help_panel=_LOOPS)
 app.add_typer(tuning.policy_app, name="policy", rich_help_panel=_LOOPS)

@@ -140,10 +140,15 @@ def serve(
     )
 
 
+def address(host: str, port: int, *, tls: bool = False) -> str:
+    """Say where this machine reaches what listens on a host and a port."""
+    name = _ANYWHERE.get(host, f"[{host}]" if ":" in host else host)
+    return f"{'https' if tls else 'http'}://{name}:{port}"
+
+
 def _announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None]:
     def announce(home: Home, port: int) -> None:
-        name = _ANYWHERE.get(host, f"[{host}]" if ":" in host else host)
-        endpoint = f"{'https' if tls else 'http'}://{name}:{port}"
+        endpoint = address(host, port, tls=tls)
         console = out()
         console.print(
             Text.assemble((f"rankward {__version__}", "bold"), " listens on ", (endpoint, "bold cyan")), soft_wrap=True
