@@ -39,6 +39,7 @@ from rankward.vw.parser import Lesson
 from rankward.vw.presets import (
     BALANCED,
     PERSONALIZER,
+    PRESETS,
     Preset,
     derive_interactions,
     learner_arguments,
@@ -48,6 +49,7 @@ from rankward.vw.rates import EVENTS_MAX, RATES, STEADY, choose_rate, measure, n
 
 Floats = NDArray[np.float64]
 LOOP = "bench"
+_P_MIN = 1e-9  # what is driven directly may have probabilities of 0
 
 
 # What is measured.
@@ -86,6 +88,7 @@ class Played(NamedTuple):
     value: Floats  # of the probabilities drawn from
     uniform: Floats
     best: Floats
+    weights: Floats  # mean square of p / p_log, for p an even choice: logged events that say as much of it as one
 
     def share(self, reference: Floats | None = None) -> float:
         """Tell how far from uniform to the reference it got. None: to the best action's mean."""
@@ -207,7 +210,7 @@ def play(scene: Scene, setting: Setting, *, every: int = 1, behind: int = 0) -> 
     trainer = Trainer(scene, setting, arguments)
     policy: Policy | None = trainer if every == 1 and not behind else None
     waiting: deque[tuple[Interaction, float]] = deque()
-    value = np.empty(len(scene.requests))
+    value, weights = np.empty(len(scene.requests)), np.empty(len(scene.requests))
     for number, (request, means, rewards) in enumerate(zip(*scene, strict=True)):
         if every > 1 and number and number % every == 0 and number > behind:
             policy = Served(Learner(trainer.learner.arguments, trainer.learner.save()))
@@ -220,11 +223,12 @@ def play(scene: Scene, setting: Setting, *, every: int = 1, behind: int = 0) -> 
             reward_wait_us=0,
         )
         value[number] = np.dot(interaction.pmf, means)
+        weights[number] = np.mean(1 / np.maximum(interaction.pmf, _P_MIN)) / len(interaction.pmf)
         waiting.append((interaction, float(rewards[interaction.chosen])))
         if len(waiting) > behind:
             trainer.learn(*waiting.popleft())
     trainer.learner.close()
-    return Played(value, *_bounds(scene))
+    return Played(value, *_bounds(scene), weights)
 
 
 def learn(learner: Learner, interaction: Interaction, reward: float) -> None:
@@ -250,7 +254,7 @@ def play_full_labels(scene: Scene) -> Played:
                 request.context, request.actions, chosen=index, probability=1 / count, reward=float(rewards[index])
             )
     learner.close()
-    return Played(value, *_bounds(scene))
+    return Played(value, *_bounds(scene), np.full(len(value), np.inf))
 
 
 def _bounds(scene: Scene) -> tuple[Floats, Floats]:
@@ -414,13 +418,13 @@ QUICK = Size(
     frequent_events=5_000,
     grocery_seeds=6,
 )
-PRESETS = (Setting.of(BALANCED), Setting.of(PERSONALIZER))
+FIRST = (Setting.of(BALANCED), Setting.of(PERSONALIZER))
 
 
 def measure_directly(console: Console) -> None:
     """Print how far we are from the learner itself."""
     steady = parse_policy(BALANCED.arguments).with_options(RATES[STEADY]).text
-    settings = (*PRESETS, Setting(f"{BALANCED.name}, {STEADY}", steady))
+    settings = (*map(Setting.of, PRESETS.values()), Setting(f"{BALANCED.name}, {STEADY}", steady))
     table = Table(
         "scene", *(setting.name for setting in settings), title="Largest difference from the learner used directly"
     )
@@ -500,7 +504,7 @@ def measure_grocery(console: Console, size: Size) -> None:
         title=f"grocery: last 1,000 of 5,000 events, of the optimum; {size.grocery_seeds} seeds",
     )
     scenes = [world_scene("grocery", 5000, seed=seed) for seed in range(101, 101 + size.grocery_seeds)]
-    for setting, goal in zip(PRESETS, (0.96, 0.86), strict=True):
+    for setting, goal in zip(FIRST, (0.96, 0.86), strict=True):
         played = [play(scene, setting, every=300, behind=300) for scene in scenes]
         reached = [each.value[-1000:].mean() / each.best[-1000:].mean() for each in played]
         table.add_row(setting.name, f"{np.mean(reached):.3f}", f"{min(reached):.3f}", f"{max(reached):.3f}", f"{goal}")
@@ -531,18 +535,74 @@ def measure_worlds(console: Console, size: Size, settings: Sequence[Setting]) ->
     console.print(table)
 
 
+def scaled(scene: Scene, factor: float) -> Scene:
+    """Multiply every reward of a scene."""
+    return Scene(scene.requests, [m * factor for m in scene.means], [r * factor for r in scene.rewards])
+
+
+def measure_presets(console: Console, seeds: int) -> None:
+    """Print what each preset reaches where it is good, and where it is not, and what its log is worth."""
+    small = 0.05
+    explores_more = BALANCED.policy().with_epsilon(0.2).text
+    settings = (*map(Setting.of, PRESETS.values()), Setting.of(BALANCED)._replace(policy=explores_more))
+    names = (*PRESETS, f"{BALANCED.name}, exploration .2")
+    table = Table(
+        *("preset", "sets, mean", "worst", f"sets, rewards x {small}", "clicks 1.6%", "5%", "20%"),
+        *("drift", "its last quarter", "delayed", "even choice"),
+        title=f"Presets: share of full labels (sets) or of the best action's mean (worlds), {seeds} seed(s)",
+    )
+    of_set = {name: [set_scene(name, seed=seed) for seed in range(1, seeds + 1)] for name in noise_free_sets()}
+    worlds = {
+        name: [world_scene(world, length, seed=seed, **parameters) for seed in range(1, seeds + 1)]
+        for name, world, length, parameters in (
+            ("1.6%", "clicks", 20_000, {"base_rate": 0.016}),
+            ("5%", "clicks", 20_000, {"base_rate": 0.05}),
+            ("20%", "clicks", 20_000, {"base_rate": 0.2}),
+            ("drift", "drift", 12_000, {}),
+            ("delayed", "delayed", 5_000, {}),
+        )
+    }
+    full = {name: [play_full_labels(scene) for scene in scenes] for name, scenes in of_set.items()}
+    for name, setting in zip(names, settings, strict=True):
+        of_sets = [
+            np.mean([play(scene, setting).share(top.value) for scene, top in zip(scenes, full[each], strict=True)])
+            for each, scenes in of_set.items()
+        ]
+        of_small = [
+            play(scaled(scene, small), setting).share(top.value * small)
+            for each, scenes in of_set.items()
+            for scene, top in zip(scenes, full[each], strict=True)
+        ]
+        played = {each: [play(scene, setting) for scene in scenes] for each, scenes in worlds.items()}
+        late = [Played(*(part[-3000:] for part in each)).share() for each in played["drift"]]
+        of_worlds = {each: np.mean([run.share() for run in runs]) for each, runs in played.items()}
+        even = np.mean([run.weights[len(run.weights) // 2 :].mean() for run in played["20%"]])
+        table.add_row(
+            *(name, f"{np.mean(of_sets):.3f}", f"{min(of_sets):.3f}", f"{np.mean(of_small):.3f}"),
+            *(f"{of_worlds[each]:.3f}" for each in ("1.6%", "5%", "20%", "drift")),
+            *(f"{np.mean(late):.3f}", f"{of_worlds['delayed']:.3f}", f"{even:.1f}"),
+        )
+    console.print(table)
+
+
 def main() -> None:
     """Measure, and print tables."""
     parser = argparse.ArgumentParser(description="Measure how well, and how soon, the presets learn.")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and events: about a minute")
-    size = QUICK if parser.parse_args().quick else FULL
+    parser.add_argument("--presets", action="store_true", help="only the table that compares presets")
+    asked = parser.parse_args()
+    size = QUICK if asked.quick else FULL
     console = Console(width=200)
     start = time.monotonic()
     print(f"vowpalwabbit {version('vowpalwabbit')}, scikit-learn {version('scikit-learn')}; one thread")
-    for preset in (BALANCED, PERSONALIZER):
+    for preset in PRESETS.values():
         print(f"{preset.name}: {preset.arguments}")
     print()
-    settings = (*PRESETS, *LISTED)
+    if asked.presets:
+        measure_presets(console, size.set_seeds)
+        console.print(f"{time.monotonic() - start:.0f} s")
+        return
+    settings = (*FIRST, *LISTED)
     measure_directly(console)
     of_sets = {name: float(np.mean(shares)) for name, shares in measure_sets(console, size, settings).items()}
     of_clicks = measure_clicks(console, size, settings)

@@ -34,7 +34,7 @@ from rankward.store.audit import SERVICE, Actor
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.telemetry import find_version
 from rankward.vw.arguments import ProblemType, problem_type_of
-from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
+from rankward.vw.presets import BALANCED, PRESETS
 from rankward.wiring import Home, new_loop_settings
 
 COMPARED_MAX = 2_000  # decisions that two models are compared on
@@ -224,7 +224,7 @@ class Administration:
         """
         if wanted.preset not in PRESETS:
             raise InvalidRequest(f"there is no preset {wanted.preset!r}: one of {', '.join(PRESETS)}", target="preset")
-        settings = LoopSettings() if wanted.preset == PERSONALIZER.name else new_loop_settings()
+        settings = new_loop_settings(PRESETS[wanted.preset])
         loop = await asyncio.to_thread(self._home.create_loop, wanted.name, settings, actor=self._actor)
         kept = self._kept_keys(wanted.name)
         keys = [NewKey(slot=slot, key=kept[f"key{slot}"]) for slot in (1, 2)]

@@ -41,7 +41,7 @@ from rankward.store.sqlite.studies import SqliteStudies
 from rankward.store.sqlite.vault import FileVault
 from rankward.store.studies import Studies
 from rankward.training.service import TrainingService, next_epoch
-from rankward.vw.presets import BALANCED
+from rankward.vw.presets import BALANCED, Preset
 from rankward.watching.figures import Figures
 
 _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
@@ -325,10 +325,10 @@ class Home:
         self.catalog.close()
 
 
-def new_loop_settings() -> LoopSettings:
-    """The settings of a loop that somebody creates: the original's, with our preset."""
-    policy = BALANCED.policy()
-    return LoopSettings(policy=policy.text, preset=BALANCED.name, exploration=policy.epsilon or 0.0)
+def new_loop_settings(preset: Preset = BALANCED) -> LoopSettings:
+    """The settings of a loop that somebody creates: the original's, with our preset or another."""
+    policy = preset.policy()
+    return LoopSettings(policy=policy.text, preset=preset.name, exploration=policy.epsilon or 0.0)
 
 
 def playground_settings() -> LoopSettings:

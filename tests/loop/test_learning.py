@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from benchmarks.learning import Played, Setting, directly, play, play_full_labels, set_scene, world_scene
+from benchmarks.learning import Played, Setting, directly, play, play_full_labels, scaled, set_scene, world_scene
 
-from rankward.vw.presets import BALANCED, PERSONALIZER, Preset
-
-BOTH = pytest.mark.parametrize("preset", [BALANCED, PERSONALIZER], ids=lambda preset: preset.name)
+from rankward.vw.presets import BALANCED, CHANGING, PERSONALIZER, PLAIN, PRESETS, Preset
 
 
-@BOTH
+@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
 def test_probabilities_are_the_learners_own(preset: Preset) -> None:
     """A user who knows the learner, or comes with a model, must find nothing changed before the floor."""
     for scene in (world_scene("grocery", 500, seed=1), world_scene("clicks", 500, seed=1, base_rate=0.2)):
@@ -29,6 +27,23 @@ def test_balanced_learns_digits() -> None:
         shares.append(play(scene, Setting.of(BALANCED)).share(play_full_labels(scene).value))
 
     assert np.mean(shares) > 0.5, shares
+
+
+def test_plain_does_not_mind_how_small_rewards_are() -> None:
+    """It is what it is there for: the others explore by the size of rewards."""
+    scene = set_scene("digits", seed=1)
+    full = play_full_labels(scene).value
+
+    share = play(scaled(scene, 0.05), Setting.of(PLAIN)).share(full * 0.05)
+
+    assert share > 0.5
+
+
+def test_changing_notices_a_change() -> None:
+    """It is what it is there for: after the last of three switches, `balanced` has .67 of what can be reached."""
+    played = play(world_scene("drift", 12_000, seed=1), Setting.of(CHANGING))
+
+    assert Played(*(part[-3_000:] for part in played)).share() > 0.75
 
 
 @pytest.mark.parametrize(("base_rate", "bar"), [(0.016, 0.55), (0.05, 0.65), (0.2, 0.75)])

@@ -37,7 +37,7 @@ app = typer.Typer(cls=OneLineErrors, help="Loops: each learns one kind of decisi
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="1 to 64 of a-z, 0-9, - and _.")],
-    preset: Annotated[str, typer.Option(help=f"What it starts with: {' or '.join(PRESETS)}.")] = BALANCED.name,
+    preset: Annotated[str, typer.Option(help=f"What it starts with: one of {', '.join(PRESETS)}.")] = BALANCED.name,
     data: DataOption = DATA,
     endpoint: AdminEndpointOption = None,
     key: AdminKeyOption = None,

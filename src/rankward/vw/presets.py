@@ -60,7 +60,30 @@ BALANCED: Final = Preset(
         "than the preset personalizer."
     ),
 )
-PRESETS: Final = {preset.name: preset for preset in (PERSONALIZER, BALANCED)}
+# Both name the learner's own rates, so that nobody's policy is taken for a preset without meaning it.
+PLAIN: Final = Preset(
+    name="plain",
+    arguments="--cb_explore_adf --epsilon 0.05 --cb_type mtr --learning_rate 0.5 --power_t 0.5",
+    derives_interactions=True,
+    derives_rate=False,
+    description=(
+        "The best action, and one decision in twenty spread evenly over all. It does the same whether rewards are "
+        "counted from 0 to 1 or from 0 to 0.05, where the others explore by the size of rewards. It never explores "
+        "less, and learns rare clicks slowly. Interactions are paired as those of balanced."
+    ),
+)
+CHANGING: Final = Preset(
+    name="changing",
+    arguments="--cb_explore_adf --softmax --lambda 10 --epsilon 0.02 --cb_type mtr --learning_rate 0.5 --power_t 0.5",
+    derives_interactions=True,
+    derives_rate=False,
+    description=(
+        "Explores an action the less, the less it is expected to earn, however long it has learned: so it notices "
+        "soonest that preferences have changed. It needs rewards that reach from near 0 to near 1, is nearly random "
+        "with smaller ones, and learns rare clicks slowly. Interactions are paired as those of balanced."
+    ),
+)
+PRESETS: Final = {preset.name: preset for preset in (PERSONALIZER, BALANCED, PLAIN, CHANGING)}
 
 
 def preset_of(policy: PolicyArguments) -> str | None:
