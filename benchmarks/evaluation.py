@@ -21,6 +21,7 @@ from sklearn import datasets
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.pipeline import finish, start
+from benchmarks.planted import importance
 from benchmarks.report import Row, at_least, at_most, describe_machine, say, show
 from benchmarks.searching import found, promotion
 from rankward.dsjson.write import write_line
@@ -331,6 +332,7 @@ GROUPS = {
     "replay": replay,
     "promotion": promotion,
     "found": found,
+    "importance": importance,
 }
 
 

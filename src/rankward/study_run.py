@@ -16,7 +16,7 @@ from rankward.errors import RankwardError
 from rankward.evaluation.asking import ONLINE, candidates, own_candidate, setup_of
 from rankward.evaluation.contender import Trained
 from rankward.evaluation.findings import Findings, KeptModel
-from rankward.evaluation.leave_out import leave_out
+from rankward.evaluation.measure import measure_features
 from rankward.evaluation.replay import Setup
 from rankward.evaluation.report import Report
 from rankward.evaluation.service import Batch, CancelledError, EvaluationFailedError, Progress, evaluate, search
@@ -31,8 +31,8 @@ NOTE = "study"
 """The name of a running study's note on the board."""
 ATTEMPTS_MAX = 3
 _READ = 500
-_EVALUATED_FEATURES = 10  # left out to group those of an evaluation of v1
-_SCORED_FEATURES = 20  # left out to score them
+_EVALUATED_FEATURES = 10  # left out, and permuted, to group those of an evaluation of v1
+_SCORED_FEATURES = 20  # the same to score them
 _SEARCH_RUNS = 16  # about as many policies along the whole log does a search cost
 _SEARCH_SHARE = 0.5  # of the time limit that a search may take
 _AGAIN_US = 10_000_000
@@ -150,16 +150,17 @@ class StudyRun:
             runs = max(1, len(study.policies)) + study.searches * _SEARCH_RUNS
             share = runs / (runs + 1 + _EVALUATED_FEATURES)
             report = self._judged(source, setup, share)
-        features = leave_out(
+        found = measure_features(
             source,
             own_candidate(study.settings, keeps_model=is_evaluation),
             setup,
             features_max=_EVALUATED_FEATURES if is_evaluation else _SCORED_FEATURES,
+            seed=int(study.key[:8], 16),
             progress=lambda state: self._tell(share + (1 - share) * state.read, state),
             cancelled=self._cancelled,
             keep=lambda trained: self._keep(msgspec.structs.replace(trained, name=ONLINE)),
         )
-        return Findings(report=report, models=tuple(self._models), features=features)
+        return Findings(report=report, models=tuple(self._models), features=found.scores, facts=found.facts)
 
     def _judged(self, source: LoopLog, setup: Setup, share: float) -> Report:
         study = self._study

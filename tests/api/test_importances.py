@@ -43,6 +43,17 @@ def test_features_are_scored_from_the_best_down(loop: LoopClient) -> None:
     constant = next(each for each in body["featureScores"] if each["featureName"] == "always")
     assert constant["score"] == 0, "what every decision has alike cannot matter"
 
+    assert "rankward" not in body, "the contract's shape is the contract's"
+    detailed = newest(loop, "GET", "/featureImportances/f%201", details="true").json()
+    known = {(each["namespace"], each["featureName"]): each for each in detailed["rankward"]}
+    assert known.keys() == names
+    assert known["FromUrl", "always"]["remarks"] == ["constant"]
+    assert known["FromUrl", "always"]["leftOut"] is None
+    assert known["i", "id"]["sharedWith"] == ["j.dish"]
+    for way in ("leftOut", "permuted"):
+        low, high = known["guest", "is"][way]["interval"]
+        assert low <= known["guest", "is"][way]["value"] <= high
+
     [entry] = newest(loop, "GET", "/featureImportances").json()["value"]
     assert entry.keys() == {"id", "name", "startTime", "endTime", "creationTime", "status"}
     assert newest(loop, "DELETE", "/featureImportances/f%201").status_code == 204

@@ -20,6 +20,9 @@ from rankward.records import (
     JoinedEvent,
     JoinedObservation,
     LearningMode,
+    MultiSlotInteraction,
+    Slot,
+    SlotChoice,
 )
 from rankward.settings import Aggregation
 
@@ -62,6 +65,22 @@ def event(
             pass_probability=pass_probability,
         ),
     )
+
+
+def paged(made: JoinedEvent, *, pass_probability: float = 1.0) -> JoinedEvent:
+    """Make a page of an event: its first two actions in two slots, each drawn with an even chance or less."""
+    one = made.interaction
+    page = MultiSlotInteraction(
+        event_id=one.event_id,
+        context=one.context,
+        actions=one.actions,
+        slots=(Slot("top", Features(b'[{"size":"l"}]'), baseline=0), Slot("side", Features(b"[]"), baseline=1)),
+        choices=(SlotChoice((0, 1, 2), (0.5, 0.25, 0.25)), SlotChoice((1, 2), (0.5, 0.5))),
+        learning_mode=one.learning_mode,
+        reward_wait_us=one.reward_wait_us,
+        pass_probability=pass_probability,
+    )
+    return JoinedEvent(made.offset, made.entry, page)
 
 
 def log(count: int, *, seed: int = 1, pmf: Sequence[float] = (0.6, 0.2, 0.2)) -> list[JoinedEvent]:

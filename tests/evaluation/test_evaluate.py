@@ -81,6 +81,24 @@ def test_a_search_says_what_it_found_and_how_to_apply_it(tmp_path: Path) -> None
     assert "time ran out" in hurried.search.stopped
 
 
+@pytest.mark.slow
+def test_features_are_weighed_on_request(tmp_path: Path) -> None:
+    """With what each loses, its interval, and what is odd: in the table, in JSON and on the page."""
+    (tmp_path / "log").write_bytes(text(log(1_000)))
+    asked = ("evaluate", str(tmp_path / "log"), "-p", f"m={POLICY}", "--importance", "--html", str(tmp_path / "page"))
+    shown = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
+    found = msgspec.json.decode(CliRunner().invoke(app, [*asked, "--json"]).stdout, type=Report)
+    assert shown.exit_code == 0
+    assert "guest.is" in shown.stdout
+    assert "goes with" in shown.stdout
+    assert {(each.namespace, each.name) for each in found.features} == {("guest", "is"), ("j", "dish"), ("i", "id")}
+    assert all(each.left_out and each.permuted for each in found.features)
+    assert len(found.facts) == 3
+    page = (tmp_path / "page").read_text()
+    assert "<h2>Features</h2>" in page
+    assert "guest.is" in page
+
+
 def test_what_cannot_be_used_is_named_by_line(tmp_path: Path) -> None:
     """A number from a half-read log would be wrong without anybody seeing it."""
     good = text([event(number) for number in range(3)]).decode().splitlines()

@@ -14,7 +14,7 @@ from rankward.ranking.explore import check_pmf, floored
 from rankward.records import Features, JoinedEvent, LearningMode
 from rankward.vw.learner import Learner
 from rankward.vw.presets import BALANCED, learner_arguments
-from tests.evaluation.logs import MINUTE_US, POLICY, SETUP, event, log, named, replayed
+from tests.evaluation.logs import MINUTE_US, POLICY, SETUP, event, log, named, paged, replayed
 
 
 def played_by_hand(candidate: Candidate, events: list[JoinedEvent], arguments: str) -> float:
@@ -172,6 +172,20 @@ def test_a_subsampled_event_stands_for_those_that_were_dropped() -> None:
     )
     totals = named(found, "online").totals
     assert (totals.events, totals.count, totals.weighted_rewards) == (2, 5.0, 4.0)
+
+
+def test_a_subsampled_page_weighs_as_much_as_a_loop_lets_it() -> None:
+    """It was learned as if nothing had been dropped, so what was judged was not what the loop would do."""
+    candidate = custom("own", POLICY.replace("cb_explore", "ccb_explore"), exploration=0.2)
+    candidate = msgspec.structs.replace(candidate, keeps_model=True)
+    weights = []
+    for pass_probability in (1.0, 0.25):
+        events = [paged(each, pass_probability=pass_probability) for each in log(20)]
+        [trained] = replayed(Replay([candidate], SETUP, references=True), events).trained
+        learner = Learner(learner_arguments(trained.policy, None, 0.2), trained.model)
+        weights.append(learner.weights())
+        learner.close()
+    assert weights[0] != weights[1]
 
 
 def test_windows_add_up_to_the_whole() -> None:

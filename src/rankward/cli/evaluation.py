@@ -23,14 +23,15 @@ from rankward.errors import InvalidRequest
 from rankward.evaluation import service
 from rankward.evaluation.contender import Candidate
 from rankward.evaluation.files import LogFiles
-from rankward.evaluation.page import VERDICTS, figure, render
+from rankward.evaluation.measure import measure_features
+from rankward.evaluation.page import VERDICTS, feature_name, figure, oddities, render
 from rankward.evaluation.replay import Setup
-from rankward.evaluation.report import PolicyResult, Report, SearchRun, Verdict
+from rankward.evaluation.report import Estimate, PolicyResult, Report, SearchRun, Verdict
 from rankward.evaluation.search import apply_command
 from rankward.history.files import STANDARD, log_files
 from rankward.joining.reward import RewardDefinition
 from rankward.settings import Aggregation, parse_duration
-from rankward.vw.presets import PERSONALIZER, PRESETS
+from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
 
 EXIT_NOTHING_TO_JUDGE_BY = 3
 _COLOURS = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.UNKNOWN: "yellow"}
@@ -92,7 +93,18 @@ def evaluate(
             min=0, help="How long that may take. As long as it does, if left out.", show_default=False, metavar="N"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw of settings that a search tries.")] = 0,
+    importance: Annotated[
+        bool,
+        typer.Option(
+            "--importance", help="Say which features carry the first --policy, or without one the preset balanced."
+        ),
+    ] = False,
+    importance_features: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many features that is asked of: the most frequent ones.")
+    ] = 20,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the draw of settings that a search tries, and of permutations.")
+    ] = 0,
     processes: Annotated[
         int | None,
         typer.Option(min=1, help=f"To use at most. {service.PROCESSES}; every core, for a search.", show_default=False),
@@ -131,7 +143,7 @@ def evaluate(
             since_us=moment(since, now),
             until_us=moment(until, now),
         )
-        with _bar() as show:
+        with _bar("evaluating") as show:
             if search:
                 own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration)
                 report = service.search(
@@ -148,6 +160,18 @@ def evaluate(
                 report = service.evaluate(
                     source, candidates, setup, processes=processes or service.PROCESSES, progress=show
                 )
+        if importance:
+            with _bar("measuring features") as show:
+                found = measure_features(
+                    source,
+                    candidates[0] if candidates else _candidate(f"own={BALANCED.name}", exploration),
+                    setup,
+                    features_max=importance_features,
+                    seed=seed,
+                    processes=processes or service.PROCESSES,
+                    progress=show,
+                )
+            report = msgspec.structs.replace(report, features=found.scores, facts=found.facts)
     if html is not None:
         html.write_text(render(report, title=", ".join(path.name for path in logs), version=__version__), "utf-8")
     if as_json:
@@ -186,11 +210,11 @@ def _kept(path: Path, stack: ExitStack) -> Path:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[service.Progress], None]]:
+def _bar(doing: str) -> Iterator[Callable[[service.Progress], None]]:
     """Show how far it is, with its rate and the time that is left, where somebody watches."""
     console = err()
     bar = Progress(
-        TextColumn("evaluating"),
+        TextColumn(doing),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%  {task.fields[said]}"),
         TimeRemainingColumn(),
@@ -199,7 +223,7 @@ def _bar() -> Iterator[Callable[[service.Progress], None]]:
         disable=not console.is_terminal,
     )
     with bar:
-        task = bar.add_task("evaluating", total=1.0, said="")
+        task = bar.add_task(doing, total=1.0, said="")
 
         def show(state: service.Progress) -> None:
             bar.update(task, completed=state.read, said=f"{state.events:,} events, {state.rate_per_s:,.0f}/s")
@@ -216,6 +240,8 @@ def _show(report: Report, console: Console) -> None:
     console.print(Text(report.verdict, style="bold" if report.trusted else "yellow"), soft_wrap=True)
     if report.search is not None:
         _show_search(report, report.search, console)
+    if report.facts:
+        _show_features(report, console)
     counts = report.counts
     remarks = [
         (counts.judged, "events judged by every policy"),
@@ -248,6 +274,28 @@ def _show_search(report: Report, run: SearchRun, console: Console) -> None:
     rungs = ", ".join(f"{len(rung.ranking)} along {100 * rung.share:g} % of the log" for rung in run.rungs)
     if rungs:
         console.print(Text(f"settings tried, {run.own} among them, seed {run.seed}: {rungs}", style="dim"))
+
+
+def _show_features(report: Report, console: Console) -> None:
+    odd = oddities(report.facts)
+    made = table("feature", "score", "left out: loses", "permuted: loses", "remarks", right=("score",))
+    for each in report.features:
+        shared = f"goes with {', '.join(each.shared_with)}" if each.shared_with else ""
+        remarks = ", ".join(filter(None, (odd.pop(feature_name(each), ""), shared)))
+        made.add_row(feature_name(each), f"{each.score:.3f}", _loss(each.left_out), _loss(each.permuted), remarks)
+    if report.features:
+        console.print(made)
+        console.print(Text("95 % intervals of a log of this length; those for every look are in --json", style="dim"))
+    else:
+        console.print(Text("The log cannot say what its features are worth.", style="yellow"))
+    for name, why in odd.items():
+        console.print(Text(f"{name}: {why}", style="yellow"), soft_wrap=True)
+
+
+def _loss(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    return f"{estimate.value:+z.4f} ({estimate.fixed.low:+z.4f} … {estimate.fixed.high:+z.4f})"
 
 
 def _row(result: PolicyResult) -> tuple[str | Text, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 
 import msgspec
 
 from rankward.errors import RankwardError
-from rankward.evaluation.importance import Feature, without_feature
+from rankward.evaluation.features import Feature, without_features
 from rankward.evaluation.intervals import ALPHA
 from rankward.evaluation.question import Question
 from rankward.evaluation.report import PolicySource
+from rankward.evaluation.shuffle import Shuffle
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
 from rankward.records import (
@@ -30,6 +32,21 @@ from rankward.vw.parser import Lesson, Parser
 from rankward.vw.presets import learner_arguments
 
 
+class Way(enum.StrEnum):
+    """How a policy does without features."""
+
+    LEFT_OUT = "left out"  # it learns and is asked without them
+    PERMUTED = "permuted"  # it is asked with those of other decisions, and learns as it would
+
+
+class Blindness(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy does not know."""
+
+    features: frozenset[Feature]
+    way: Way
+    seed: tuple[int, ...]  # of the permutation
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A policy to judge."""
 
@@ -43,7 +60,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     learns: bool = True  # False: a fixed model, which stays as it is
     judged_from_us: TimeUs = 0  # estimates are of decisions from then on: those before helped to choose it
     alpha: float = ALPHA  # how often the interval of its difference to `online` may miss
-    leaves_out: Feature | None = None  # that it is not shown; None: it is shown all there are
+    leaves_out: frozenset[Feature] = frozenset()  # that it is not shown
+    blind: tuple[Blindness, ...] = ()  # ways in which it is judged beside itself: what does it lose?
     keeps_model: bool = False  # whether what it has learned by the end is handed back
 
     def for_slots(self) -> Candidate:
@@ -90,7 +108,7 @@ class Contender:
         self._knows = candidate.model is not None
         arguments = learner_arguments(candidate.policy, interactions, candidate.exploration)
         parser: Parser | None = None  # of a model, the options that it brings along are not known here
-        if candidate.model is None and candidate.leaves_out is None:
+        if candidate.model is None:
             alike = parse_policy(arguments).parsing_text
             parser = parsers.get(alike) or parsers.setdefault(alike, shared_parser(arguments))
         self._learner: Learner | None = Learner(arguments, candidate.model, parser=parser)
@@ -139,7 +157,12 @@ class Contender:
                 case MultiSlotInteraction() as interaction:
                     rewards = [training_reward(event, definition, slot) for slot in range(len(interaction.slots))]
                     self._learner.learn_slots(
-                        interaction.context, interaction.actions, interaction.slots, interaction.choices, rewards
+                        interaction.context,
+                        interaction.actions,
+                        interaction.slots,
+                        interaction.choices,
+                        rewards,
+                        pass_probability=interaction.pass_probability,
                     )
                 case Interaction():
                     self._learner.learn_from(lesson_of(event, definition) if lesson is None else lesson)
@@ -151,8 +174,8 @@ class Contender:
         self._joined_end = max(self._joined_end, event.offset + 1)
 
     def _seen(self, event: JoinedEvent) -> JoinedEvent:
-        feature = self.candidate.leaves_out
-        return event if feature is None else without_feature(event, feature)
+        left_out = self.candidate.leaves_out
+        return without_features(event, left_out) if left_out else event
 
     def trained(self) -> Trained | None:
         """Hand over what it has learned. None: it broke, or learned nothing, or nobody asked."""
@@ -178,3 +201,25 @@ class Contender:
         if self._learner is not None:
             self._learner.close()
             self._learner = None
+
+
+class Permuted:
+    """A policy that is asked with features of other decisions. What it has learned is another contender's."""
+
+    def __init__(self, whole: Contender, blindness: Blindness) -> None:
+        """Begin beside a contender that is shown all."""
+        self._whole = whole
+        self._shuffle = Shuffle(blindness.features, seed=blindness.seed)
+        self._asked: JoinedEvent | None = None
+        self._shown: JoinedEvent | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why it is not judged. None: it has not failed."""
+        return self._whole.failure
+
+    def answer(self, event: JoinedEvent, question: Question) -> Sequence[float]:
+        """See `Contender.answer`. All slots of a decision are shown the same."""
+        if self._shown is None or self._asked is not event:
+            self._asked, self._shown = event, self._shuffle.take(event)
+        return self._whole.answer(self._shown, question)

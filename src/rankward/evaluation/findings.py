@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import msgspec
 
-from rankward.evaluation.report import Report
+from rankward.evaluation.facts import FeatureFacts
+from rankward.evaluation.report import FeatureScore, Report
 from rankward.records import Interactions, ModelId, Offset, TimeUs
 
 
@@ -26,19 +27,10 @@ class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
     digest: str  # SHA-256 of the bytes, hex
 
 
-class FeatureScore(msgspec.Struct, frozen=True, kw_only=True):
-    """What a feature is worth to the loop's policy."""
-
-    namespace: str  # as the learner has it
-    name: str
-    score: float  # within [0, 1]; 1: of the most important one
-    loss: float | None = None  # of mean reward without it, in the loop's units; None: it cannot matter
-    group: tuple[str, ...] = ()  # what the contract of v1 calls it and those that go with it
-
-
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All of it."""
 
     report: Report | None = None  # None: no policies were judged
     models: tuple[KeptModel, ...] = ()
     features: tuple[FeatureScore, ...] = ()  # the most important first
+    facts: tuple[FeatureFacts, ...] = ()  # of all features of the log's beginning, the most frequent first

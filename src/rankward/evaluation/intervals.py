@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from rankward.evaluation.contrast import CAPS, Contrast, Floats
-from rankward.evaluation.estimators import Sums
+from rankward.evaluation.estimators import Sums, cressie_read
 from rankward.evaluation.roots import root, student_quantile
 
 ALPHA = 0.05
@@ -314,6 +314,23 @@ class PairedSums:
         self._sums.add(np.abs(more.gain), np.where(more.gain >= 0, rewards, 1 - rewards), upweights)
         self._size += float(((more.ahead + more.behind) * upweights).sum())
         self._known += float((more.behind * upweights).sum())
+
+    @property
+    def count(self) -> float:
+        """How many decisions there were, before subsampling."""
+        return self._sums.count
+
+    def value(self) -> float | None:
+        """Estimate the difference, by the weights that the interval goes by. None: there are no events."""
+        n = self._sums.count
+        if not n:
+            return None
+        size, known = self._size / n, self._known / n
+        if size == 0.0:
+            return 0.0  # the same policy
+        found = cressie_read(scaled(self._sums, 1 / size))
+        assert found is not None, "there are events"
+        return size * found - known
 
     def interval(self, alpha: float = ALPHA) -> Bounds | None:
         """Bound the difference at a length fixed beforehand. None: there are no events."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from rankward.evaluation.report import Interval, PolicyResult, Report, Verdict
+from rankward.evaluation.facts import FeatureFacts, Remark
+from rankward.evaluation.report import Estimate, FeatureScore, Interval, PolicyResult, Report, Verdict
 from rankward.evaluation.search import apply_command
 from rankward.settings import as_datetime
 
@@ -19,6 +20,7 @@ _HEIGHT = 150  # of a policy's plot over time
 _LABELS = 170  # room for names, left of the plot
 _MARGIN = 12
 _TICKS = 5
+_FEATURES_SHOWN = 30  # in a plot
 
 VERDICTS = {
     Verdict.REFERENCE: "acted",
@@ -67,7 +69,7 @@ def _scale(intervals: Sequence[Interval], *, start: float, end: float) -> Scale:
 
 
 class _Row(NamedTuple):
-    result: PolicyResult
+    name: str
     y: float
     fixed: tuple[float, float]
     always: tuple[float, float]
@@ -76,32 +78,68 @@ class _Row(NamedTuple):
 
 def _forest(results: Sequence[PolicyResult], *, against: bool) -> dict[str, object] | None:
     """Lay out the plot of all policies' intervals. None: there is nothing to show."""
-    shown = [(result, result.against_online if against else result.estimate) for result in results]
-    kept = [(result, estimate) for result, estimate in shown if estimate is not None]
-    if not kept:
+    shown = {result.name: result.against_online if against else result.estimate for result in results}
+    estimates = {name: estimate for name, estimate in shown.items() if estimate is not None}
+    acted = (shown[result.name] for result in results if result.verdict is Verdict.REFERENCE)
+    return _intervals(estimates, mark=0.0 if against else next((each.value for each in acted if each), None))
+
+
+def _intervals(estimates: Mapping[str, Estimate], *, mark: float | None) -> dict[str, object] | None:
+    """Lay out a plot of estimates with their intervals, one below the other. None: there are none."""
+    if not estimates:
         return None
-    # Wide intervals of single policies must not make the others unreadable.
-    spans = [estimate.always for _, estimate in kept] + ([Interval(0.0, 0.0)] if against else [])
-    scale = _scale(spans, start=_LABELS, end=WIDTH - _MARGIN)
+    spans = [estimate.always for estimate in estimates.values()]
+    scale = _scale(spans if mark is None else [*spans, Interval(mark, mark)], start=_LABELS, end=WIDTH - _MARGIN)
     rows = [
         _Row(
-            result,
+            name,
             _ROW * (number + 0.5),
             (scale(estimate.fixed.low), scale(estimate.fixed.high)),
             (scale(estimate.always.low), scale(estimate.always.high)),
             scale(estimate.value),
         )
-        for number, (result, estimate) in enumerate(kept)
+        for number, (name, estimate) in enumerate(estimates.items())
     ]
-    acted = next((row.value for row in rows if row.result.verdict is Verdict.REFERENCE), None)
     return {
         "width": WIDTH,
         "height": _ROW * len(rows) + 24,
         "bottom": _ROW * len(rows),
         "rows": rows,
         "ticks": scale.ticks(),
-        "mark": scale(0.0) if against else acted,
+        "mark": None if mark is None else scale(mark),
     }
+
+
+def _losses(scores: Sequence[FeatureScore], *, permuted: bool) -> dict[str, object] | None:
+    """Lay out the plot of what is lost without the most important features. None: there is nothing to show."""
+    shown = {feature_name(each): each.permuted if permuted else each.left_out for each in scores[:_FEATURES_SHOWN]}
+    return _intervals({name: estimate for name, estimate in shown.items() if estimate is not None}, mark=0.0)
+
+
+def feature_name(feature: FeatureScore | FeatureFacts) -> str:
+    """Write a feature's name."""
+    return f"{feature.namespace}.{feature.name}"
+
+
+def oddities(facts: Sequence[FeatureFacts]) -> dict[str, str]:
+    """Say what is odd about features, by name; those about which nothing is are left out."""
+    return {
+        feature_name(each): ", ".join(_oddity(each, remark) for remark in each.remarks)
+        for each in facts
+        if each.remarks
+    }
+
+
+def _oddity(facts: FeatureFacts, remark: Remark) -> str:
+    match remark:
+        case Remark.CONSTANT:
+            return "the same in every decision"
+        case Remark.MISSING:
+            return f"missing from {100 * facts.missing:.0f} %"
+        case Remark.NEAR_UNIQUE:
+            return f"nearly unique: {facts.distinct:,} values in {facts.events:,} events"
+        case Remark.COLLIDING:
+            return f"first letter as {', '.join(facts.collides_with)}"
 
 
 def _over_time(result: PolicyResult, everywhere: Scale, events_max: int) -> dict[str, object] | None:
@@ -136,6 +174,7 @@ def render(report: Report, *, title: str, version: str) -> str:
     )
     environment.filters["figure"] = figure
     environment.filters["moment"] = lambda time_us: f"{as_datetime(time_us):%Y-%m-%d %H:%M}"
+    environment.filters["feature_name"] = feature_name
     environment.filters["share"] = lambda share: f"{100 * share:.1f} %"
     overall = report.overall()
     looks = [Interval(look.low, look.high) for result in overall for look in result.looks]
@@ -151,6 +190,9 @@ def render(report: Report, *, title: str, version: str) -> str:
         verdicts=VERDICTS,
         values=_forest(overall, against=False),
         differences=_forest([each for each in overall if each.against_online is not None], against=True),
+        left_out=_losses(report.features, permuted=False),
+        permuted=_losses(report.features, permuted=True),
+        oddities=oddities(report.facts),
         plots=[plot for plot in plots if plot is not None],
         wait=timedelta(microseconds=report.reward_wait_us),
         export=timedelta(microseconds=report.export_us),

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from rankward.evaluation.contender import Candidate, Contender, Trained
+from rankward.evaluation.contender import Blindness, Candidate, Contender, Permuted, Trained, Way
 from rankward.evaluation.contrast import Decisions, Floats, Indexes
 from rankward.evaluation.judge import RewardRange
+from rankward.evaluation.margin import Margin
 from rankward.evaluation.panel import Panel
 from rankward.evaluation.question import Question, questions
-from rankward.evaluation.report import EventCounts, Line, PolicyResult, PolicySource
+from rankward.evaluation.report import Estimate, EventCounts, Line, PolicyResult, PolicySource
 from rankward.evaluation.waiting import Waiting
 from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.records import (
@@ -51,6 +52,13 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     export_us: int  # above 0: how often what was learned is published
 
 
+class BlindLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy loses when it does without features."""
+
+    blindness: Blindness
+    estimate: Estimate | None  # of mean reward; None: no event judges it
+
+
 class Part(msgspec.Struct, frozen=True, kw_only=True):
     """What one replay found of its policies, and of the log."""
 
@@ -62,13 +70,14 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     certain: int  # decisions between several actions that were logged with probability 1
     uncertain: int  # the other decisions between several actions
     flaws: tuple[Line, ...]
+    losses: tuple[BlindLoss, ...] = ()  # of the policies that have blind ones beside them
     trained: tuple[Trained, ...] = ()  # of the policies that have not failed, if they were to be kept
 
 
 class _Rows:
     """Decisions of one kind, gathered until there are enough to judge together."""
 
-    def __init__(self, policies: int) -> None:
+    def __init__(self, policies: int, blind: int) -> None:
         self.p_log: list[float] = []
         self.starts: list[int] = []
         self.chosen: list[int] = []
@@ -77,6 +86,7 @@ class _Rows:
         self.upweights: list[float] = []
         self.times_us: list[int] = []
         self.p_target: list[list[float]] = [[] for _ in range(policies)]
+        self.p_blind: list[list[float]] = [[] for _ in range(blind)]
 
     def add(self, question: Question, *, reported: float, upweight: float, time_us: TimeUs) -> None:
         start = len(self.p_log)
@@ -88,6 +98,16 @@ class _Rows:
         self.reported.append(reported)
         self.upweights.append(upweight)
         self.times_us.append(time_us)
+
+
+class _Blind:
+    """A policy that does without features, beside the one that does not."""
+
+    def __init__(self, blindness: Blindness, answerer: Contender | Permuted, whole: int, rewards: RewardRange) -> None:
+        self.blindness = blindness
+        self.answerer = answerer
+        self.whole = whole  # index of the contender that it is compared with
+        self.margin = Margin(rewards)
 
 
 class Replay:
@@ -108,6 +128,7 @@ class Replay:
         self._kind: type[AnyInteraction] | None = None  # of every event; None: there was none yet
         self._contenders: list[Contender] = []
         self._parsers: dict[str, Parser] = {}  # by what parsing depends on: what parses alike is parsed once
+        self._blind: list[_Blind] = []
         self._panels = [Panel(self._range, judged_from_us=each.judged_from_us, alpha=each.alpha) for each in candidates]
         self._references = _References(self._range) if references else None
         self._waiting = Waiting()
@@ -115,6 +136,7 @@ class Replay:
         self._exported = 0  # number of the last export
         self._rows: dict[str, _Rows] = {}  # by slot
         self._unshown: dict[str, _Rows] = {}  # the same, of modes in which the baseline was shown
+        self._decided = 0.0  # decisions that were judged, before subsampling
         self._counts: Counter[str] = Counter()
         self._flaws: list[Line] = []
         self._start_us: TimeUs = 0
@@ -145,7 +167,14 @@ class Replay:
         for each in self._candidates:
             candidate = each.for_slots() if self._kind is MultiSlotInteraction else each
             of_candidate = candidate.interactions or (derived if candidate.derives_interactions else None)
-            self._contenders.append(Contender(candidate, of_candidate, self._parsers))
+            whole = Contender(candidate, of_candidate, self._parsers)
+            self._contenders.append(whole)
+            for blindness in candidate.blind:
+                answerer: Contender | Permuted = Permuted(whole, blindness)
+                if blindness.way is Way.LEFT_OUT:
+                    without = msgspec.structs.replace(candidate, leaves_out=blindness.features, keeps_model=False)
+                    answerer = Contender(without, of_candidate, self._parsers)
+                self._blind.append(_Blind(blindness, answerer, len(self._contenders) - 1, self._range))
         for event in first:
             self._play(event)
 
@@ -181,10 +210,16 @@ class Replay:
 
     def _learn(self, until_us: TimeUs) -> None:
         """Learn what was due when the model was published that serves from now on."""
+        learners = self._learners()
         for event in self._waiting.due(until_us):
             lesson = lesson_of(event, self._setup.rewards) if isinstance(event.interaction, Interaction) else None
-            for contender in self._contenders:
+            for contender in learners:
                 contender.learn(event, self._setup.rewards, lesson)
+
+    def _learners(self) -> list[Contender]:
+        """List all that learn."""
+        blind = [each.answerer for each in self._blind]
+        return [*self._contenders, *(each for each in blind if isinstance(each, Contender))]
 
     def _judge(self, event: JoinedEvent, asked: Sequence[Question]) -> None:
         interaction = event.interaction
@@ -192,23 +227,26 @@ class Replay:
         upweight, time_us = 1 / interaction.pass_probability, event.entry.time_us
         rewards = [observed_reward(event, self._setup.rewards, question.number) for question in asked]
         self._counts["judged" if shown else "baseline_only"] += 1
+        self._decided += upweight * shown
         answers: list[list[Sequence[float]]] = []
         for question, reported in zip(asked, rewards, strict=True):
             self._counts["clipped"] += not self._setup.reward_min <= reported <= self._setup.reward_max
             if not shown:
                 baseline = Question(question.number, question.slot_id, (0,), (1.0,), 0, 0)
-                rows = self._unshown.setdefault(question.slot_id, _Rows(0))
+                rows = self._unshown.setdefault(question.slot_id, _Rows(0, 0))
                 rows.add(baseline, reported=reported, upweight=upweight, time_us=time_us)
                 continue
             if len(question.actions) > 1:
                 self._counts["certain" if question.p_log[question.chosen] >= 1.0 else "uncertain"] += 1
             rows = self._rows.get(question.slot_id) or self._rows.setdefault(
-                question.slot_id, _Rows(len(self._contenders))
+                question.slot_id, _Rows(len(self._contenders), len(self._blind))
             )
             rows.add(question, reported=reported, upweight=upweight, time_us=time_us)
             answered = [contender.answer(event, question) for contender in self._contenders]
             for p_target, answer in zip(rows.p_target, answered, strict=True):
                 p_target.extend(answer)
+            for p_blind, blind in zip(rows.p_blind, self._blind, strict=True):
+                p_blind.extend(blind.answerer.answer(event, question))
             answers.append(answered)
         if isinstance(interaction, MultiSlotInteraction):
             self._judge_page(asked, answers, sum(rewards), upweight, time_us)
@@ -243,6 +281,9 @@ class Replay:
             for contender, panel, p_target in zip(self._contenders, self._panels, rows.p_target, strict=True):
                 if contender.failure is None:
                     panel.add(slot_id, np.array(p_target), *facts)
+            for blind, p_blind in zip(self._blind, rows.p_blind, strict=True):
+                if blind.answerer.failure is None and self._contenders[blind.whole].failure is None:
+                    blind.margin.add(slot_id, np.array(rows.p_target[blind.whole]), np.array(p_blind), facts[0])
             if self._references is not None:
                 self._references.add(slot_id, np.array(rows.baselines, dtype=np.int64), *facts)
         unshown, self._unshown = self._unshown, {}
@@ -273,13 +314,14 @@ class Replay:
             results += panel.results(
                 name=candidate.name, arguments=candidate.policy, source=candidate.source, failure=contender.failure
             )
+        losses = [BlindLoss(blindness=each.blindness, estimate=self._loss(each)) for each in self._blind]
         trained: list[Trained | None] = []
         if any(candidate.keeps_model for candidate in self._candidates):
             self._learn(_NEVER_US)
             trained = [contender.trained() for contender in self._contenders]
         for parser in self._parsers.values():
             parser.close()
-        for contender in self._contenders:
+        for contender in self._learners():
             contender.close()
         if self._references is not None:
             results += self._references.results()
@@ -299,8 +341,13 @@ class Replay:
             certain=counts["certain"],
             uncertain=counts["uncertain"],
             flaws=tuple(self._flaws),
+            losses=tuple(losses),
             trained=tuple([each for each in trained if each is not None]),
         )
+
+    def _loss(self, blind: _Blind) -> Estimate | None:
+        failed = blind.answerer.failure is not None or self._contenders[blind.whole].failure is not None
+        return None if failed or not self._decided else blind.margin.estimate(self._decided)
 
 
 class _References:

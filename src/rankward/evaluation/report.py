@@ -14,6 +14,7 @@ import msgspec
 
 from rankward.evaluation.diagnostics import Diagnostics
 from rankward.evaluation.estimators import Sums, ips
+from rankward.evaluation.facts import FeatureFacts
 from rankward.evaluation.intervals import gaussian_half_width
 from rankward.records import TimeUs
 
@@ -150,6 +151,21 @@ class SearchRun(msgspec.Struct, frozen=True, kw_only=True):
     stopped: str = ""  # why it ended before its last rung; empty: it did not
 
 
+class FeatureScore(msgspec.Struct, frozen=True, kw_only=True):
+    """What a feature is worth to a policy."""
+
+    namespace: str  # as the learner has it
+    name: str
+    score: float  # within [0, 1]; 1: of the most important one
+    loss: float | None = None  # of mean reward without it, in the loop's units; None: it cannot matter
+    group: tuple[str, ...] = ()  # what the contract of v1 calls it and those that go with it
+    left_out: Estimate | None = None  # the loss, with intervals: of the policy learned anew without it
+    permuted: Estimate | None = None  # of the policy as it is, shown the values of other decisions
+    shared_with: tuple[
+        str, ...
+    ] = ()  # `namespace.name` of those that go with it: all are left out, and permuted, as one
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All of an evaluation's results."""
 
@@ -166,6 +182,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     trusted: bool = True  # False: the logged probabilities cannot be true, so no estimate can be
     flaws: tuple[Line, ...] = ()  # the first few lines that could not be used
     search: SearchRun | None = None  # None: nothing was searched for
+    features: tuple[FeatureScore, ...] = ()  # the most important first; empty: not asked for, or kept beside the report
+    facts: tuple[FeatureFacts, ...] = ()  # the same of what is known of each feature
 
     def overall(self) -> list[PolicyResult]:
         """Pick the results that are not of single slots."""

@@ -139,6 +139,34 @@ def evaluate(
         CancelledError: `cancelled` said so.
         EvaluationFailedError: a process broke; the message says on what.
     """
+    found = replayed(source, candidates, setup, processes=processes, progress=progress, cancelled=cancelled, keep=keep)
+    report = compiled(found.parts, candidates, setup)
+    return msgspec.structs.replace(
+        report,
+        counts=msgspec.structs.replace(report.counts, skipped=dict(found.skipped)),
+        flaws=(*found.flaws, *report.flaws)[:FLAWS_KEPT],
+    )
+
+
+class Replayed(NamedTuple):
+    """What the processes found."""
+
+    parts: Sequence[Part]  # the first judged the references
+    skipped: Mapping[str, int]  # lines that are no joined events, by kind
+    flaws: Sequence[Line]
+
+
+def replayed(
+    source: Source,
+    candidates: Sequence[Candidate],
+    setup: Setup,
+    *,
+    processes: int,
+    progress: Callable[[Progress], None] | None,
+    cancelled: Callable[[], bool],
+    keep: Callable[[Trained], None],
+) -> Replayed:
+    """Play policies along a log, each process a share of them. Arguments and errors as of `evaluate`."""
     _check_names(candidates)
     count = max(1, min(processes, len(candidates)))
     shares = _shares(candidates, count)
@@ -161,12 +189,7 @@ def evaluate(
         for trained in worker.part.trained if worker.part is not None else ():
             keep(trained)
     told = workers[0].told  # all have read the same lines
-    report = compiled([worker.part for worker in workers if worker.part is not None], candidates, setup)
-    return msgspec.structs.replace(
-        report,
-        counts=msgspec.structs.replace(report.counts, skipped=told.skipped),
-        flaws=(*told.flaws, *report.flaws)[:FLAWS_KEPT],
-    )
+    return Replayed([worker.part for worker in workers if worker.part is not None], told.skipped, told.flaws)
 
 
 def _shares(candidates: Sequence[Candidate], count: int) -> list[Sequence[Candidate]]:

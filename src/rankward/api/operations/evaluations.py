@@ -15,7 +15,7 @@ from rankward.store.studies import Study, StudyKind
 
 _KIND = StudyKind.EVALUATION
 _V1 = (V1_0, P1, P2, P3)
-_DETAILS = Parameter(
+DETAILS = Parameter(
     name="details", kind="boolean", help="Whether to add our own estimates, under `rankward`. Beyond the contract."
 )
 _FILTERED = {
@@ -168,7 +168,7 @@ OPERATIONS = (
         handle=_get,
         summary="Read what an evaluation found.",
         success=200,
-        query=(_DETAILS,),
+        query=(DETAILS,),
         response=schema.Evaluation,
         errors=("EvaluationNotFound",),
         versions=_V1,
@@ -185,7 +185,7 @@ OPERATIONS = (
             Parameter(name="endTime", help="Where the span ends.", required=True),
             Parameter(name="intervalInMinutes", kind="integer", help="5, 60, 360, 720 or 1440; 5 unless said."),
             Parameter(name="window", help="Expanding, which goes with 5, or Rolling, which goes with 60 and up."),
-            _DETAILS,
+            DETAILS,
         ),
         response=schema.EvaluationResult,
         errors=("InvalidRequest", "InvalidDateTimesInEvaluationContract", "EvaluationNotFound"),

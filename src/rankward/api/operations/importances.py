@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 
 from rankward.api.operation import JSON, V2022, Answer, Call, Operation
-from rankward.api.operations.evaluations import PAGING
+from rankward.api.operations.evaluations import DETAILS, PAGING
 from rankward.api.schema import importances as schema
 from rankward.api.schema.body import check_id
 from rankward.api.schema.paging import cut, link, read_page
@@ -34,7 +34,8 @@ async def _list(call: Call) -> Answer:
 async def _get(call: Call) -> Answer:
     study = call.doors.studies.find(call.service.loop, _KIND, call.path_id)
     findings = await asyncio.to_thread(call.doors.studies.findings, study)
-    return Answer(200, msgspec.json.encode(schema.write_importance(study, findings)), JSON)
+    written = schema.write_importance(study, findings, with_details=call.flag("details"))
+    return Answer(200, msgspec.json.encode(written), JSON)
 
 
 async def _delete(call: Call) -> Answer:
@@ -82,6 +83,7 @@ OPERATIONS = (
         handle=_get,
         summary="Read which features carry the loop's policy.",
         success=200,
+        query=(DETAILS,),
         response=schema.FeatureImportance,
         errors=("FeatureImportanceNotFound",),
         versions=(V2022,),

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from rankward.api.operation import V1_0
 from rankward.api.schema.body import decode
 from rankward.api.schema.configuration import PolicyContract
+from rankward.api.schema.features import FeatureDetails, feature_details
 from rankward.api.schema.moments import NEVER, read_moment, write_moment
 from rankward.errors import InvalidRequest
 from rankward.evaluation.asking import Question
@@ -101,17 +102,8 @@ class EvaluationDetails(msgspec.Struct, rename="camel"):
     unusable: int
     reward_min: float
     reward_max: float
-    features: list[FeatureLoss]
+    features: list[FeatureDetails]
     search: str | None  # what a search for better policies came to; None: none was asked for
-
-
-class FeatureLoss(msgspec.Struct, rename="camel"):
-    """What the loop's own policy loses without a feature."""
-
-    namespace: str
-    feature_name: str
-    score: float
-    loss: float | None  # of mean reward; None: the feature never varies
 
 
 def _policy_details(result: PolicyResult) -> PolicyDetails:
@@ -146,10 +138,7 @@ def _details(findings: Findings, report: Report) -> EvaluationDetails:
         unusable=counts.unusable,
         reward_min=report.reward_min,
         reward_max=report.reward_max,
-        features=[
-            FeatureLoss(namespace=each.namespace, feature_name=each.name, score=each.score, loss=each.loss)
-            for each in findings.features
-        ],
+        features=feature_details(findings),
         search=None if report.search is None else report.search.decision,
     )
 

@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from rankward.api.schema.body import decode
 from rankward.api.schema.evaluations import STATUS_2022
+from rankward.api.schema.features import FeatureDetails, feature_details
 from rankward.api.schema.moments import read_moment, write_moment
 from rankward.evaluation.asking import Question
 from rankward.evaluation.findings import Findings
@@ -79,6 +80,7 @@ class FeatureImportance(msgspec.Struct, rename="camel"):
     status: str
     feature_scores: list[ScoredFeature]
     description: str | UnsetType = UNSET  # why it failed, or what was not done
+    rankward: list[FeatureDetails] | UnsetType = UNSET
 
 
 def write_entry(study: Study) -> FeatureImportanceEntry:
@@ -93,8 +95,14 @@ def write_entry(study: Study) -> FeatureImportanceEntry:
     )
 
 
-def write_importance(study: Study, findings: Findings | None) -> FeatureImportance:
-    """Write a feature importance. Before it has succeeded, it has no scores."""
+def write_importance(study: Study, findings: Findings | None, *, with_details: bool) -> FeatureImportance:
+    """Write a feature importance. Before it has succeeded, it has no scores.
+
+    Args:
+        study: its record.
+        findings: what was found; None: nothing, or nothing yet.
+        with_details: whether to say more than the contract does.
+    """
     entry = write_entry(study)
     features = () if findings is None else findings.features
     return FeatureImportance(
@@ -108,4 +116,5 @@ def write_importance(study: Study, findings: Findings | None) -> FeatureImportan
             ScoredFeature(namespace=each.namespace, feature_name=each.name, score=each.score) for each in features
         ],
         description=study.description or UNSET,
+        rankward=feature_details(findings) if findings is not None and with_details else UNSET,
     )
