@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "records",
         frozenset(
             {
-                *("errors", "records", "settings"),
+                *("errors", "records", "settings", "store.challengers"),
                 *("store.audit", "store.ports", "store.rollups", "store.sessions", "store.stretches", "store.studies"),
             }
         ),
@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
-                "watching",
+                *("challenge", "watching"),
                 *("registry.archive", "registry.sign"),
                 *("migration.differences", "migration.parity", "migration.recognise"),
                 *("demo.belief", "demo.board", "demo.stories", "demo.world"),
@@ -37,7 +37,10 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "shells",
         frozenset(
             {
+                "adoption",
                 "auditing",
+                "challenge.following",
+                "challenge.service",
                 "evaluation.files",
                 "evaluation.measure",
                 "evaluation.service",
@@ -61,6 +64,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
+                *("challenge.desk", "challengers"),
                 "watching.rounds",
             }
         ),
@@ -90,6 +94,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
 
 PURE = frozenset(
     {
+        "challenge.contest",
+        "challenge.measure",
         "decision",
         "demo.belief",
         "demo.board",

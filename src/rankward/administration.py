@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from rankward.auditing import Trail
+from rankward.challengers import ChallengerService, Position
 from rankward.configuration import Configuration
 from rankward.doctor.facts import gather
 from rankward.doctor.findings import findings
@@ -120,6 +121,34 @@ class PresetView(msgspec.Struct, frozen=True, kw_only=True):
     description: str  # what it costs and gains
 
 
+class ChallengerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A challenger: a policy that learns beside the one that serves, and how it stands against it.
+
+    Rewards are in the loop's units. Of each interval, both ends together hold at every look, 95 times out of 100.
+    """
+
+    name: str
+    policy: str
+    preset: str | None  # None: a policy of its own
+    exploration: float
+    created_us: TimeUs
+    judged_from_us: TimeUs  # by decisions from then on
+    state: str  # running, or failed
+    description: str  # why it failed, or was begun anew; empty: neither
+    learned: int  # events
+    behind: int  # joined events that it has not been judged by yet
+    waits: bool  # whether it waits until the loop's own training has caught up
+    decisions: int  # that it was judged by
+    reward: float | None  # mean that it would have earned; None: nothing is known yet
+    reward_low: float | None
+    reward_high: float | None
+    reward_served: float | None  # mean of what was served meanwhile
+    ahead: float | None  # by how much it would have earned more
+    ahead_low: float | None  # above 0: it is better beyond doubt
+    ahead_high: float | None
+    verdict: str  # better, worse, undecided or unknown
+
+
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
     """What a change of settings or policy did."""
 
@@ -181,6 +210,10 @@ class Administration:
     @property
     def _trail(self) -> Trail:
         return self._home.trail.by(self._actor)
+
+    @property
+    def _challengers(self) -> ChallengerService:
+        return ChallengerService(self._home, self._trail)
 
     async def loops(self) -> list[LoopView]:
         """List the loops, by name."""
@@ -328,6 +361,48 @@ class Administration:
             after={each: new[each] for each in names},
             effects=effects(before.settings, after.settings, started),
         )
+
+    async def challengers(self, name: str) -> list[ChallengerView]:
+        """List a loop's challengers with how they stand, oldest first."""
+        return [_challenger_view(each) for each in await self._challengers.listed(self._home.catalog.loop(name))]
+
+    async def add_challenger(self, name: str, challenger: str, choice: PolicyChoice) -> ChallengerView:
+        """Let a policy learn beside the one that serves.
+
+        Args:
+            name: of the loop.
+            challenger: its name: 1 to 64 of `a-z`, `0-9`, `-` and `_`.
+            choice: the policy.
+
+        Raises:
+            InvalidPolicy: it is malformed or not allowed, or not one of the two was given.
+            Conflict: the loop has one of that name, or as many as it may have.
+        """
+        loop = self._home.catalog.loop(name)
+        if (choice.arguments is None) == (choice.preset is None):
+            raise InvalidPolicy("give the learner's arguments or the name of a preset: one of the two")
+        if choice.slots is not None:
+            raise InvalidPolicy("a challenger decides for what the loop decides for: leave slots out", target="slots")
+        policy = choice.arguments
+        if policy is None:
+            if choice.preset not in PRESETS:
+                raise InvalidPolicy(f"there is no preset {choice.preset!r}: one of {', '.join(PRESETS)}")
+            policy = PRESETS[choice.preset].policy(problem_type_of(loop.settings.policy)).text
+        added = await self._challengers.add(loop, challenger, policy)
+        return next(view for view in await self.challengers(name) if view.name == added.name)
+
+    async def remove_challenger(self, name: str, challenger: str) -> None:
+        """Remove a challenger with what it has learned.
+
+        Raises:
+            NotFound: there is none of the name.
+        """
+        self._challengers.remove(self._home.catalog.loop(name), challenger)
+
+    async def promote_challenger(self, name: str, challenger: str) -> LoopView:
+        """Make a challenger's policy, and what it has learned, a loop's own: see `ChallengerService.promote`."""
+        loop = self._home.catalog.loop(name)
+        return self._view(await self._challengers.promote(loop, challenger, log=self._log(loop.loop_id)))
 
     async def presets(self) -> list[PresetView]:
         """List the named policies."""
@@ -481,6 +556,33 @@ def effects(before: LoopSettings, after: LoopSettings, started: Sequence[Epoch])
     else:
         said.append("Model: it goes on learning.")
     return said
+
+
+def _challenger_view(position: Position) -> ChallengerView:
+    challenger, standing = position.challenger, position.standing
+    mean, ahead = standing.mean, standing.ahead
+    return ChallengerView(
+        name=challenger.name,
+        policy=challenger.epoch.policy,
+        preset=challenger.preset,
+        exploration=challenger.floor,
+        created_us=challenger.created_us,
+        judged_from_us=challenger.judged_from_us,
+        state=challenger.state,
+        description=challenger.description,
+        learned=position.learned,
+        behind=position.behind,
+        waits=position.waits,
+        decisions=standing.decisions,
+        reward=None if mean is None else mean.value,
+        reward_low=None if mean is None else mean.always.low,
+        reward_high=None if mean is None else mean.always.high,
+        reward_served=standing.served,
+        ahead=None if ahead is None else ahead.value,
+        ahead_low=None if ahead is None else ahead.always.low,
+        ahead_high=None if ahead is None else ahead.always.high,
+        verdict=standing.verdict,
+    )
 
 
 def _written(settings: LoopSettings) -> dict[str, str]:

@@ -203,14 +203,18 @@ def _copy_models(catalog: SqliteCatalog, folder: DataFolder, aside: Path, *, lin
                     raise _MovedError from None
                 catalog.lose_version(version.model_id, loop.loop_id)
                 missing.append(f"{loop.name}/{version.model_id}")
-        _copy_study_models(
-            folder.loops / loop.loop_id / "studies", aside / "loops" / loop.loop_id / "studies", link=link
-        )
+        source, target = folder.loops / loop.loop_id, aside / "loops" / loop.loop_id
+        for name in ("studies", "challengers"):
+            _copy_learned(source / name, target / name, link=link)
     return missing
 
 
-def _copy_study_models(source: Path, target: Path, *, link: bool) -> None:
-    """Copy what policies have learned in evaluations. One that is deleted meanwhile cannot be applied any more."""
+def _copy_learned(source: Path, target: Path, *, link: bool) -> None:
+    """Copy what policies have learned beside the loop.
+
+    One of an evaluation that is deleted meanwhile cannot be applied any more; a challenger that learns on meanwhile
+    learns again.
+    """
     target.mkdir()
     for path in source.glob("*.vw"):
         with contextlib.suppress(FileNotFoundError):

@@ -101,6 +101,25 @@ async def run_watch(root: Path) -> None:
         home.close()
 
 
+async def run_challengers(root: Path, loop_name: str) -> None:
+    """Run one loop's challengers."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    loop = home.catalog.loop(loop_name)
+    lock = FolderLock(home.folder.challenger_mark(loop.loop_id, "all").with_suffix(".lock"))
+    while not lock.take():  # the one before may still be on its way out
+        if stop.is_set():
+            return
+        await asyncio.sleep(0.05)
+    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
+    try:
+        await home.challenging(loop_name, log, joined).run(stop)
+    finally:
+        await log.close()
+        await joined.close()
+        home.close()
+
+
 def run_study(root: Path, key: str) -> None:
     """Run a study."""
     stop = threading.Event()
@@ -143,6 +162,12 @@ def main(arguments: Sequence[str]) -> None:
         case ["watch", root]:
             os.nice(10)
             asyncio.run(run_watch(Path(root)))
+        case ["challenge", root, loop_name]:
+            os.nice(15)
+            try:
+                asyncio.run(run_challengers(Path(root), loop_name))
+            except NotFound:
+                logging.getLogger(__name__).info("loop %s is gone", loop_name)
         case ["study", root, key]:
             os.nice(10)
             run_study(Path(root), key)

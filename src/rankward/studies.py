@@ -8,23 +8,22 @@ from __future__ import annotations
 import asyncio
 import copy
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import msgspec
 
+from rankward.adoption import Learned, adopt, changes
 from rankward.auditing import Trail
 from rankward.errors import CallerError, Conflict, InvalidRequest, NotFound
 from rankward.evaluation.asking import ONLINE, Question, check_question
 from rankward.evaluation.findings import Findings, KeptModel
 from rankward.joining.reader import first_due
-from rankward.records import AnyInteraction, SettingsChange, TimeUs
-from rankward.settings import SETTINGS, Limits, as_datetime, change
+from rankward.records import AnyInteraction, TimeUs
+from rankward.settings import Limits, LoopSettings
 from rankward.store.audit import Actor
-from rankward.store.changes import change_loop
-from rankward.store.ports import Catalog, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
+from rankward.store.ports import Catalog, EventLog, JoinedLog, Loop, ModelStore
 from rankward.store.studies import Studies, Study, StudyKind, StudyState
-from rankward.training.service import next_epoch
 from rankward.vw.arguments import parse_policy
 from rankward.vw.presets import preset_of
 from rankward.vw.trial import try_policy
@@ -32,7 +31,6 @@ from rankward.vw.trial import try_policy
 _LOOK = 20_000  # joined events that are looked through for one within the span, before an evaluation is begun
 _READ = 2_000
 _MICROSECOND = timedelta(microseconds=1)
-_JUDGED_UNDER = frozenset({"reward_wait", "exploration", "reward_min", "reward_max", "model_export_frequency"})
 _NOT_FOUND = {StudyKind.EVALUATION: "EvaluationNotFound", StudyKind.IMPORTANCE: "FeatureImportanceNotFound"}
 _TAKEN = {StudyKind.EVALUATION: "EvaluationAlreadyExists", StudyKind.IMPORTANCE: "FeatureImportanceAlreadyExists"}
 _SAID = {StudyKind.EVALUATION: "evaluation", StudyKind.IMPORTANCE: "feature importance"}
@@ -222,58 +220,37 @@ class StudyService:
             model = await asyncio.to_thread(self._study_models.get, loop.loop_id, kept.model_id)
         except NotFound:
             raise _model_not_found(study, policy_name) from None
-        version = ModelVersion(
-            model_id=f"evaluated-{secrets.token_hex(8)}",
-            loop_id=loop.loop_id,
-            epoch_id=0,
-            created_us=self._clock(),
-            joined_offset=kept.joined_end,
-            learned=kept.learned,
-            learned_to_us=kept.learned_to_us,
-            policy=kept.policy,
-            interactions=kept.interactions,
-            resumable=parse_policy(kept.policy).resumes_exactly,
-            size_bytes=kept.size_bytes,
-            digest=kept.digest,
-        )
-        await asyncio.to_thread(self._models.put, loop.loop_id, version.model_id, model)
-        self._catalog.add_version(version)
-        written = await change_loop(self._catalog, name, self._adoption(study, kept, version))
-        cause = f"applied {kept.policy_name} of evaluation {study.study_id}"
-        record = SettingsChange(settings=msgspec.Raw(msgspec.json.encode(written.settings)), cause=cause)
-        self._trail.note_settings("settings changed", name, loop.settings, written.settings)
-        self._trail.note(
-            "policy applied",
-            loop=name,
-            detail=f"{policy_name}, of the evaluation {study.name or evaluation_id}",
-            before={"model": loop.model_id or ""},
-            after={"model": version.model_id},
-        )
-        await self._log(loop.loop_id).append([record])
-        return written
+        preset = study.settings.preset if kept.policy_name == ONLINE else preset_of(parse_policy(kept.policy))
 
-    def _adoption(self, study: Study, kept: KeptModel, version: ModelVersion) -> Callable[[Loop], Awaitable[Loop]]:
-        async def once(loop: Loop) -> Loop:
-            _check_unchanged(study, loop)
-            preset = loop.settings.preset if kept.policy_name == ONLINE else preset_of(parse_policy(kept.policy))
-            wanted = {"policy": kept.policy, "preset": preset, "exploration": kept.exploration}
-            settings = change(loop.settings, wanted, now=as_datetime(self._clock()))
-            served = msgspec.structs.replace(loop, settings=settings, model_id=version.model_id)
-            epoch = msgspec.structs.replace(
-                next_epoch(served, now_us=self._clock(), reason=f"applied {kept.policy_name} from an evaluation"),
-                derives_interactions=version.interactions is not None,
-                interactions=version.interactions,
-                base=version.model_id,
-                start=version.joined_offset,
-                since_us=0,  # from `start` on, whenever it was: nothing there has been learned
-                history_since_us=None,
-            )
-            # First: without the word of it, a second try would take our own change for somebody else's.
+        def note(settings: LoopSettings) -> None:
+            # Without the word of it, a second try would take our own change for somebody else's.
             if settings not in study.applied:
                 self._studies.write(msgspec.structs.replace(study, applied=(*study.applied, settings)))
-            return self._catalog.update_loop(served, epoch=epoch, retire=True)
 
-        return once
+        return await adopt(
+            Learned(
+                policy=kept.policy,
+                preset=preset,
+                exploration=kept.exploration,
+                interactions=kept.interactions,
+                learned=kept.learned,
+                learned_to_us=kept.learned_to_us,
+                joined_end=kept.joined_end,
+                model=model,
+            ),
+            loop_name=name,
+            kind="evaluated",
+            reason=f"applied {kept.policy_name} from an evaluation",
+            cause=f"applied {kept.policy_name} of evaluation {study.study_id}",
+            check=lambda loop: _check_unchanged(study, loop),
+            noted=note,
+            trail=self._trail,
+            detail=f"{policy_name}, of the evaluation {study.name or evaluation_id}",
+            catalog=self._catalog,
+            models=self._models,
+            log=self._log,
+            clock=self._clock,
+        )
 
 
 def _taken(kind: StudyKind, study_id: str) -> InvalidRequest:
@@ -314,11 +291,7 @@ def _kept(study: Study, findings: Findings | None, policy_name: str) -> KeptMode
 
 def _check_unchanged(study: Study, loop: Loop) -> None:
     """Refuse to apply to a loop that is not the one that was evaluated any more."""
-    names = [name for name, setting in SETTINGS.items() if setting.retrains or name in _JUDGED_UNDER]
-    differences = [
-        [name for name in names if getattr(loop.settings, name) != getattr(known, name)]
-        for known in (*study.applied, study.settings)
-    ]
+    differences = [changes(known, loop.settings) for known in (*study.applied, study.settings)]
     changed = [] if [] in differences else differences[-1]
     if loop.forgotten_before != study.forgotten_before:
         changed.append("model (it was deleted)")

@@ -18,6 +18,7 @@ import msgspec
 import tomli_w
 
 from rankward.auditing import Trail
+from rankward.challenge.service import ChallengingService, model_ids
 from rankward.errors import Conflict, InvalidRequest
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
@@ -25,11 +26,13 @@ from rankward.records import TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
+from rankward.store.challengers import Challengers
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
 from rankward.store.sqlite.catalog import SqliteCatalog
+from rankward.store.sqlite.challengers import SqliteChallengers
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
@@ -73,10 +76,12 @@ class Home:
             self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
             self.studies: Studies = SqliteStudies(self.folder.catalog)
             self.audit: Audit = SqliteAudit(self.folder.catalog)
+            self.challengers: Challengers = SqliteChallengers(self.folder.catalog)
         self.trail = Trail(self.audit, clock)
         self.models = FileModelStore(self.folder.loops)
         self.signing = Signing(FileVault(self.folder.signing), clock=clock)
         self.study_models = FileModelStore(self.folder.loops, "studies")
+        self.challenger_models = FileModelStore(self.folder.loops, "challengers")
         self.board = FileBoard(self.folder.loops)
 
     def sessions(self) -> Sessions:
@@ -113,6 +118,31 @@ class Home:
             mark=FileMark(self.folder.mark(loop.loop_id, epoch_id)),
             clock=self.clock,
         )
+
+    def challenging(self, loop_name: str, log: EventLog, joined: JoinedLog) -> ChallengingService:
+        """Make what runs a loop's challengers."""
+        loop_id = self.catalog.loop(loop_name).loop_id
+        return ChallengingService(
+            loop_name,
+            log=log,
+            joined=joined,
+            catalog=self.catalog,
+            challengers=self.challengers,
+            models=self.challenger_models,
+            board=self.board,
+            mark=lambda key: self.challenger_mark(loop_id, key),
+            clock=self.clock,
+        )
+
+    def challenger_mark(self, loop_id: str, key: str) -> FileMark:
+        """Open a challenger's mark, to set it or to read it from outside its process."""
+        return FileMark(self.folder.challenger_mark(loop_id, key))
+
+    def forget_challenger(self, loop_id: str, key: str) -> None:
+        """Remove the files of a challenger that is no more."""
+        for model_id in model_ids(key):
+            self.challenger_models.forget(loop_id, model_id)
+        self.folder.challenger_mark(loop_id, key).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def importing(self, loop_id: str) -> Iterator[None]:
@@ -320,6 +350,7 @@ class Home:
 
     def close(self) -> None:
         """Let go of the catalog."""
+        self.challengers.close()
         self.studies.close()
         self.audit.close()
         self.catalog.close()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import msgspec
 
+from rankward.challenge.desk import ChallengeDesk
 from rankward.errors import NotFound, RankwardError, StorageFull
 from rankward.joining.service import JoiningService
 from rankward.records import Offset, TimeUs
@@ -79,7 +80,7 @@ class _Child:
 class _LoopWork:
     """What the worker does for one loop."""
 
-    def __init__(self, home: Home, loop: Loop) -> None:
+    def __init__(self, home: Home, loop: Loop, spawn: Spawn) -> None:
         self.loop = loop
         self.log: EventLog = home.event_log(loop.loop_id)
         self.joined: JoinedLog = home.joined_log(loop.loop_id)
@@ -91,6 +92,13 @@ class _LoopWork:
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
         self.mirror = _Child()
+        self.challenging = ChallengeDesk(home, lambda name: spawn("challenge", name))
+
+    @property
+    def children(self) -> list[subprocess.Popen[bytes]]:
+        """The processes that work for it."""
+        trainers = [trainer.process for trainer in self.trainers.values()]
+        return [each for each in (self.mirror.process, self.challenging.process, *trainers) if each is not None]
 
     async def close(self) -> None:
         await self.log.close()
@@ -162,6 +170,7 @@ class Worker:
             work.maintained_us = self._stumble(work, error)
         self._tend(work)
         self._tend_mirror(work)
+        work.challenging.tend(work.loop, busy=busy)
         return busy
 
     def _stumble(self, work: _LoopWork, error: RankwardError) -> TimeUs:
@@ -184,21 +193,22 @@ class Worker:
             self._watch.started_us = 0
         for loop_id in gone:
             work = self._work.pop(loop_id)
-            processes = [watching, work.mirror.process, *(trainer.process for trainer in work.trainers.values())]
-            self._leaving[loop_id] = [process for process in processes if process is not None]
+            self._leaving[loop_id] = work.children if watching is None else [watching, *work.children]
             for trainer in work.trainers.values():
                 _end(trainer)
             work.mirror.end()
+            work.challenging.end()
             await work.close()
         for loop_id, loop in present.items():
             if loop_id not in self._work:
                 try:
-                    self._work[loop_id] = _LoopWork(self._home, loop)
+                    self._work[loop_id] = _LoopWork(self._home, loop, self._spawn)
                 except RankwardError as error:
                     logger.error("loop %s cannot be opened, and is tried again: %s", loop.name, error)
                     self._open_again_us = self._home.clock() + _LONGEST_PAUSE_US
                     continue
             self._work[loop_id].loop = loop
+            self._work[loop_id].challenging.follow(loop)
             self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
 
     def _sweep(self) -> None:
@@ -309,12 +319,7 @@ class Worker:
 
     async def _close(self) -> None:
         self._desk.stop()
-        children = [
-            child
-            for work in self._work.values()
-            for child in (work.mirror.process, *(trainer.process for trainer in work.trainers.values()))
-            if child is not None
-        ]
+        children = [child for work in self._work.values() for child in work.children]
         if self._watch.process is not None:
             children.append(self._watch.process)
         for child in children:

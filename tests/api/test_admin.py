@@ -45,7 +45,7 @@ def code(answer: httpx.Response) -> str:
 def test_nothing_is_administered_without_the_admin_key(service: RunningService, operation: Any) -> None:
     """A loop's key opens that loop, and no operation here."""
     loop = service.new_loop()
-    path = operation.path.removeprefix("/admin").format(loop=loop.loop, slot="1", model="x")
+    path = operation.path.removeprefix("/admin").format(loop=loop.loop, slot="1", model="x", challenger="x")
     path += f"?confirm={loop.loop}"
 
     assert admin(service, operation.method, path, {}, key="").status_code == 401
@@ -110,6 +110,7 @@ def test_settings_and_policy_are_changed_and_the_effects_told(service: RunningSe
     assert admin(service, "DELETE", f"/loops/{loop.loop}/policy").json()["after"]["preset"] == "personalizer"
 
 
+SLOTS = "--ccb_explore_adf"
 ANY_EPSILON = "--cb_explore_adf --epsilon 0.1 --power_t 0 -l 0.001 --cb_type mtr -q ::"
 
 
@@ -130,6 +131,19 @@ ANY_EPSILON = "--cb_explore_adf --epsilon 0.1 --power_t 0 -l 0.001 --cb_type mtr
         ("PUT", "/loops/default/policy", {}, (400, "invalidPolicyConfiguration")),
         ("PUT", "/loops/default/policy", {"arguments": "a", "preset": "b"}, (400, "invalidPolicyConfiguration")),
         ("PUT", "/loops/default/policy", {"arguments": "--daemon"}, (400, "invalidPolicyConfiguration")),
+        ("GET", "/loops/none/challengers", None, (404, "resourceNotFound")),
+        ("PUT", "/loops/default/challengers/x", {}, (400, "invalidPolicyConfiguration")),
+        ("PUT", "/loops/default/challengers/x", {"preset": "none"}, (400, "invalidPolicyConfiguration")),
+        ("PUT", "/loops/default/challengers/x", {"arguments": "--daemon"}, (400, "invalidPolicyConfiguration")),
+        (
+            "PUT",
+            "/loops/default/challengers/x",
+            {"arguments": SLOTS},
+            (400, "invalidPolicyConfiguration"),
+        ),
+        ("PUT", "/loops/default/challengers/No%20Name", {"preset": "balanced"}, (400, "badRequest")),
+        ("DELETE", "/loops/default/challengers/none", None, (404, "resourceNotFound")),
+        ("POST", "/loops/default/challengers/none/promote", None, (404, "resourceNotFound")),
         ("GET", "/loops/default/models/none", None, (404, "resourceNotFound")),
         ("POST", "/loops/default/models/none/promote", None, (404, "resourceNotFound")),
         ("GET", "/loops/default/models/compare", None, (400, "invalidRequest")),
@@ -182,6 +196,43 @@ def test_models_are_listed_compared_promoted_and_forgotten(service: RunningServi
         assert admin(service, "DELETE", f"{place}/models").json()["model_id"] is None
         report = admin(service, "GET", f"{place}/doctor").json()
         assert report["counts"]["joined"] == 60
+
+
+def test_challengers_learn_beside_the_loop_and_are_promoted(service: RunningService) -> None:
+    """Added, followed, promoted, removed: the worker runs them, and what one has learned serves at once."""
+    loop = service.new_loop(QUICK)
+    path = f"/loops/{loop.loop}/challengers"
+    assert admin(service, "GET", path).json() == []
+    added = admin(service, "PUT", f"{path}/ours", {"preset": "balanced"})
+    assert added.status_code == 201
+    assert (added.json()["preset"], added.json()["decisions"], added.json()["verdict"]) == ("balanced", 0, "unknown")
+    assert admin(service, "PUT", f"{path}/ours", {"preset": "balanced"}).status_code == 503, "its name is taken"
+    for number in range(4):
+        assert admin(service, "PUT", f"{path}/x{number}", {"arguments": QUICK.policy}).status_code == 201
+    assert admin(service, "PUT", f"{path}/x9", {"arguments": QUICK.policy}).status_code == 503, "there are five"
+    for number in range(4):
+        assert admin(service, "DELETE", f"{path}/x{number}").status_code == 204
+    for number in range(30):
+        assert loop.rank(request("a", "b", eventId=f"e{number}")).status_code == 201
+
+    def stands() -> bool:
+        [ours] = admin(service, "GET", path).json()
+        return bool(ours["decisions"] == 30 and ours["behind"] == 0)
+
+    eventually(stands, "it was judged by every decision")
+    [ours] = admin(service, "GET", path).json()
+    assert ours["ahead_low"] <= ours["ahead"] <= ours["ahead_high"]
+    assert ours["reward_low"] <= ours["reward"] <= ours["reward_high"]
+    assert ours["state"] == "running"
+
+    def promotes() -> bool:
+        return admin(service, "POST", f"{path}/ours/promote").status_code == 200
+
+    eventually(promotes, "what it has learned is kept, and serves")
+    assert admin(service, "GET", path).json() == []
+    assert admin(service, "GET", f"/loops/{loop.loop}/policy").json()["preset"] == "balanced"
+    models = admin(service, "GET", f"/loops/{loop.loop}/models").json()
+    assert any(each["version"]["model_id"].startswith("challenger-") for each in models)
 
 
 def test_events_are_forgotten_by_id_and_by_subject(service: RunningService) -> None:

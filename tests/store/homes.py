@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rankward.store.sqlite.catalog import SqliteCatalog
+from rankward.store.sqlite.challengers import SqliteChallengers
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.rollups import SqliteRollups
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankward.records import TimeUs
+    from rankward.store.challengers import Challengers
     from rankward.store.ports import Catalog, EventLog, JoinedLog
     from rankward.store.rollups import Rollups
     from rankward.store.studies import Studies
@@ -61,6 +63,9 @@ class Home(Protocol):
 
     def rollups(self) -> Rollups:
         """Open a loop's figures."""
+
+    def challengers(self) -> Challengers:
+        """Open the challengers."""
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""
@@ -116,6 +121,13 @@ class SqliteHome:
         rollups = SqliteRollups(self.folder / "figures")
         self._closers.append(lambda _: rollups.close())
         return rollups
+
+    def challengers(self) -> SqliteChallengers:
+        """Open the challengers."""
+        self.catalog()  # which makes their tables
+        challengers = SqliteChallengers(self.folder / "catalog.sqlite")
+        self._closers.append(lambda _: challengers.close())
+        return challengers
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""

@@ -16,6 +16,7 @@ from rankward.evaluation.shuffle import Shuffle
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
 from rankward.records import (
+    AnyInteraction,
     EventId,
     Interaction,
     Interactions,
@@ -85,6 +86,31 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     model: bytes
 
 
+def answer(learner: Learner, interaction: AnyInteraction, question: Question, exploration: float) -> Sequence[float]:
+    """Tell what a learner would draw from, for each of a question's actions, of which there are at least two.
+
+    A slot is asked by itself, with what the slots before it showed in the log.
+
+    Args:
+        learner: as it stands.
+        interaction: what was to be decided.
+        question: one of those that it is made of.
+        exploration: the floor.
+
+    Raises:
+        LearnerRefusedError, InvalidPmfError, ValueError: it cannot tell.
+    """
+    count = len(question.actions)
+    if isinstance(interaction, MultiSlotInteraction):
+        slot = interaction.slots[question.number]
+        alone = msgspec.structs.replace(slot, excluded=tuple(without(question.actions, len(interaction.actions))))
+        [choice] = learner.choices(interaction.context, interaction.actions, [alone], [0])
+        said = dict(zip(choice.actions, choice.pmf, strict=True))
+        return check_pmf([said.get(index, 0.0) for index in question.actions], count)
+    pmf = learner.pmf(interaction.context, [interaction.actions[index] for index in question.actions])
+    return floored(check_pmf(pmf, count), exploration)
+
+
 class Contender:
     """A candidate with its learner."""
 
@@ -124,18 +150,7 @@ class Contender:
             return [1 / count] * count
         event = self._seen(event)
         try:
-            match event.interaction:
-                case MultiSlotInteraction() as interaction:
-                    slot = interaction.slots[question.number]
-                    others = without(question.actions, len(interaction.actions))
-                    alone = msgspec.structs.replace(slot, excluded=tuple(others))
-                    [choice] = self._learner.choices(interaction.context, interaction.actions, [alone], [0])
-                    said = dict(zip(choice.actions, choice.pmf, strict=True))
-                    return check_pmf([said.get(index, 0.0) for index in question.actions], count)
-                case Interaction() as interaction:
-                    offered = [interaction.actions[index] for index in question.actions]
-                    pmf = self._learner.pmf(interaction.context, offered)
-                    return floored(check_pmf(pmf, count), self.candidate.exploration)
+            return answer(self._learner, event.interaction, question, self.candidate.exploration)
         except (LearnerRefusedError, InvalidPmfError, ValueError) as error:
             self._fail(event.interaction.event_id, error)
             return [1 / count] * count

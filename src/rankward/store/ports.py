@@ -367,7 +367,7 @@ class Catalog(Protocol):
         """Return the events that learning passes over, oldest first."""
 
     def forget_set_asides(self, loop_id: str, interactions: Collection[Offset]) -> None:
-        """Remove what is on record of events that learning passes over: they are not in the log any more."""
+        """Remove what is on record of events that learning passes over, challengers' too: the log has them no more."""
 
     def close(self) -> None:
         """Let go of the files."""

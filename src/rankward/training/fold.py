@@ -117,6 +117,11 @@ class Fold:
         self.learned_to_us = max(self.learned_to_us, event.entry.time_us)
         return True
 
+    @property
+    def learner(self) -> Learner:
+        """The learner as it stands, to ask. Another may take its place with the next event."""
+        return self._learner
+
     def _learn(self, event: JoinedEvent) -> None:
         match event.interaction:
             case MultiSlotInteraction() as decided:

@@ -220,8 +220,7 @@ class TrainingService:
         if settled.start is None:
             settled = msgspec.structs.replace(settled, start=start)
         if settled.derives_interactions and settled.interactions is None:
-            context, action = _letters(events)
-            settled = msgspec.structs.replace(settled, interactions=Interactions(*derive_interactions(context, action)))
+            settled = msgspec.structs.replace(settled, interactions=interactions_of(events))
         if settled != epoch:
             self._catalog.settle_epoch(settled)
         return settled
@@ -374,9 +373,12 @@ class TrainingService:
         self._status_us, self._status_learned = now_us, learned
 
 
-def _letters(events: Sequence[JoinedEvent]) -> tuple[frozenset[str], frozenset[str]]:
+def interactions_of(events: Sequence[JoinedEvent]) -> Interactions:
+    """Derive interactions from the namespaces of an epoch's first events."""
     found = [_letters_of(event) for event in events]
-    return frozenset().union(*(context for context, _ in found)), frozenset().union(*(action for _, action in found))
+    context = frozenset().union(*(of_context for of_context, _ in found))
+    action = frozenset().union(*(of_action for _, of_action in found))
+    return Interactions(*derive_interactions(context, action))
 
 
 def _letters_of(event: JoinedEvent) -> tuple[frozenset[str], frozenset[str]]:

@@ -19,6 +19,7 @@ from rankward.records import ModelId, Offset
 from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
 from rankward.store.sqlite.audit import SCHEMA as AUDIT
+from rankward.store.sqlite.challengers import SCHEMA as CHALLENGERS
 from rankward.store.sqlite.live import as_world_error, change_mark, connect
 from rankward.store.sqlite.studies import SCHEMA as STUDIES
 
@@ -59,7 +60,7 @@ CREATE TABLE set_aside (
     PRIMARY KEY (loop_id, interaction)
 );
 """
-_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT)
+_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS)
 """What makes each format out of the one before it; format 0 is an empty file."""
 FORMAT = len(_MIGRATIONS)
 
@@ -97,6 +98,7 @@ _DELETE_VERSION = (
 )
 _INSERT_ASIDE = "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?)"
 _DELETE_ASIDE = "DELETE FROM set_aside WHERE loop_id = ? AND interaction = ?"
+_DELETE_CHALLENGER_ASIDE = "DELETE FROM challenger_aside WHERE loop_id = ? AND interaction = ?"
 _SELECT_ASIDES = "SELECT body FROM set_aside WHERE loop_id = ? ORDER BY interaction"
 
 _settings = msgspec.json.Decoder(LoopSettings)
@@ -218,7 +220,7 @@ class SqliteCatalog:
         with self._change() as connection:
             connection.execute(_DELETE_LOOP, (name,))
             connection.execute(_DELETE_KEYS, (name,))
-            for table in ("epoch", "version", "set_aside", "study", "finding"):
+            for table in ("epoch", "version", "set_aside", "study", "finding", "challenger", "challenger_aside"):
                 connection.execute(f"DELETE FROM {table} WHERE loop_id = ?", (loop.loop_id,))  # noqa: S608
 
     def update_loop(self, loop: Loop, *, epoch: Epoch | None = None, retire: bool = False) -> Loop:
@@ -305,7 +307,9 @@ class SqliteCatalog:
     def forget_set_asides(self, loop_id: str, interactions: Collection[Offset]) -> None:
         """See `ports.Catalog`."""
         with self._change() as connection:
-            connection.executemany(_DELETE_ASIDE, [(loop_id, interaction) for interaction in interactions])
+            places = [(loop_id, interaction) for interaction in interactions]
+            connection.executemany(_DELETE_ASIDE, places)
+            connection.executemany(_DELETE_CHALLENGER_ASIDE, places)
 
     def set_asides(self, loop_id: str) -> Sequence[SetAside]:
         """See `ports.Catalog`."""

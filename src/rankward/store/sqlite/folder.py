@@ -43,7 +43,7 @@ def opening(root: Path) -> Iterator[None]:
 class DataFolder:
     """The layout of a data folder.
 
-    catalog.sqlite      loops, keys (as digests), epochs, versions, studies
+    catalog.sqlite      loops, keys (as digests), epochs, versions, studies, challengers
     keys.toml           keys that the service made, readable by their owner only
     signing.pem         the key that models are signed with, and the certificates that are trusted
     loops/ID/events     the event log
@@ -51,6 +51,7 @@ class DataFolder:
     loops/ID/models     versions of models
     loops/ID/studies    what policies have learned in studies
     loops/ID/figures    what was earned, by minute, hour and day; may be deleted
+    loops/ID/challengers    what challengers have learned
     loops/ID/notes      what each process is doing; may be deleted
     reserve             room that is given up when the disk is full
     run                 of the processes that run now; may be deleted when none does
@@ -103,6 +104,10 @@ class DataFolder:
     def mark(self, loop_id: str, epoch_id: int) -> Path:
         """The file that says which event an epoch's learner was given last."""
         return self.loops / loop_id / "notes" / f"learning-{epoch_id}.mark"
+
+    def challenger_mark(self, loop_id: str, key: str) -> Path:
+        """The file that says which event a challenger was given last."""
+        return self.loops / loop_id / "notes" / f"challenging-{key}.mark"
 
     def keep_reserve(self) -> None:
         """Set room aside, unless it is there already or the disk has little left."""
