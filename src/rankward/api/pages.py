@@ -1,4 +1,4 @@
-"""What is not the contract: health, metrics, documentation, and the landing page."""
+"""What is not the contract: health, metrics, documentation, first steps, and the portal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -55,8 +55,11 @@ def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
             templates.get_template(name).render(version=__version__, **values), headers=_SECURITY_HEADERS
         )
 
-    async def landing(request: Request) -> Response:
-        return page("landing.html", endpoint=str(request.base_url).rstrip("/"))
+    async def to_portal(_: Request) -> Response:
+        return RedirectResponse("/portal/", 307)
+
+    async def start(request: Request) -> Response:
+        return page("start.html", endpoint=str(request.base_url).rstrip("/"))
 
     async def docs(_: Request) -> Response:
         return page("docs.html", openapi=openapi, versions=ALL, shown=_shown_paths())
@@ -83,7 +86,8 @@ def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
     static = StaticFiles(directory=str(resources.files("rankward.portal") / "static"))
     return Starlette(
         routes=[
-            Route("/", landing),
+            Route("/", to_portal),
+            Route("/start", start),
             Route("/docs", docs),
             Route("/openapi.json", openapi_json),
             Route("/healthz", healthz),

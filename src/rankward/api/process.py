@@ -23,6 +23,7 @@ from rankward.api.service import FOLLOW_S, Doors
 from rankward.demo.newsroom import Newsroom
 from rankward.demo.routes import demo_routes
 from rankward.errors import WorldError
+from rankward.portal.app import portal
 from rankward.telemetry import RequestLog
 from rankward.wiring import Home
 
@@ -132,9 +133,10 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
     listener = socket.socket(fileno=descriptor)
     newsroom = Newsroom(doors, _own_endpoint(listener)) if options.demo else None
     await doors.follow()
+    sessions = home.sessions()
     request_log = RequestLog(_request_log_target(options, home, number))
     config = uvicorn.Config(
-        App(doors, pages(doors, demo_routes(newsroom) if newsroom else ()), request_log),
+        App(doors, pages(doors, [portal(doors, sessions), *(demo_routes(newsroom) if newsroom else ())]), request_log),
         loop="uvloop",
         http=_Protocol,
         ws="none",
@@ -162,6 +164,7 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
         request_log.flush()
         if newsroom is not None:
             await newsroom.close()
+        sessions.close()
         await doors.close()
 
 

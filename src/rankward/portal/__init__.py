@@ -1,1 +1,1 @@
-"""Pages for people: templates and what they need."""
+"""Web pages: the portal, the documentation of the API, and what they load."""

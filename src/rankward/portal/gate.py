@@ -1,0 +1,169 @@
+"""Who may see the portal: sign-in, sessions, and what keeps guesses and forged forms out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rankward.api.auth import describe_key
+from rankward.api.service import Doors
+from rankward.errors import CallerError, Overloaded, Unauthorized
+from rankward.records import TimeUs
+from rankward.store.sessions import Role, Session, Sessions
+
+COOKIE = "rankward_session"
+IDLE_S = 3_600
+"""A session ends when it was not used for this long."""
+LASTS_S = 12 * 3_600
+"""A session ends this long after it began, however it is used."""
+FAILURES_MAX = 5
+"""After so many failures within `LOCKED_S`, an address has to wait."""
+LOCKED_S = 900
+_SLOWED_AFTER = 20  # failures of all addresses within `LOCKED_S`, before every sign-in is slowed
+_SLOWEST_S = 2.0
+_TOUCHED_US = 60_000_000  # a session's last use is written at most this often
+
+
+class Gate:
+    """Lets people in, and knows who is in."""
+
+    def __init__(self, doors: Doors, sessions: Sessions) -> None:
+        self._doors = doors
+        self.sessions = sessions
+        self._clock = doors.home.clock
+
+    def session(self, request: Request) -> Session | None:
+        """Return whose request it is; None: nobody's who is signed in."""
+        token = request.cookies.get(COOKIE)
+        session = self.sessions.find(_digest(token)) if token else None
+        if session is None:
+            return None
+        now_us = self._clock()
+        if not self._holds(session, now_us):
+            self.sessions.end(session.digest)
+            return None
+        if now_us - session.seen_us > _TOUCHED_US:
+            self.sessions.touch(session.digest, now_us)
+        return session
+
+    def _holds(self, session: Session, now_us: TimeUs) -> bool:
+        """Whether a session has not run out, and the key that it was begun with is still one."""
+        if now_us - session.seen_us > IDLE_S * 1_000_000 or now_us - session.created_us > LASTS_S * 1_000_000:
+            return False
+        return session.key_digest is None or self._doors.keys.holding(session.key_digest) is not None
+
+    async def admit_with_key(self, sent: str, request: Request, answer: Response) -> None:
+        """Begin a session for whoever holds a key, and put its cookie onto an answer.
+
+        The admin key makes an admin, a loop's key an operator of that loop.
+
+        Raises:
+            Unauthorized: it is no key.
+            Overloaded: too many keys from this address were none.
+        """
+        address = request.client.host if request.client else ""
+        now_us = self._clock()
+        since_us = now_us - LOCKED_S * 1_000_000
+        failed = self.sessions.attempts(address, since_us)
+        if failed.from_here >= FAILURES_MAX:
+            raise Overloaded(
+                f"{failed.from_here} keys from your address were wrong: wait {LOCKED_S // 60} minutes, then try again",
+                retry_after_s=LOCKED_S,
+            )
+        # Whoever guesses from many addresses makes it slow for all, but locks nobody out.
+        await asyncio.sleep(min(_SLOWEST_S, 0.1 * max(0, failed.everywhere - _SLOWED_AFTER)))
+        key = self._doors.keys.key(sent.encode())
+        if key is None:
+            self.sessions.note_failure(address, now_us, forget_before_us=since_us)
+            raise Unauthorized("that is no key of this service: look it up once more")
+        self.sessions.forgive(address)
+        loops = {} if key.loop is None else {key.loop: Role.OPERATOR}
+        self.admit(
+            request,
+            answer,
+            who=describe_key(key, sent.encode()),
+            loops=loops,
+            admin=key.loop is None,
+            key_digest=key.digest,
+        )
+
+    def admit(
+        self,
+        request: Request,
+        answer: Response,
+        *,
+        who: str,
+        loops: Mapping[str, Role],
+        admin: bool,
+        key_digest: bytes | None = None,
+        proxied: bool = False,
+    ) -> None:
+        """Begin a session, and put its cookie onto an answer."""
+        now_us = self._clock()
+        self.sessions.expire(created_before_us=now_us - LASTS_S * 1_000_000, seen_before_us=now_us - IDLE_S * 1_000_000)
+        token = secrets.token_urlsafe(32)
+        self.sessions.begin(
+            Session(
+                digest=_digest(token),
+                who=who,
+                loops=dict(loops),
+                admin=admin,
+                created_us=now_us,
+                seen_us=now_us,
+                key_digest=key_digest,
+                proxied=proxied,
+            )
+        )
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, token, path="/portal", httponly=True, samesite="lax", secure=secure)
+
+    def sign_out(self, request: Request, answer: Response) -> None:
+        """End a session, and take its cookie back."""
+        if token := request.cookies.get(COOKIE):
+            self.sessions.end(_digest(token))
+        answer.delete_cookie(COOKIE, path="/portal", httponly=True, samesite="lax")
+
+
+def csrf_token(request: Request) -> str:
+    """Make what every form of a session carries: it follows from the cookie, which no other site can read."""
+    return hmac.digest(request.cookies.get(COOKIE, "").encode(), b"rankward portal form", "sha256").hex()
+
+
+def check_origin(request: Request) -> None:
+    """Refuse a change that another site has sent.
+
+    Raises:
+        CallerError: it has.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None:
+        ours = urlsplit(origin).netloc == request.headers.get("host")
+    else:
+        ours = request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}
+    if not ours:
+        raise CallerError("the form was sent from another site: open it here, and send it again", code=FORBIDDEN)
+
+
+def check_csrf(request: Request, sent: str) -> None:
+    """Refuse a change that did not come from one of the session's own pages.
+
+    Raises:
+        CallerError: it did not.
+    """
+    if not hmac.compare_digest(sent.encode(), csrf_token(request).encode()):
+        raise CallerError("the form is not of this session: load the page again, then send it", code=FORBIDDEN)
+
+
+FORBIDDEN = "InvalidApiAccess"
+"""The code of what somebody may not do."""
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,77 @@
+"""The loops, as cards; making one, and removing one."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from rankward.administration import NewLoop
+from rankward.errors import CallerError
+from rankward.portal.navigation import OF_A_LOOP
+from rankward.portal.view import View, Visit
+from rankward.store.sessions import Role
+from rankward.vw.presets import BALANCED, PRESETS
+
+
+async def _show(visit: Visit) -> Response:
+    names = {loop.name for loop in visit.loops()}
+    loops = [loop for loop in await visit.administration.loops() if loop.name in names]
+    return visit.page("loops", loops=loops)
+
+
+async def _open(visit: Visit) -> Response:
+    return visit.redirect(OF_A_LOOP[0].href(visit.loop_name))
+
+
+async def _card(visit: Visit) -> Response:
+    report = await visit.administration.doctor(visit.loop_name)
+    return visit.page("loop_card", report=report, loop=await visit.administration.loop(visit.loop_name))
+
+
+async def _show_new(visit: Visit) -> Response:
+    return _new(visit)
+
+
+def _new(visit: Visit, *, refused: CallerError | None = None) -> Response:
+    return visit.page(
+        "loop_new",
+        status=200 if refused is None else 400,
+        presets=PRESETS.values(),
+        name=visit.form.get("name", ""),
+        preset=visit.form.get("preset", BALANCED.name),
+        error=None if refused is None else refused.message,
+    )
+
+
+async def _create(visit: Visit) -> Response:
+    wanted = NewLoop(name=visit.form.get("name", ""), preset=visit.form.get("preset", BALANCED.name))
+    try:
+        created = await visit.administration.create_loop(wanted)
+    except CallerError as error:
+        return _new(visit, refused=error)
+    await visit.doors.follow()
+    return visit.page("loop_created", created=created)
+
+
+async def _show_delete(visit: Visit) -> Response:
+    return visit.page("loop_delete", loop=await visit.administration.loop(visit.loop_name), error=None)
+
+
+async def _delete(visit: Visit) -> Response:
+    if visit.form.get("confirm") != visit.loop_name:
+        error = f"That is not its name: type {visit.loop_name} to delete it, with all that it logged and learned."
+        loop = await visit.administration.loop(visit.loop_name)
+        return visit.page("loop_delete", status=400, loop=loop, error=error)
+    await visit.administration.delete_loop(visit.loop_name)
+    await visit.doors.follow()
+    return visit.redirect("/portal/", notice=f"The loop {visit.loop_name} is deleted.")
+
+
+VIEWS = (
+    View(path="/", handle=_show),
+    View(path="/new-loop", handle=_show_new, needs=Role.ADMIN),
+    View(path="/new-loop", handle=_create, method="POST", needs=Role.ADMIN),
+    View(path="/loops/{loop}", handle=_open),
+    View(path="/loops/{loop}/card", handle=_card),
+    View(path="/loops/{loop}/delete", handle=_show_delete, needs=Role.ADMIN),
+    View(path="/loops/{loop}/delete", handle=_delete, method="POST", needs=Role.ADMIN),
+)

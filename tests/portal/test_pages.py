@@ -1,0 +1,46 @@
+"""Every page of the portal, on a phone and on a desk, light and dark: nothing that no page may do.
+
+A new page has its line in `PAGES`, and the changes that it makes have tests of their own beside this file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.portal.browser import Visitor
+
+PAGES = {
+    "loops": "/portal/",
+    "new loop": "/portal/new-loop",
+    "delete loop": "/portal/loops/shown/delete",
+    "keys": "/portal/loops/shown/keys",
+    "audit": "/portal/audit",
+    "audit, nothing found": "/portal/audit?who=nobody-of-this-name",
+    "about": "/portal/about",
+}
+"""Pages that an admin sees of a loop `shown` in which something has happened, by what they are called here."""
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
+def test_a_page_is_fit_to_be_seen(window: Visitor, path: str) -> None:
+    """No error, nothing from elsewhere, nothing forbidden, nothing inaccessible, nothing wider than the window."""
+    window.open(path)
+
+    window.check()
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/portal/nothing-here", 404), ("/portal/loops/none/keys", 404), ("/portal/loops/shown/keys/3/renew", 405)],
+)
+def test_an_error_is_a_page_like_others(window: Visitor, path: str, status: int) -> None:
+    """Whoever takes a wrong turn must find back."""
+    page = window.open(path, status=status)
+
+    assert page.get_by_role("link", name="To the loops").is_visible()
+    window.check()
