@@ -156,6 +156,7 @@ PURE = frozenset(
         "vw.model_file",
         "vw.presets",
         "vw.slots",
+        "watching.comparison",
         "watching.estimate",
         "watching.fold",
         "watching.seen",

@@ -204,6 +204,20 @@ def test_bets_do_not_depend_on_batches() -> None:
     assert in_parts.bounds() == pytest.approx(at_once.bounds(), abs=1e-7)
 
 
+def test_decisions_that_are_an_event_each_are_bet_on_as_ever() -> None:
+    """Pages of one slot are what single decisions are; of two alike, they tell what one of them does."""
+    log = KnownWorld().log(500, np.random.default_rng(3))
+    single, paged, doubled = Betting(), Betting(), Betting()
+    facts = (log.decisions.rewards, log.decisions.upweights)
+    single.add(log.value(), *facts)
+    paged.add(log.value(), *facts, starts=np.arange(500))
+    twice = np.repeat(np.arange(500), 2)
+    value = type(log.value())(*(each[twice] for each in log.value()))
+    doubled.add(value, *(each[twice] for each in facts), starts=2 * np.arange(500))
+    assert paged.bounds() == single.bounds()
+    assert doubled.bounds() == pytest.approx(single.bounds(), abs=1e-9)
+
+
 def test_bets_go_on_from_what_was_kept() -> None:
     """Whoever watches a policy for weeks is stopped now and then, and must come to the same bounds."""
     log = KnownWorld().log(1_000, np.random.default_rng(2))

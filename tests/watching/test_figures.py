@@ -10,8 +10,10 @@ import pytest
 
 from rankward.errors import InvalidRequest
 from rankward.records import JoinedEvent
+from rankward.settings import as_datetime
 from rankward.store.ports import Loop
 from rankward.store.rollups import RollupStep
+from rankward.watching.comparison import ComparingState, Side, since_of
 from rankward.watching.figures import POINTS, Figures, Series
 from rankward.watching.fold import DAY_US, HOUR_US, MINUTE_US, Basis, Fold, State
 from rankward.wiring import Home, new_loop_settings
@@ -32,7 +34,8 @@ class Told:
     def tell(self, events: Sequence[JoinedEvent]) -> None:
         """Take events in, all at once."""
         rollups = self.home.rollups(self.loop.loop_id)
-        fold = Fold(State(basis=Basis.of(self.loop.settings), erasures=0, offset=0))
+        comparing = ComparingState(since_us=since_of(self.loop.settings))
+        fold = Fold(State(basis=Basis.of(self.loop.settings), erasures=0, offset=0, comparing=comparing))
         fold.load(fold.needs(events, self.now_us), {})
         for each in events:
             fold.take(each, self.now_us)
@@ -61,6 +64,7 @@ def test_a_loop_without_events_has_empty_figures(told: Told) -> None:
     assert series.total.earned is None
     assert told.figures.actions(told.loop, from_us=0, to_us=NOW_US).actions == ()
     assert told.figures.status(told.loop) is None
+    assert told.figures.comparison(told.loop) is None
 
 
 def test_a_span_is_told_in_stretches(told: Told) -> None:
@@ -153,3 +157,18 @@ def test_an_action_is_followed_over_time(told: Told) -> None:
     assert [round(point.probability, 6) for point in found["salad"]] == [0.1, 0.7]
     assert [point.reward for point in found["salad"]] == [None, 1.0]
     assert found["nobody"] == ()
+
+
+def test_the_loop_is_compared_with_its_baseline(told: Told) -> None:
+    """The one line that everybody asks for: is it better than what we did before, and is that sure?"""
+    told.tell(log(1_000))
+    comparison = told.figures.comparison(told.loop)
+    assert comparison is not None
+    assert comparison.events == 1_000
+    assert comparison.against_baseline in Side
+    edited = msgspec.structs.replace(told.loop.settings, last_configuration_edit=as_datetime(NOW_US))
+    told.loop = msgspec.structs.replace(told.loop, settings=edited)
+    begun = told.figures.comparison(told.loop)
+    assert begun is not None
+    assert (begun.events, begun.online) == (0, None)
+    assert NOW_US < begun.since_us <= NOW_US + 1_000_000

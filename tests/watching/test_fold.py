@@ -24,6 +24,7 @@ from rankward.records import (
 )
 from rankward.settings import LoopSettings
 from rankward.store.rollups import Place
+from rankward.watching.comparison import ComparingState
 from rankward.watching.fold import (
     ACTION_HOURS,
     DAYS,
@@ -46,7 +47,7 @@ BASIS = Basis.of(LoopSettings())
 def folded(events: Sequence[JoinedEvent], sizes: Sequence[int] = (), *, now_us: int = NOW_US) -> dict[Place, bytes]:
     """Fold events in batches of some sizes, the rest at once, with rows that are loaded anew for every batch."""
     rows: dict[Place, bytes] = {}
-    state = State(basis=BASIS, erasures=0, offset=0)
+    state = State(basis=BASIS, erasures=0, offset=0, comparing=ComparingState(since_us=0))
     batches, start = [], 0
     for size in sizes:
         batches.append(events[start : start + size])

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from rankward.evaluation.contrast import CAPS, Contrast, Floats
+from rankward.evaluation.contrast import CAPS, Contrast, Floats, Indexes
 from rankward.evaluation.estimators import Sums, cressie_read
 from rankward.evaluation.roots import root, student_quantile
 
@@ -195,22 +195,26 @@ class Wealth:
             squares_rewards=self._squares_rewards,
         )
 
-    def add(self, against: Contrast, rewards: Floats, upweights: Floats) -> None:
+    def add(self, against: Contrast, rewards: Floats, upweights: Floats, *, starts: Indexes | None = None) -> None:
         """Bet on more events, in log order.
 
         Args:
             against: (N,) what is claimed to be small.
             rewards: (N,) within [0, 1].
             upweights: (N,) at least 1.
+            starts: (E,) where the decisions of each event begin, ascending from 0. An event is worth the mean of its
+                decisions, and is one bet: its slots share what becomes of the page, and to bet on each by itself
+                would count that as often. All of an event must come at once. None: each decision is an event.
         """
         if not len(rewards):
             return
         self._unit = self._unit or float(upweights[0])
         relative = upweights / self._unit
+        of_event = _EachItsOwn() if starts is None else _Together(starts, len(rewards))
         ahead = np.maximum(against.gain, 0.0)
         behind = np.maximum(-against.gain, 0.0)
         payoff = ahead * rewards + behind * (1 - rewards)
-        expected = self._expect(against.gain, rewards) * np.minimum(1.0, 1 / relative)
+        expected = self._expect(against.gain, rewards, of_event) * np.minimum(1.0, 1 / relative)
         unexpected = (1 - expected) * np.minimum(1.0, 1 / relative)
         for cap, bets in _BY_CAP:
             paid = payoff
@@ -220,19 +224,19 @@ class Wealth:
                     - expected * (np.minimum(ahead, CAPS[cap]) - against.ahead_capped[:, cap])
                     - unexpected * (np.minimum(behind, CAPS[cap]) - against.behind_capped[:, cap])
                 )
-            self._log[bets] += _log_growth(_STAKES[bets], paid * relative)
-        self._events += len(rewards)
-        self._upweights += float(relative.sum())
-        self._known += float((relative * against.behind).sum())
+            self._log[bets] += _log_growth(_STAKES[bets], of_event.mean(paid * relative))
+        upweight = of_event.mean(relative)
+        self._events += len(upweight)
+        self._upweights += float(upweight.sum())
+        self._known += float(of_event.mean(relative * against.behind).sum())
 
-    def _expect(self, gain: Floats, rewards: Floats) -> Floats:
-        """Tell for each event the reward to expect from those before it."""
+    def _expect(self, gain: Floats, rewards: Floats, of_event: _EachItsOwn | _Together) -> Floats:
+        """Tell for each decision the reward to expect from the events before its own."""
         squares = gain * gain
-        all_squares = np.concatenate(([self._squares], squares)).cumsum()
-        all_rewards = np.concatenate(([self._squares_rewards], squares * rewards)).cumsum()
+        all_squares = np.concatenate(([self._squares], of_event.mean(squares))).cumsum()
+        all_rewards = np.concatenate(([self._squares_rewards], of_event.mean(squares * rewards))).cumsum()
         self._squares, self._squares_rewards = float(all_squares[-1]), float(all_rewards[-1])
-        expected: Floats = (all_rewards[:-1] + 0.5) / (all_squares[:-1] + 1.0)
-        return expected
+        return of_event.spread((all_rewards[:-1] + 0.5) / (all_squares[:-1] + 1.0))
 
     def lower(self, alpha: float = ALPHA / 2) -> float:
         """Tell below what the contrast's mean is not, at this and every other look together.
@@ -262,6 +266,35 @@ class Wealth:
         return root(excess, lowest, 1.0, within=1e-8)
 
 
+class _EachItsOwn:
+    """Decisions that are an event each."""
+
+    def mean(self, values: Floats) -> Floats:
+        """Return the mean of each event's values."""
+        return values
+
+    def spread(self, values: Floats) -> Floats:
+        """Return each event's value for each of its decisions."""
+        return values
+
+
+class _Together:
+    """Decisions of which several may make an event."""
+
+    def __init__(self, starts: Indexes, count: int) -> None:
+        self._starts = starts
+        self._sizes = np.diff(np.append(starts, count))
+
+    def mean(self, values: Floats) -> Floats:
+        """Return the mean of each event's values."""
+        means: Floats = np.add.reduceat(values, self._starts) / self._sizes
+        return means
+
+    def spread(self, values: Floats) -> Floats:
+        """Return each event's value for each of its decisions."""
+        return np.repeat(values, self._sizes)
+
+
 _AT_ONCE = 16  # factors multiplied before a logarithm is taken: few enough not to leave the range of a float
 
 
@@ -286,10 +319,10 @@ class Betting:
         """Tell what it has come to, to go on from later."""
         return BettingState(above=self._above.state(), below=self._below.state())
 
-    def add(self, more: Contrast, rewards: Floats, upweights: Floats) -> None:
+    def add(self, more: Contrast, rewards: Floats, upweights: Floats, *, starts: Indexes | None = None) -> None:
         """Take more events in, in log order. Shapes and ranges as in `Wealth.add`."""
-        self._above.add(more, rewards, upweights)
-        self._below.add(more.reversed, rewards, upweights)
+        self._above.add(more, rewards, upweights, starts=starts)
+        self._below.add(more.reversed, rewards, upweights, starts=starts)
 
     def bounds(self, alpha: float = ALPHA) -> Bounds:
         """Tell the bounds so far: of the mean of what the policy was worth, or was worth more than the other."""

@@ -16,6 +16,7 @@ from rankward.evaluation.judge import RewardRange
 from rankward.records import ModelId, TimeUs
 from rankward.store.ports import Board, Loop
 from rankward.store.rollups import Rollups
+from rankward.watching.comparison import Comparing, ComparingState, Comparison, since_of
 from rankward.watching.estimate import Estimated, estimate, estimate_shown
 from rankward.watching.fold import (
     ACTION_STEPS_US,
@@ -24,6 +25,7 @@ from rankward.watching.fold import (
     MINUTE_US,
     STEPS_US,
     decode_actions,
+    decode_state,
     decode_tally,
     horizon_us,
 )
@@ -158,6 +160,28 @@ class Figures:
             points=tuple([_point(at, tally, rewards) for at, tally in sorted(tallies.items())]),
             total=_point(from_us, total, rewards),
         )
+
+    def comparison(self, loop: Loop) -> Comparison | None:
+        """Tell whether the loop is better than its baseline and than chance, beyond doubt.
+
+        Unlike the estimates of `series`, these intervals may be looked at and acted on at any time: all of them are
+        true at every look together, in all but 5 % of loops. They begin anew when a setting that matters to training
+        is edited (`last_configuration_edit`: policy, preset, exploration, reward wait, default reward, aggregation) or
+        the range of rewards is, and whenever the figures are taken anew. A model that is promoted, imported or
+        deleted does not begin them anew.
+
+        Returns:
+            What is known since then. None: nothing has been joined yet.
+        """
+        with closing(self._open_rollups(loop.loop_id)) as rollups:
+            body = rollups.state()
+        state = None if body is None else decode_state(body)
+        if state is None:
+            return None
+        since_us = since_of(loop.settings)
+        is_current = state.comparing.since_us == since_us  # no event may have come since an edit
+        comparing = state.comparing if is_current else ComparingState(since_us=since_us)
+        return Comparing(comparing, state.basis.rewards).told()
 
     def actions(self, loop: Loop, *, from_us: TimeUs, to_us: TimeUs, limit: int = 50) -> ActionBoard:
         """Tell what became of a loop's actions in a span of time, widened to whole hours or, where longer, days.

@@ -10,10 +10,12 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
+from rankward.evaluation.judge import RewardRange
 from rankward.joining.reward import RewardDefinition
 from rankward.records import JoinedEvent, Offset, TimeUs
 from rankward.settings import Aggregation, LoopSettings
 from rankward.store.rollups import Place, Row
+from rankward.watching.comparison import Comparing, ComparingState
 from rankward.watching.seen import Seen, see
 from rankward.watching.tally import ActionTallies, Tally
 
@@ -56,6 +58,11 @@ class Basis(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def rewards(self) -> RewardRange:
+        """The rewards that intervals take for granted."""
+        return RewardRange(self.reward_min, self.reward_max)
+
+    @property
     def definition(self) -> RewardDefinition:
         """How observations become a reward."""
         return RewardDefinition(self.default_reward, self.aggregation)
@@ -71,7 +78,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     newest: Offset = -1  # in the event log: of all interactions so far; -1: there was none
     newest_us: TimeUs = 0  # when the newest of them was logged
     begun_us: TimeUs = 0  # when they were begun
-    events: int = 0  # in the figures, since they were begun
+    comparing: ComparingState
 
 
 class Fold:
@@ -79,9 +86,17 @@ class Fold:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        self._comparing = Comparing(state.comparing, state.basis.rewards)
+        self._compared: list[Seen] = []  # to be compared
         self._tallies: dict[Place, Tally] = {}
         self._actions: dict[Place, ActionTallies] = {}
         self._touched: dict[Place, Offset] = {}  # since the last commit, with the newest joined event in it
+
+    def compare_since(self, since_us: TimeUs) -> None:
+        """Compare decisions from a time on only; if that is another time than before, begin anew."""
+        if since_us != self._comparing.since_us:
+            self._compared.clear()
+            self._comparing = Comparing(ComparingState(since_us=since_us), self.state.basis.rewards)
 
     def needs(self, events: Iterable[JoinedEvent], now_us: TimeUs) -> set[Place]:
         """Tell which rows the figures of these events stand in, as far as they are not loaded."""
@@ -114,8 +129,9 @@ class Fold:
         if entry.interaction > state.newest:
             state.newest = entry.interaction
             state.newest_us = max(state.newest_us, entry.due_us if entry.imported else entry.time_us)
-        state.events += 1
         seen = None if event.skip_learn else see(event, state.basis.definition)
+        if seen is not None and not entry.imported:
+            self._compared.append(seen)
         for place in _places(entry.time_us, now_us):
             self._touched[place] = event.offset
             if place.series in STEPS_US:
@@ -140,6 +156,9 @@ class Fold:
 
     def encoded_state(self) -> bytes:
         """Encode how far it is."""
+        self._comparing.add(self._compared)
+        self._compared.clear()
+        self.state.comparing = self._comparing.state()
         return _encode(self.state)
 
 

@@ -17,6 +17,7 @@ from rankward.records import Offset, TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Board, EventLog, JoinedLog, Loop
 from rankward.store.rollups import Rollups, RollupStep
+from rankward.watching.comparison import ComparingState, since_of
 from rankward.watching.fold import Basis, Fold, State, decode_state, drops
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ class WatchingService:
             return False
         fold, self._fold = self._fold, None  # until the step is committed: a failed one is thrown away
         fold = await self._prepared(fold, now_us)
+        fold.compare_since(since_of(self._loop.settings))
         events, reached = await read_joined(self._log, self._joined, fold.state.offset, limit=_READ)
         is_end = reached == fold.state.offset
         if not is_end:
@@ -130,7 +132,8 @@ class WatchingService:
             return fold or Fold(state)
         first = await self._first()
         start = state.offset if state is not None and cleared else first
-        begun = Fold(State(basis=basis, erasures=erasures, offset=start, begun_us=now_us))
+        comparing = ComparingState(since_us=since_of(self._loop.settings))
+        begun = Fold(State(basis=basis, erasures=erasures, offset=start, begun_us=now_us, comparing=comparing))
         if self._written is not None:
             logger.info("loop %s: its figures are taken anew", self._loop.name)
         self._commit(begun, forget_from=0 if cleared else first)
