@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import re
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -116,6 +118,35 @@ def test_what_cannot_be_used_is_named_by_line(tmp_path: Path) -> None:
     assert report.counts.judged == 2
     assert sum(report.counts.skipped.values()) == 5
     assert [flaw.place for flaw in report.flaws] == [f"log, line {number}" for number in range(2, 7)]
+
+
+def test_the_table_of_the_page_is_read_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its command and its file mean the same, and the rows are judged."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    blocks = {kind: re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("csv", "toml")}
+    assert all(blocks.values())
+    rows = [found[1] for found in blocks.values() if found is not None]
+    Path("offers.csv").write_text(rows[0])
+    Path("offers.toml").write_text(rows[1])
+    [command] = re.findall(r"```sh\n(rankward evaluate offers.csv .*?)```", page, re.DOTALL)
+    _, _, *arguments = shlex.split(command.replace("\\\n", ""))
+    found = reported(*arguments)
+    assert (found.counts.judged, found.counts.skipped, found.flaws) == (2, {}, ())
+    assert reported("offers.csv", "-p", "ours=balanced", "--map", "offers.toml") == found
+
+
+def test_a_table_is_judged_by_what_can_be_used_of_it(tmp_path: Path) -> None:
+    """Rows are named as such, and what a lone probability means is said."""
+    table = "a,p,r\n" + "x,0.5,1\ny,0.25,0\n" * 50 + "x,2,1\n"
+    (tmp_path / "t.csv").write_text(table)
+    mapping = [f"--map={each}" for each in ("chosen=a", "probability=p", "reward=r", "actions=x,y,z")]
+    found = reported(tmp_path / "t.csv", *mapping)
+    assert (found.counts.judged, found.counts.skipped) == (100, {"broken": 1})
+    assert [flaw.place for flaw in found.flaws] == ["the mapping", "t.csv, row 101"]
+    refused = CliRunner().invoke(app, ["evaluate", str(tmp_path / "t.csv")])
+    assert refused.exit_code == 1
+    assert "is a table: say what its columns mean" in refused.stderr
 
 
 def test_a_span_is_cut_out(tmp_path: Path) -> None:

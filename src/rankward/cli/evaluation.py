@@ -4,7 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,12 +28,14 @@ from rankward.evaluation.page import VERDICTS, feature_name, figure, oddities, r
 from rankward.evaluation.replay import Setup
 from rankward.evaluation.report import Estimate, PolicyResult, Report, SearchRun, Verdict
 from rankward.evaluation.search import apply_command
+from rankward.history.columns import ROLES, ColumnMap, read_map
 from rankward.history.files import STANDARD, log_files
 from rankward.joining.reward import RewardDefinition
 from rankward.settings import Aggregation, parse_duration
 from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
 
 EXIT_NOTHING_TO_JUDGE_BY = 3
+_TABLE_ENDINGS = {".csv", ".tsv"}
 _COLOURS = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.UNKNOWN: "yellow"}
 
 
@@ -43,9 +45,19 @@ def evaluate(
         typer.Argument(
             metavar="LOG…",
             allow_dash=True,
-            help="Log lines (also .gz or .zst), folders of them, or - for standard input.",
+            help="Log lines (also .gz or .zst), folders of them, or - for standard input; with --map, tables.",
         ),
     ],
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="ROLE=COLUMN",
+            show_default=False,
+            help="The files are tables, CSV or Parquet: what a column means, as in reward=clicked. Can be given again; "
+            f"or once, with a TOML file. Roles: {', '.join(ROLES)}.",
+        ),
+    ] = None,
     policy: Annotated[
         list[str] | None,
         typer.Option(
@@ -128,6 +140,7 @@ def evaluate(
         raise InvalidRequest(f"--reward-min {reward_min} is not below --reward-max {reward_max}")
     if search_minutes is not None and not search:
         raise InvalidRequest("--search-minutes limits a search: add --search")
+    mapping = read_map(mapped) if mapped else None
     candidates = [_candidate(text, exploration) for text in policy or []]
     setup = Setup(
         rewards=RewardDefinition(default_reward, reward_aggregation),
@@ -137,8 +150,11 @@ def evaluate(
     )
     now = datetime.now(UTC)  # that a span "7d ago" counts from
     with ExitStack() as stack:
+        paths = log_files([_kept(path, stack) for path in logs], tables=mapping is not None)
+        _check_tables(paths, mapping)
         source = LogFiles(
-            paths=tuple(log_files([_kept(path, stack) for path in logs])),
+            paths=tuple(paths),
+            mapping=mapping,
             reward_wait_us=_microseconds(reward_wait, "--reward-wait"),
             since_us=moment(since, now),
             until_us=moment(until, now),
@@ -180,6 +196,16 @@ def evaluate(
         _show(report, out())
     if not report.trusted or not (report.counts.judged or report.counts.baseline_only):
         raise typer.Exit(EXIT_NOTHING_TO_JUDGE_BY)
+
+
+def _check_tables(paths: Sequence[Path], mapping: ColumnMap | None) -> None:
+    """Refuse a table without a mapping: as a log, every line of it would be broken."""
+    for path in paths if mapping is None else ():
+        if _TABLE_ENDINGS & {suffix.lower() for suffix in path.suffixes}:
+            raise InvalidRequest(
+                f"{path} is a table: say what its columns mean, as in --map chosen=COLUMN --map probability=COLUMN "
+                "--map reward=COLUMN"
+            )
 
 
 def _candidate(text: str, exploration: float) -> Candidate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import hashlib
@@ -26,6 +27,7 @@ _MAGIC_GZIP = b"\x1f\x8b"
 _MAGIC_ZSTD = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC = b"PAR1"
 _ENDINGS = {".json", ".jsonl", ".dsjson", ".ndjson", ".log", ".gz", ".zst", ".parquet"}
+_TABLE_ENDINGS = {".csv", ".tsv", ".gz", ".zst", ".parquet"}
 _NEVER_LEARNED = "skipped-data"  # where Personalizer put events that were never activated
 
 
@@ -67,6 +69,15 @@ class LogFile:
         if any(len(line) == LINE_BYTES_MAX for line in found):
             raise InvalidRequest(f"{self.path} has a line of more than {LINE_BYTES_MAX:,} bytes: it is no log")
         return found
+
+    def texts(self) -> Iterator[str]:
+        """Read the lines one by one, ends and all; bytes that are not UTF-8 become surrogates.
+
+        Raises:
+            InvalidRequest: the file is damaged, or no file of lines.
+        """
+        for line in iter(lambda: self.lines(1), []):
+            yield line[0].removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
 
     def close(self) -> None:
         """Let go of the file."""
@@ -116,15 +127,20 @@ def is_parquet(path: Path) -> bool:
         return file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
 
 
-def log_files(paths: Sequence[Path]) -> list[Path]:
+def log_files(paths: Sequence[Path], *, tables: bool = False) -> list[Path]:
     """Find the files of logs: those named, and those in folders, oldest first as Personalizer named them.
 
     In a folder, files with other endings than those of logs are passed over, and so are events that Personalizer
     set apart as never learned.
 
+    Args:
+        paths: of files and folders.
+        tables: whether to look for tables of others in folders, and not for logs.
+
     Raises:
         NotFound: there is nothing of that name, or nothing in a folder.
     """
+    endings = _TABLE_ENDINGS if tables else _ENDINGS
     found: list[Path] = []
     for path in paths:
         if not path.exists():
@@ -135,10 +151,10 @@ def log_files(paths: Sequence[Path]) -> list[Path]:
         within = [
             each
             for each in sorted(path.rglob("*"))
-            if each.is_file() and each.suffix.lower() in _ENDINGS and _NEVER_LEARNED not in each.parts
+            if each.is_file() and each.suffix.lower() in endings and _NEVER_LEARNED not in each.parts
         ]
         if not within:
-            raise NotFound(f"{path} has no file that ends in {', '.join(sorted(_ENDINGS))}")
+            raise NotFound(f"{path} has no file that ends in {', '.join(sorted(endings))}")
         found += within
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -31,6 +31,7 @@ from rankward.settings import Limits
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyarrow import parquet as pq
 
 _BATCH = 256  # rows that are read at once
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -265,8 +266,24 @@ class _ObservationRow(msgspec.Struct, kw_only=True):
     metrics: list[tuple[str, float]] | None = None
 
 
+def parquet_file(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file.
+
+    Raises:
+        InvalidRequest: it is damaged.
+        RankwardError: pyarrow is not installed.
+    """
+    arrow = _arrow()
+    try:
+        return arrow.parquet.ParquetFile(path)
+    except (arrow.ArrowException, OSError) as error:
+        raise InvalidRequest(f"{path} cannot be read as Parquet: {error}") from error
+
+
 class ParquetSource:
     """Reads a Parquet file that has such columns. Implements `history.sources.Source`."""
+
+    unit: ClassVar[str] = "row"
 
     def __init__(self, path: Path, *, bounds: FeatureBounds, limits: Limits, reward_wait_us: int) -> None:
         """Open the file.
@@ -283,11 +300,8 @@ class ParquetSource:
         self._limits = limits
         self._reward_wait_us = reward_wait_us
         self._rows_read = 0
-        try:
-            self._file = self._arrow.parquet.ParquetFile(path)
-            self._batches = self._file.iter_batches(_BATCH, columns=list(_Row.__struct_fields__))
-        except (self._arrow.ArrowException, OSError) as error:
-            raise InvalidRequest(f"{path} cannot be read as Parquet: {error}") from error
+        self._file = parquet_file(path)
+        self._batches = self._file.iter_batches(_BATCH, columns=list(_Row.__struct_fields__))
         lacking = {"event_id", "time", "context", "actions"} - set(self._file.schema_arrow.names)
         if lacking:
             raise InvalidRequest(

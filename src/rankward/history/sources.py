@@ -1,12 +1,14 @@
-"""What events are imported from: a file of log lines, or of Parquet."""
+"""What events are read from: a file of log lines, of Parquet, or a table whose columns have roles."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from rankward.dsjson.read import LineReader, Skipped
+from rankward.history.columns import ColumnMap
 from rankward.history.files import LogFile, is_parquet
+from rankward.history.mapped import MappedSource
 from rankward.history.parquet import ParquetSource
 from rankward.ranking.features import FeatureBounds
 from rankward.records import History, LearningMode
@@ -18,6 +20,8 @@ _SKIP = 4_096
 
 class Source(Protocol):
     """A file of events, read from its beginning to its end."""
+
+    unit: ClassVar[str]  # what it is made of: lines, or rows that follow a header
 
     @property
     def mode(self) -> LearningMode | None:
@@ -43,6 +47,8 @@ class Source(Protocol):
 
 class LineSource:
     """A file of log lines. Implements `Source`."""
+
+    unit: ClassVar[str] = "line"
 
     def __init__(self, path: Path, reader: LineReader) -> None:
         self._file = LogFile(path)
@@ -73,7 +79,13 @@ class LineSource:
 
 
 def open_source(
-    path: Path, *, bounds: FeatureBounds, limits: Limits, reward_wait_us: int, mode: LearningMode | None = None
+    path: Path,
+    *,
+    bounds: FeatureBounds,
+    limits: Limits,
+    reward_wait_us: int,
+    mode: LearningMode | None = None,
+    mapping: ColumnMap | None = None,
 ) -> Source:
     """Open a file of events, of whichever kind it is.
 
@@ -83,12 +95,15 @@ def open_source(
         limits: how long ids may be.
         reward_wait_us: written into the interactions.
         mode: what lines are taken for that do not show theirs; None: nobody knows.
+        mapping: what the columns of a table mean; None: it is a log.
 
     Raises:
         OSError: it cannot be opened.
-        InvalidRequest: it is damaged.
+        InvalidRequest: it is damaged, or lacks a column.
         RankwardError: it is Parquet, and pyarrow is not installed.
     """
+    if mapping is not None:
+        return MappedSource(path, mapping, bounds=bounds, limits=limits, reward_wait_us=reward_wait_us)
     if is_parquet(path):
         return ParquetSource(path, bounds=bounds, limits=limits, reward_wait_us=reward_wait_us)
     return LineSource(path, LineReader(bounds=bounds, limits=limits, reward_wait_us=reward_wait_us, mode=mode))
