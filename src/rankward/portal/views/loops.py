@@ -10,6 +10,9 @@ from rankward.portal.navigation import OF_A_LOOP
 from rankward.portal.view import View, Visit
 from rankward.store.sessions import Role
 from rankward.vw.presets import BALANCED, PRESETS
+from rankward.watching.fold import DAY_US, HOUR_US, MINUTE_US
+
+_RECENT_US = 10 * MINUTE_US
 
 
 async def _show(visit: Visit) -> Response:
@@ -23,8 +26,20 @@ async def _open(visit: Visit) -> Response:
 
 
 async def _card(visit: Visit) -> Response:
-    report = await visit.administration.doctor(visit.loop_name)
-    return visit.page("loop_card", report=report, loop=await visit.administration.loop(visit.loop_name))
+    loop, now_us = visit.loop, visit.doors.home.clock()
+    figures = visit.doors.home.figures()
+    day = figures.series(loop, from_us=now_us - DAY_US, to_us=now_us, step_us=HOUR_US // 2)
+    minutes = figures.series(loop, from_us=now_us - _RECENT_US, to_us=now_us, step_us=MINUTE_US)
+    earned = {point.at_us: point.earned for point in day.points}
+    rewards = [known.value if (known := earned.get(at)) else None for at in range(day.from_us, day.to_us, day.step_us)]
+    per_minute = minutes.total.events / (_RECENT_US / MINUTE_US)
+    return visit.page(
+        "loop_card",
+        report=await visit.administration.doctor(visit.loop_name),
+        series=day,
+        rewards=rewards,
+        per_minute=f"{per_minute:.1f}" if 0 < per_minute < 10 else f"{per_minute:,.0f}",
+    )
 
 
 async def _show_new(visit: Visit) -> Response:
