@@ -16,12 +16,13 @@ from rankward.auditing import Trail
 from rankward.challenge.contest import Progress, digest_of
 from rankward.challenge.following import epoch_of
 from rankward.challenge.measure import Measure, Standing
-from rankward.challenge.service import NOTE, ChallengerStatus, ChallengingStatus
+from rankward.challenge.service import ChallengerStatus, ChallengingStatus
 from rankward.errors import CallerError, Conflict, InvalidPolicy, InvalidRequest, NotFound
 from rankward.evaluation.judge import RewardRange
 from rankward.records import Offset
 from rankward.store.challengers import Challenger, ChallengerState
 from rankward.store.ports import EventLog, Loop
+from rankward.telemetry import read_challenging
 from rankward.vw.arguments import parse_policy, problem_type_of
 from rankward.vw.presets import preset_of
 from rankward.vw.trial import try_policy
@@ -31,7 +32,6 @@ _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 _NAME_MAX = 64
 
 _progress = msgspec.msgpack.Decoder(Progress)
-_note = msgspec.json.Decoder(ChallengingStatus)
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 def positions(
     challengers: Sequence[Challenger],
     progress: Mapping[str, bytes],
-    note: bytes | None,
+    status: ChallengingStatus | None,
     *,
     joined_end: Offset,
 ) -> list[Position]:
@@ -56,10 +56,9 @@ def positions(
     Args:
         challengers: of a loop.
         progress: what is kept of each, by key; of one that has not begun, nothing is.
-        note: what their process has posted; None: nothing.
+        status: what their process has posted; None: nothing.
         joined_end: of the loop's joined log.
     """
-    status = None if note is None else _note.decode(note)
     found = []
     for each in challengers:
         kept = _kept(each, progress.get(each.key))
@@ -80,11 +79,13 @@ def positions(
 
 def _kept(challenger: Challenger, kept: bytes | None) -> ChallengerStatus:
     if kept is None:
-        return ChallengerStatus(asked_to=0, learned=0, standing=Standing(decisions=0))
+        return ChallengerStatus(name=challenger.name, asked_to=0, learned=0, standing=Standing(decisions=0))
     progress = _progress.decode(kept)
     rewards = RewardRange(challenger.settings.reward_min, challenger.settings.reward_max)
     standing = Measure(rewards, progress.measure).standing()
-    return ChallengerStatus(asked_to=progress.asked_to, learned=progress.learned, standing=standing)
+    return ChallengerStatus(
+        name=challenger.name, asked_to=progress.asked_to, learned=progress.learned, standing=standing
+    )
 
 
 class ChallengerService:
@@ -157,7 +158,7 @@ class ChallengerService:
         return positions(
             challengers,
             {key: kept for key, kept in found.items() if kept is not None},
-            self._home.board.read(loop.loop_id).get(NOTE),
+            read_challenging(self._home.board.read(loop.loop_id)),
             joined_end=joined_end,
         )
 
@@ -206,7 +207,7 @@ class ChallengerService:
         kept = self._home.challengers.progress(challenger.key)
         progress = None if kept is None else _progress.decode(kept)
         if progress is None or progress.model_id is None:
-            raise Conflict(f"challenger {name!r} has learned nothing that is kept yet: wait for it")
+            raise Conflict(f"challenger {name!r} has learned nothing that is kept yet: wait until more was decided")
         model = await asyncio.to_thread(self._home.challenger_models.get, loop.loop_id, progress.model_id)
         if digest_of(model) != progress.digest:
             raise Conflict(f"what challenger {name!r} has learned was kept anew at this moment: try again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -14,6 +14,8 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from rankward.challenge.measure import Mean
+from rankward.challenge.service import NOTE, ChallengingStatus
 from rankward.store.ports import Catalog, ModelVersion
 from rankward.training.service import TrainingStatus
 from rankward.worker import JoiningStatus
@@ -63,6 +65,17 @@ class LoopCollector:
         rate = GaugeMetricFamily("rankward_train_rate", "Events learned per second.", labels=["loop"])
         age = GaugeMetricFamily("rankward_model_age_seconds", "Time since the serving model was made.", labels=["loop"])
         aside = GaugeMetricFamily("rankward_set_aside", "Events that learning passes over.", labels=["loop"])
+        ahead = GaugeMetricFamily(
+            "rankward_challenger_ahead",
+            "By how much a challenger would have earned more than was served: the estimate, and the ends of an "
+            "interval that holds at every look.",
+            labels=["loop", "challenger", "figure"],
+        )
+        unjudged = GaugeMetricFamily(
+            "rankward_challenger_queue",
+            "Joined events that a challenger has not been judged by.",
+            labels=["loop", "challenger"],
+        )
         now_us = self._clock()
         for loop in self._catalog.loops():
             notes = self._read_notes(loop.loop_id)
@@ -76,11 +89,26 @@ class LoopCollector:
             for status in training:
                 unlearned.add_metric([loop.name], status.joined_end - status.joined_offset)
                 rate.add_metric([loop.name], status.rate_per_s)
+            challenging = read_challenging(notes)
+            if challenging is not None:
+                for each in challenging.challengers.values():
+                    unjudged.add_metric([loop.name, each.name], challenging.joined_end - each.asked_to)
+                    for figure, value in _figures(each.standing.ahead):
+                        ahead.add_metric([loop.name, each.name, figure], value)
             serving = find_version(self._catalog.versions(loop.loop_id), loop.model_id)
             if serving is not None:
                 age.add_metric([loop.name], (now_us - serving.created_us) / 1e6)
             aside.add_metric([loop.name], len(self._catalog.set_asides(loop.loop_id)))
-        return [events, lag, unread, unlearned, rate, age, aside]
+        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged]
+
+
+def _figures(mean: Mean | None) -> Sequence[tuple[str, float]]:
+    return () if mean is None else (("estimate", mean.value), ("low", mean.always.low), ("high", mean.always.high))
+
+
+def read_challenging(notes: Mapping[str, bytes]) -> ChallengingStatus | None:
+    """Read how far a loop's challengers are. None: it has none, or their process does not run."""
+    return msgspec.json.decode(notes[NOTE], type=ChallengingStatus) if NOTE in notes else None
 
 
 def read_statuses(notes: Mapping[str, bytes]) -> tuple[JoiningStatus | None, list[TrainingStatus]]:

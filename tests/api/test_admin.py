@@ -224,8 +224,15 @@ def test_challengers_learn_beside_the_loop_and_are_promoted(service: RunningServ
     assert ours["ahead_low"] <= ours["ahead"] <= ours["ahead_high"]
     assert ours["reward_low"] <= ours["reward"] <= ours["reward_high"]
     assert ours["state"] == "running"
+    metrics = service.send("GET", "/metrics", headers={}, body=None).text
+    for figure in ("estimate", "low", "high"):
+        labels = f'challenger="ours",figure="{figure}",loop="{loop.loop}"'
+        assert f"rankward_challenger_ahead{{{labels}}}" in metrics
+    rows = {each["name"]: each for each in admin(service, "GET", f"/loops/{loop.loop}/doctor").json()["figures"]}
+    assert "30 decisions" in rows["challenger ours"]["remark"]
 
     def promotes() -> bool:
+        loop.rank(request("a", "b"))  # it learns up to what would have been published by the newest decision
         return admin(service, "POST", f"{path}/ours/promote").status_code == 200
 
     eventually(promotes, "what it has learned is kept, and serves")

@@ -70,6 +70,38 @@ def test_a_loop_is_administered_from_elsewhere(service: RunningService) -> None:
         assert "from-afar" not in said(service, "loop", "list")
 
 
+def test_challengers_are_tended_from_elsewhere(service: RunningService) -> None:
+    """Added, seen, promoted at one's word only where nothing is certain, removed."""
+    loop = service.new_loop(
+        LoopSettings(reward_wait=timedelta(milliseconds=100), model_export_frequency=timedelta(milliseconds=100))
+    )
+    name = loop.loop
+    assert "has no challengers" in said(service, "challenger", "list", name)
+    assert "learns beside" in said(service, "challenger", "add", name, "ours", "--preset", "balanced")
+    assert "learns beside" in said(
+        service, "challenger", "add", name, "mine", "--", "--cb_explore_adf", "--epsilon", "1"
+    )
+    refused = run(service, "challenger", "add", name, "ours", "--preset", "balanced")
+    assert (refused.exit_code, "choose another name" in refused.stderr) == (1, True)
+    for number in range(10):
+        assert loop.rank(request("a", "b", eventId=f"e{number}")).status_code == 201
+    eventually(
+        lambda: [each["decisions"] for each in told(service, "challenger", "list", name)] == [10, 10], "both are judged"
+    )
+    assert "undecided" in said(service, "challenger", "list", name)
+    refused = run(service, "challenger", "promote", name, "ours")
+    assert (refused.exit_code, "not better beyond doubt" in refused.stderr) == (1, True)
+
+    def promotes() -> bool:
+        loop.rank(request("a", "b"))  # it learns up to what would have been published by the newest decision
+        return run(service, "challenger", "promote", name, "ours", "--yes").exit_code == 0
+
+    eventually(promotes, "what it learned is kept")
+    assert told(service, "policy", "show", name)["preset"] == "balanced"
+    assert "is gone" in said(service, "challenger", "remove", name, "mine")
+    assert told(service, "challenger", "list", name) == []
+
+
 def test_models_move_and_change_from_elsewhere(service: RunningService, tmp_path: Path) -> None:
     """Whoever has the admin key needs no shell on the machine of the service."""
     with service.passing_loops():

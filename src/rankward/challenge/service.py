@@ -48,6 +48,7 @@ _training = msgspec.json.Decoder(TrainingStatus)
 class ChallengerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far a challenger is, and how it stands."""
 
+    name: str
     asked_to: Offset  # in the joined log
     learned: int
     standing: Standing
@@ -57,6 +58,7 @@ class ChallengingStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How far the challengers of a loop are."""
 
     challengers: dict[str, ChallengerStatus]  # by key
+    joined_end: Offset
     waits: bool  # whether they wait for the loop's own training
     time_us: TimeUs  # of this status
 
@@ -162,7 +164,7 @@ class ChallengingService:
                     for key in list(self._records):
                         busy |= await self._turn(key)
                 self._keep_if_due(busy=busy)
-                self._post(waits=waits)
+                await self._post(waits=waits)
                 if busy:
                     pause_s = _PAUSE_S
                     await asyncio.sleep(0)  # so that it hears of being stopped
@@ -376,16 +378,20 @@ class ChallengingService:
         elif model_id is not None:
             self._models.forget(loop_id, model_id)  # it was removed meanwhile
 
-    def _post(self, *, waits: bool) -> None:
+    async def _post(self, *, waits: bool) -> None:
         now_us = self._clock()
         if now_us - self._status_us < _STATUS_US:
             return
         self._status_us = now_us
         statuses = {
             key: ChallengerStatus(
-                asked_to=run.contest.asked_to, learned=run.contest.learned, standing=run.contest.standing()
+                name=run.contest.challenger.name,
+                asked_to=run.contest.asked_to,
+                learned=run.contest.learned,
+                standing=run.contest.standing(),
             )
             for key, run in self._runs.items()
         }
-        status = ChallengingStatus(challengers=statuses, waits=waits, time_us=now_us)
+        _, joined_end = await self._joined.extent()
+        status = ChallengingStatus(challengers=statuses, joined_end=joined_end, waits=waits, time_us=now_us)
         self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(status))

@@ -7,6 +7,7 @@ import typer
 from rankward import __version__
 from rankward.cli import (
     care,
+    challengers,
     demonstration,
     evaluation,
     events,
@@ -54,6 +55,7 @@ app.add_typer(loops.app, name="loop", rich_help_panel=_LOOPS)
 app.add_typer(tuning.settings_app, name="settings", rich_help_panel=_LOOPS)
 app.add_typer(tuning.policy_app, name="policy", rich_help_panel=_LOOPS)
 app.add_typer(models.app, name="model", rich_help_panel=_LOOPS)
+app.add_typer(challengers.app, name="challenger", rich_help_panel=_LOOPS)
 app.add_typer(logs.app, name="logs", rich_help_panel=_LOOPS)
 app.add_typer(migration.app, name="migrate", rich_help_panel=_LOOPS)
 app.command("rank", rich_help_panel=_TRAFFIC)(events.rank)

@@ -11,6 +11,7 @@ import msgspec
 
 from rankward.administration import (
     Administration,
+    ChallengerView,
     Changed,
     CreatedLoop,
     KeyView,
@@ -102,6 +103,25 @@ class RemoteAdministration:
     async def reset_policy(self, name: str) -> Changed:
         """Restore Personalizer's own policy."""
         changed: Changed = await self._call("resetPolicyByAdmin", loop=name)
+        return changed
+
+    async def challengers(self, name: str) -> list[ChallengerView]:
+        """List a loop's challengers with how they stand."""
+        found: list[ChallengerView] = await self._call("listChallengers", loop=name)
+        return found
+
+    async def add_challenger(self, name: str, challenger: str, choice: PolicyChoice) -> ChallengerView:
+        """Let a policy learn beside the one that serves."""
+        added: ChallengerView = await self._call("addChallenger", choice, loop=name, challenger=challenger)
+        return added
+
+    async def remove_challenger(self, name: str, challenger: str) -> None:
+        """Remove a challenger with what it has learned."""
+        await self._call("removeChallenger", loop=name, challenger=challenger)
+
+    async def promote_challenger(self, name: str, challenger: str) -> LoopView:
+        """Make a challenger's policy, and what it has learned, the loop's own."""
+        changed: LoopView = await self._call("promoteChallenger", loop=name, challenger=challenger)
         return changed
 
     async def presets(self) -> list[PresetView]:

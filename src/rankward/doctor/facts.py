@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rankward.challengers import ChallengerService, Position
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.mirroring.service import NOTE, MirroringStatus
@@ -58,6 +59,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     disk_is_full: bool  # the room set aside for that is used up
     study: StudyStatus | None = None  # how far the evaluation is that runs; None: none does
     mirroring: MirroringStatus | None = None  # None: nothing is mirrored, or the mirror has not begun
+    challengers: tuple[Position, ...] = ()
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
     @property
@@ -146,6 +148,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
             disk_is_full=not home.folder.reserve.exists(),
             study=msgspec.json.decode(notes[STUDY], type=StudyStatus) if STUDY in notes else None,
             mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
+            challengers=tuple(await ChallengerService(home, home.trail).listed(loop)),
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))
     finally:

@@ -10,7 +10,9 @@ import msgspec
 
 from rankward.doctor.facts import ALIVE_US, Facts
 from rankward.doctor.words import ago, counted, moment, share, span
+from rankward.evaluation.report import Verdict
 from rankward.records import LearningMode
+from rankward.store.challengers import ChallengerState
 from rankward.store.ports import Epoch
 from rankward.vw.arguments import problem_type_of
 
@@ -112,6 +114,7 @@ def _machinery(facts: Facts) -> list[Finding]:
             )
         if epoch.state == "building":
             found.append(_building(facts, epoch, learned))
+    found += _challengers(facts)
     if facts.set_asides:
         reasons = Counter(event.reason for event in facts.set_asides)
         [(reason, count)] = reasons.most_common(1)
@@ -126,6 +129,45 @@ def _machinery(facts: Facts) -> list[Finding]:
                 + ".",
             )
         )
+    return found
+
+
+def _challengers(facts: Facts) -> list[Finding]:
+    """Whether a challenger is to be promoted, or cannot go on."""
+    found = []
+    name = facts.loop.name
+    for each in facts.challengers:
+        challenger, ahead = each.challenger, each.standing.ahead
+        if challenger.state is ChallengerState.FAILED:
+            found.append(
+                Finding(
+                    severity=Severity.WARNING,
+                    name="challenger-failed",
+                    what=f"The challenger {challenger.name} does not go on.",
+                    why=f"{challenger.description}.",
+                    do=f"Remove it: `rankward challenger remove {name} {challenger.name}`.",
+                )
+            )
+        elif ahead is not None and each.standing.verdict is Verdict.BETTER:
+            found.append(
+                Finding(
+                    severity=Severity.NOTE,
+                    name="challenger-better",
+                    what=f"The challenger {challenger.name} is better beyond doubt.",
+                    why=f"It would have earned between {ahead.always.low:.4f} and {ahead.always.high:.4f} more than "
+                    f"what was served, by {each.standing.decisions:,} decisions; the interval holds at every look.",
+                    do=f"`rankward challenger promote {name} {challenger.name}`.",
+                )
+            )
+        elif each.waits:
+            found.append(
+                Finding(
+                    severity=Severity.WAITING,
+                    name="challenger-waits",
+                    what=f"The challenger {challenger.name} waits.",
+                    why="The loop's own training is behind, and comes first.",
+                )
+            )
     return found
 
 

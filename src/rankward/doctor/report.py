@@ -11,10 +11,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from rankward.challengers import Position
 from rankward.doctor.facts import Facts
 from rankward.doctor.findings import Finding, Severity, building_progress
 from rankward.doctor.words import ago, moment, share, span
 from rankward.records import LearningMode, ModelId, TimeUs
+from rankward.store.challengers import ChallengerState
 from rankward.store.ports import ModelVersion
 from rankward.vw.rates import describe
 
@@ -128,6 +130,7 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         left = facts.study.remaining_s
         pace = f"{facts.study.rate_per_s:,.0f} events/s" + ("" if left is None else f", {span(left)} left")
         made.append((f"{facts.study.kind} runs", f"{facts.study.done:.0%}", pace))
+    made += [_challenger_row(each) for each in facts.challengers]
     worker = "at work" if facts.worker_lives else "not running"
     seen = "" if facts.worker_seen_us is None else f"last seen {ago(facts.worker_seen_us, facts.now_us)}"
     made.append(("worker", worker, "" if facts.worker_lives else seen))
@@ -145,6 +148,19 @@ def _model_row(facts: Facts, serving: ModelVersion | None) -> tuple[str, str, st
     elif not newer:
         remark += f"; the next when there is more to learn, at most every {span(facts.export_s)}"
     return ("model", serving.model_id, remark)
+
+
+def _challenger_row(position: Position) -> tuple[str, str, str]:
+    challenger, standing = position.challenger, position.standing
+    name = f"challenger {challenger.name}"
+    if challenger.state is ChallengerState.FAILED:
+        return (name, "failed", challenger.description)
+    behind = f", {position.behind:,} joined events behind" if position.behind else ""
+    if standing.ahead is None:
+        return (name, "—", f"it has not been judged by any decision yet{behind}")
+    low, high = standing.ahead.always.low, standing.ahead.always.high
+    remark = f"reward above what is served, between {low:+.4f} and {high:+.4f} by {standing.decisions:,} decisions"
+    return (name, f"{standing.ahead.value:+.4f}", f"{remark}: {standing.verdict}{behind}")
 
 
 def _unless_zero(what: str, number: int) -> str:
