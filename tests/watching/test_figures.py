@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rankward.errors import InvalidRequest
-from rankward.records import JoinedEvent
+from rankward.records import JoinedEvent, LearningMode
 from rankward.settings import as_datetime
 from rankward.store.ports import Loop
 from rankward.store.rollups import RollupStep
@@ -172,3 +172,16 @@ def test_the_loop_is_compared_with_its_baseline(told: Told) -> None:
     assert begun is not None
     assert (begun.events, begun.online) == (0, None)
     assert NOW_US < begun.since_us <= NOW_US + 1_000_000
+
+
+def test_exploring_and_apprenticeship_are_read_from_rows(told: Told) -> None:
+    """Both pages ask for what is going on now."""
+    told.tell([*log(2_000), *(event(2_000 + n, mode=LearningMode.APPRENTICE, reward=1.0) for n in range(250))])
+    told.now_us = NOW_US + 60 * HOUR_US
+    exploring = told.figures.exploration(told.loop)
+    assert exploring.events == 2_000
+    assert exploring.mass == pytest.approx(0.4)
+    assert exploring.degrees[0].factor < 1
+    apprentice = told.figures.apprentice(told.loop)
+    assert [window.events for window in apprentice.windows] == [100, 200, 250]
+    assert told.figures.exploration(told.loop, from_us=0, to_us=START_US).events == 0

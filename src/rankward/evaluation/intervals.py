@@ -337,10 +337,17 @@ class PairedSums:
     of both together is the difference, plus what the other policy puts ahead of this one, which is known.
     """
 
-    def __init__(self) -> None:
-        self._sums = Sums()
-        self._size = 0.0  # sum of all |d|
-        self._known = 0.0
+    def __init__(self, sums: Sums | None = None, *, size: float = 0.0, known: float = 0.0) -> None:
+        """Begin, or go on.
+
+        Args:
+            sums: of decisions so far, with those stand-ins; None: there were none.
+            size: sum of all |d| so far.
+            known: sum of what the other policy puts ahead of this one.
+        """
+        self._sums = Sums() if sums is None else sums
+        self._size = size
+        self._known = known
 
     def add(self, more: Contrast, rewards: Floats, upweights: Floats) -> None:
         """Take more events in. Shapes and ranges as in `Wealth.add`."""

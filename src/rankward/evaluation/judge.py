@@ -27,6 +27,10 @@ class RewardRange:
         scaled: Floats = np.clip((rewards - self.low) / (self.high - self.low), 0.0, 1.0)
         return scaled
 
+    def scale_one(self, reward: float) -> float:
+        """Bring one reward to [0, 1], cutting it off if it is outside."""
+        return min(1.0, max(0.0, (reward - self.low) / (self.high - self.low)))
+
     def outside(self, rewards: Floats) -> int:
         """Count the rewards that `scale` cuts."""
         return int(((rewards < self.low) | (rewards > self.high)).sum())

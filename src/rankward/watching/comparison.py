@@ -185,16 +185,13 @@ class Comparing:
                 ("baseline", *event.baseline),
                 ("uniform", *event.uniform),
             ):
-                self._sums[name].add_one(weight, self._scale(reward), event.upweight)
-
-    def _scale(self, reward: float) -> float:
-        return min(1.0, max(0.0, (reward - self._range.low) / (self._range.high - self._range.low)))
+                self._sums[name].add_one(weight, self._range.scale_one(reward), event.upweight)
 
     def _add_shown(self, events: Sequence[Seen]) -> None:
         if not events:
             return
         places = np.arange(len(events))
-        rewards = np.array([self._scale(event.reward) for event in events])
+        rewards = np.array([self._range.scale_one(event.reward) for event in events])
         upweights = np.array([event.upweight for event in events])
         certain = Decisions(np.ones(len(events)), places, places, rewards, upweights)
         self._shown.add(contrast(certain, certain.p_log), rewards, upweights)

@@ -16,15 +16,19 @@ from rankward.evaluation.judge import RewardRange
 from rankward.records import ModelId, TimeUs
 from rankward.store.ports import Board, Loop
 from rankward.store.rollups import Rollups
+from rankward.watching.apprentice import BLOCK_EVENTS, WINDOW_BLOCKS, Apprenticeship, apprenticeship
 from rankward.watching.comparison import Comparing, ComparingState, Comparison, since_of
 from rankward.watching.estimate import Estimated, estimate, estimate_shown
+from rankward.watching.exploration import Exploration, exploration
 from rankward.watching.fold import (
     ACTION_STEPS_US,
+    APPRENTICE,
     DAY_US,
     HOUR_US,
     MINUTE_US,
     STEPS_US,
     decode_actions,
+    decode_block,
     decode_state,
     decode_tally,
     horizon_us,
@@ -182,6 +186,47 @@ class Figures:
         is_current = state.comparing.since_us == since_us  # no event may have come since an edit
         comparing = state.comparing if is_current else ComparingState(since_us=since_us)
         return Comparing(comparing, state.basis.rewards).told()
+
+    def apprentice(self, loop: Loop, *, events: int = 50_000) -> Apprenticeship:
+        """Tell how well an apprentice matches its baseline, in rolling windows of 1,000 events, and what to do.
+
+        Args:
+            loop: as the catalog has it.
+            events: how far back the windows go, at least.
+        """
+        with closing(self._open_rollups(loop.loop_id)) as rollups:
+            rows = rollups.newest(APPRENTICE, limit=-(-events // BLOCK_EVENTS) + WINDOW_BLOCKS)
+        blocks = [decode_block(body) for _, body in rows]
+        return apprenticeship(blocks, loop.settings.learning_mode, loop.name)
+
+    def exploration(self, loop: Loop, *, from_us: TimeUs | None = None, to_us: TimeUs | None = None) -> Exploration:
+        """Tell what a loop pays for exploring, and what would be better.
+
+        Args:
+            loop: as the catalog has it.
+            from_us: the beginning of the span that is looked at, of decisions; None: a week before its end.
+            to_us: its end, exclusive; None: now.
+
+        Raises:
+            InvalidRequest: the span is empty.
+        """
+        now_us = self._clock()
+        to_us = now_us + 1 if to_us is None else to_us
+        from_us = to_us - 7 * DAY_US if from_us is None else from_us
+        series, step_us = _fitted(STEPS_US, from_us, to_us, HOUR_US, now_us)
+        rows = self._read(loop, series, *_whole(from_us, to_us, step_us))
+        total = Tally()
+        for _, body in rows:
+            total.merge(decode_tally(body))
+        rewards = _range_of(loop)
+        online = estimate(total.online, rewards)
+        begin_us = rows[0][0] if rows else from_us
+        return exploration(
+            total.exploring,
+            None if online is None else online.value,
+            rewards,
+            span_us=min(to_us, now_us + 1) - max(begin_us, from_us // step_us * step_us),
+        )
 
     def actions(self, loop: Loop, *, from_us: TimeUs, to_us: TimeUs, limit: int = 50) -> ActionBoard:
         """Tell what became of a loop's actions in a span of time, widened to whole hours or, where longer, days.

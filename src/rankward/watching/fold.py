@@ -12,10 +12,12 @@ import msgspec
 
 from rankward.evaluation.judge import RewardRange
 from rankward.joining.reward import RewardDefinition
-from rankward.records import JoinedEvent, Offset, TimeUs
+from rankward.records import JoinedEvent, LearningMode, Offset, TimeUs
 from rankward.settings import Aggregation, LoopSettings
 from rankward.store.rollups import Place, Row
+from rankward.watching.apprentice import BLOCK_EVENTS, Block
 from rankward.watching.comparison import Comparing, ComparingState
+from rankward.watching.exploring import explore
 from rankward.watching.seen import Seen, see
 from rankward.watching.tally import ActionTallies, Tally
 
@@ -29,11 +31,15 @@ STEPS_US = {MINUTES: MINUTE_US, HOURS: HOUR_US, DAYS: DAY_US}
 ACTION_HOURS, ACTION_DAYS = "actions-hour", "actions-day"
 ACTION_STEPS_US = {ACTION_HOURS: HOUR_US, ACTION_DAYS: DAY_US}
 """The series of action tallies, with the length of a stretch."""
+APPRENTICE = "apprentice"
+"""The series of blocks of apprentice mode, by the offset of the first event in the joined log."""
 KEPT_US = {MINUTES: 2 * DAY_US, HOURS: 90 * DAY_US, ACTION_HOURS: 14 * DAY_US}
 """How long the stretches of a series are kept. What is not named here is kept for ever."""
 
 decode_tally = msgspec.msgpack.Decoder(Tally).decode
 """Reads a row of `STEPS_US`."""
+decode_block = msgspec.msgpack.Decoder(Block).decode
+"""Reads a row of `APPRENTICE`."""
 decode_actions = msgspec.msgpack.Decoder(ActionTallies).decode
 """Reads a row of `ACTION_STEPS_US`."""
 _encode = msgspec.msgpack.Encoder().encode
@@ -79,6 +85,7 @@ class State(msgspec.Struct, kw_only=True, omit_defaults=True):
     newest_us: TimeUs = 0  # when the newest of them was logged
     begun_us: TimeUs = 0  # when they were begun
     comparing: ComparingState
+    apprentice: Block | None = None  # the newest; None: no event was decided by an apprentice
 
 
 class Fold:
@@ -90,6 +97,7 @@ class Fold:
         self._compared: list[Seen] = []  # to be compared
         self._tallies: dict[Place, Tally] = {}
         self._actions: dict[Place, ActionTallies] = {}
+        self._blocks: dict[Place, Block] = {}
         self._touched: dict[Place, Offset] = {}  # since the last commit, with the newest joined event in it
 
     def compare_since(self, since_us: TimeUs) -> None:
@@ -132,26 +140,40 @@ class Fold:
         seen = None if event.skip_learn else see(event, state.basis.definition)
         if seen is not None and not entry.imported:
             self._compared.append(seen)
+        explored, outside = None, False
+        if seen is not None:
+            basis = state.basis
+            outside = not all(basis.reward_min <= reward <= basis.reward_max for reward in seen.rewards)
+            if seen.uniform is not None:
+                explored = explore(seen.asked, [basis.rewards.scale_one(reward) for reward in seen.rewards])
+            if seen.mode is LearningMode.APPRENTICE and seen.usable and not entry.imported:
+                self._take_apprentice(seen, event.offset)
         for place in _places(entry.time_us, now_us):
             self._touched[place] = event.offset
             if place.series in STEPS_US:
                 if seen is None:
                     self._tallies[place].skip()
                 else:
-                    self._tallies[place].add(seen, outside=self._is_outside(seen))
+                    self._tallies[place].add(seen, explored, outside=outside)
             elif seen is not None:
                 self._actions[place].add(seen)
 
-    def _is_outside(self, seen: Seen) -> bool:
-        basis = self.state.basis
-        return not all(basis.reward_min <= reward <= basis.reward_max for reward in seen.rewards)
+    def _take_apprentice(self, seen: Seen, offset: Offset) -> None:
+        block = self.state.apprentice
+        if block is None or block.events >= BLOCK_EVENTS:
+            block = self.state.apprentice = Block(at=offset, from_us=seen.time_us, to_us=seen.time_us)
+        block.add(seen, self.state.basis.rewards)
+        place = Place(APPRENTICE, block.at)
+        self._blocks[place] = block
+        self._touched[place] = offset
 
     def rows(self) -> dict[Place, Row]:
         """Encode what was changed since the last time, and keep no more than that at hand."""
         touched, self._touched = self._touched, {}
         self._tallies = {place: tally for place, tally in self._tallies.items() if place in touched}
         self._actions = {place: tallies for place, tallies in self._actions.items() if place in touched}
-        held: dict[Place, Tally | ActionTallies] = {**self._tallies, **self._actions}
+        held: dict[Place, Tally | ActionTallies | Block] = {**self._tallies, **self._actions, **self._blocks}
+        self._blocks = {}
         return {place: Row(_encode(held[place]), newest) for place, newest in touched.items()}
 
     def encoded_state(self) -> bytes:

@@ -6,6 +6,7 @@ import msgspec
 
 from rankward.evaluation.estimators import Sums
 from rankward.records import ModelId, TimeUs
+from rankward.watching.exploring import Explored, ExploringTally
 from rankward.watching.seen import Seen, SeenAction
 
 MODELS_MAX = 32  # told apart in one stretch
@@ -37,12 +38,14 @@ class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
     online: Sums = msgspec.field(default_factory=Sums)
     baseline: Sums = msgspec.field(default_factory=Sums)
     uniform: Sums = msgspec.field(default_factory=Sums)
+    exploring: ExploringTally = msgspec.field(default_factory=ExploringTally)
 
-    def add(self, seen: Seen, *, outside: bool) -> None:
+    def add(self, seen: Seen, explored: Explored | None, *, outside: bool) -> None:
         """Take an event in.
 
         Args:
             seen: the event.
+            explored: how it explored; None: it was not decided online, or its probabilities cannot be true.
             outside: whether one of its rewards is outside the loop's range.
         """
         self.events += 1
@@ -60,6 +63,8 @@ class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
         if seen.uniform is not None:
             self.online.add_one(1.0, seen.reward, seen.upweight)
             self.uniform.add_one(*seen.uniform, seen.upweight)
+        if explored is not None:
+            self.exploring.add(explored, seen.upweight)
 
     def skip(self) -> None:
         """Count an event that was never activated."""
@@ -73,7 +78,7 @@ class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
             self.modes[mode] = self.modes.get(mode, 0) + count
         for model_id, count in other.models.items():
             self._count_model(model_id, count)
-        for name in ("earned", "online", "baseline", "uniform"):
+        for name in ("earned", "online", "baseline", "uniform", "exploring"):
             getattr(self, name).merge(getattr(other, name))
 
     def _count_model(self, model_id: ModelId, count: int) -> None:
