@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,3 +100,28 @@ def test_the_router_of_prompts_prints_how_well_it_does(service: RunningService) 
     )
     assert ran.returncode == 0, ran.stderr
     assert len(re.findall(r"^wave .* of the best possible", ran.stdout, re.MULTILINE)) == 10
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_its_beginning_to_its_end(tmp_path: Path) -> None:
+    """On a shorter log, and without Jupyter: its cells are plain Python. It is kept with what they said."""
+    cells = json.loads((EXAMPLES / "evaluation.ipynb").read_text("utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    said = [output for cell in code for output in cell["outputs"]]
+    assert {output["output_type"] for output in said} == {"stream", "display_data"}, "and nothing went wrong"
+    text = "\n".join("".join(cell["source"]) for cell in code)
+    shorter = text.replace("EVENTS = 8_000", "EVENTS = 600")
+    assert shorter != text
+    script = tmp_path / "notebook.py"
+    script.write_text(f"def main():\n{textwrap.indent(shorter, '    ')}\n\nif __name__ == '__main__':\n    main()\n")
+    ran = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "Agg", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "600 rows" in ran.stdout
+    assert "clicks.html" in ran.stdout
