@@ -65,7 +65,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
             {
                 *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
                 *("challenge.desk", "challengers"),
-                "watching.rounds",
+                *("story", "watching.rounds"),
             }
         ),
     ),

@@ -27,14 +27,16 @@ from rankward.history.importing import Imported, Importer
 from rankward.joining.reader import read_joined
 from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import Scorer
-from rankward.records import Interaction, LearningMode, ModelId, TimeUs
+from rankward.records import AnyInteraction, EventId, Interaction, LearningMode, LogEntry, ModelId, Offset, TimeUs
 from rankward.registry.compare import Comparison, compare
 from rankward.registry.service import Registry
 from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, parse, show
 from rankward.store.audit import SERVICE, Actor
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
+from rankward.story import Story, newest, stories
 from rankward.telemetry import find_version
 from rankward.vw.arguments import ProblemType, problem_type_of
+from rankward.vw.explain import Contribution
 from rankward.vw.presets import BALANCED, PRESETS
 from rankward.wiring import Home, new_loop_settings
 
@@ -469,6 +471,40 @@ class Administration:
         finally:
             for scorer in scorers:
                 scorer.close()
+
+    async def newest(
+        self, name: str, *, limit: int, before: Offset | None = None
+    ) -> list[tuple[LogEntry, AnyInteraction]]:
+        """List a loop's decisions, newest first: see `story.newest`."""
+        return await newest(self._log(self._home.catalog.loop(name).loop_id), limit=limit, before=before)
+
+    async def stories(self, name: str, event_id: EventId) -> list[Story]:
+        """Tell what is on record of an event id: see `story.stories`."""
+        loop = self._home.catalog.loop(name)
+        log, joined = self._log(loop.loop_id), self._joined(loop.loop_id)
+        return await stories(self._home.catalog, log, joined, loop, event_id)
+
+    async def explain(self, name: str, interaction: AnyInteraction) -> list[Contribution] | None:
+        """Take apart the score that the chosen action had with the model that decided.
+
+        Returns:
+            See `vw.explain`. None: no model decided it, it is not kept any more, or its scores are no sums.
+        """
+        loop = self._home.catalog.loop(name)
+        versions = {version.model_id: version for version in self._home.catalog.versions(loop.loop_id)}
+        version = versions.get(interaction.model_id or "")
+        if version is None or not isinstance(interaction, Interaction) or len(interaction.rankable) < 2:
+            return None
+        if problem_type_of(version.policy) is not ProblemType.SINGLE_SLOT:
+            return None
+        return await asyncio.to_thread(self._explain, loop, version, interaction)
+
+    def _explain(self, loop: Loop, version: ModelVersion, interaction: Interaction) -> list[Contribution] | None:
+        scorer = Scorer(version, self._home.models.get(loop.loop_id, version.model_id), loop.settings.exploration)
+        try:
+            return scorer.explain(interaction)
+        finally:
+            scorer.close()
 
     async def forget(self, name: str, wanted: ToForget) -> Forgotten:
         """Erase events from a loop's logs: see `erasure.forget`."""

@@ -66,7 +66,6 @@ class Doors:
         )
         self.administration = Administration(home, self.configuration, self.registry, log=self.log, joined=self.joined)
         self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
-        self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self.importing = asyncio.Lock()  # one model at a time: each may need gigabytes to be tried
         self.studies = StudyService(
             home.catalog,

@@ -20,7 +20,11 @@ class Entry(msgspec.Struct, frozen=True):
         return "/portal" + (self.path if loop is None else self.path.replace("{loop}", loop))
 
 
-OF_A_LOOP: tuple[Entry, ...] = (Entry("Keys", "/loops/{loop}/keys", "key"),)
+OF_A_LOOP: tuple[Entry, ...] = (
+    Entry("Overview", "/loops/{loop}/overview", "chart"),
+    Entry("Decisions", "/loops/{loop}/decisions", "board"),
+    Entry("Keys", "/loops/{loop}/keys", "key"),
+)
 """Pages about one loop. The first of them is where a loop's name leads to."""
 
 OF_ALL: tuple[Entry, ...] = (

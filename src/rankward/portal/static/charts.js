@@ -1,4 +1,5 @@
-// Charts over time: from JSON in `data-chart` of a <figure class="chart">, or fetched from its `data-src`.
+// Charts over time: from JSON in `data-chart` of a <figure class="chart">, or fetched from its `data-src`, and where that
+// has a `data-every`, fetched again after so many seconds.
 //
 //   {
 //     "unit": "reward",                        of the values, for people
@@ -44,9 +45,35 @@ async function load(figure) {
       ? JSON.parse(figure.dataset.chart)
       : await (await fetched(figure.dataset.src)).json();
     draw(figure, data);
+    if (figure.dataset.every) follow(figure);
   } catch (error) {
     say(figure, `The chart cannot be drawn: ${error.message}`);
   }
+}
+
+/** Bring a chart up to date for as long as it is on the page. What cannot be had now may be had the next time. */
+function follow(figure) {
+  const timer = setInterval(async () => {
+    if (!figure.isConnected) clearInterval(timer);
+    else if (!document.hidden) await fetched(figure.dataset.src).then((answer) => answer.json()).then((data) => update(figure, data)).catch(() => {});
+  }, figure.dataset.every * 1000);
+}
+
+function update(figure, data) {
+  const { plot, data: before } = drawn.get(figure);
+  const kind = (each) => JSON.stringify(each.series.map(({ name, low }) => [name, Boolean(low)]));
+  if (!plot || kind(before) !== kind(data) || data.times.length < 3) draw(figure, data);
+  else {
+    drawn.set(figure, { ...drawn.get(figure), data });
+    plot.setData(rowsOf(data));
+    drawn.get(figure).read();
+  }
+}
+
+/** The values as the plot wants them: those of each series, then where it has an interval, its ends. */
+function rowsOf(data) {
+  const columns = data.series.flatMap(({ values, low, high }) => (low && high ? [values, high, low] : [values]));
+  return [data.times, ...columns];
 }
 
 async function fetched(source) {
@@ -75,23 +102,20 @@ function draw(figure, data) {
   const moment = element("p", "moment");
   const canvas = element("div", "canvas");
   canvas.setAttribute("aria-hidden", "true"); // the table beside it says the same
-  figure.append(legend, canvas, moment, alternative(figure, data));
+  figure.append(legend, canvas, moment, alternative(figure));
   const tones = [...legend.querySelectorAll("dt")].map((name) => getComputedStyle(name).color);
   const ink = getComputedStyle(moment).color;
   const line = getComputedStyle(figure).borderTopColor;
 
-  const rows = [data.times];
   const series = [{}];
   const bands = [];
   data.series.forEach((each, index) => {
     const color = tones[index];
     series.push({ label: each.name, stroke: color, width: 2, points: { show: data.times.length < 3 } });
-    rows.push(each.values);
     if (each.low && each.high) {
       const edge = { stroke: "transparent", width: 0, points: { show: false } };
       series.push(edge, edge);
-      rows.push(each.high, each.low);
-      bands.push({ series: [rows.length - 2, rows.length - 1], fill: faint(color) });
+      bands.push({ series: [series.length - 2, series.length - 1], fill: faint(color) });
     }
   });
   const axis = {
@@ -106,21 +130,22 @@ function draw(figure, data) {
       height: HEIGHT,
       legend: { show: false },
       cursor: { y: false, points: { size: 7 } },
+      scales: { x: { range: (_, first, last) => (first === last ? [first - 1800, last + 1800] : [first, last]) } },
       axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => NUMBER.format(tick)) }],
       series,
       bands,
       hooks: {
-        draw: [(self) => drawMarks(self, data.marks ?? [], ink)],
-        setCursor: [(self) => read(self, data, readings, moment)],
+        draw: [(self) => drawMarks(self, drawn.get(figure).data.marks ?? [], ink)],
+        setCursor: [() => drawn.get(figure).read?.()],
       },
     },
-    rows,
+    rowsOf(data),
     canvas,
   );
-  drawn.set(figure, { data, plot });
+  drawn.set(figure, { data, plot, read: () => read(plot, drawn.get(figure).data, readings, moment) });
   drawn.set(canvas, { plot });
   resized.observe(canvas);
-  read(plot, data, readings, moment);
+  drawn.get(figure).read();
 }
 
 /** Write the values under the pointer, or the newest. */
@@ -157,42 +182,54 @@ function drawMarks(plot, marks, color) {
   ctx.restore();
 }
 
-/** The same numbers as a table, and as a file. */
-function alternative(figure, data) {
+/** The same numbers as a table, and as a file: those that the chart shows when they are asked for. */
+function alternative(figure) {
   const details = element("details", "numbers");
   details.append(element("summary", "", "As a table"));
-  const columns = data.series.flatMap((each) => [each, ...(each.low ? ["low", "high"].map((end) => ({ name: `${each.name} ${end}`, values: each[end] })) : [])]);
   const save = element("button", "quiet", "Download CSV");
   save.type = "button";
-  save.addEventListener("click", () => download(figure.querySelector("figcaption").textContent, data.times, columns));
+  save.addEventListener("click", () => download(figure.querySelector("figcaption").textContent, drawn.get(figure).data));
   details.addEventListener("toggle", () => {
-    if (!details.open || details.querySelector("table")) return;
-    const table = element("table", "rows");
-    const head = table.createTHead().insertRow();
-    for (const name of ["Time", ...columns.map((column) => column.name)]) {
-      const cell = element("th", "", name);
-      cell.scope = "col";
-      head.append(cell);
-    }
-    const body = table.createTBody();
-    data.times.forEach((time, index) => {
-      const row = body.insertRow();
-      row.insertCell().textContent = WHEN.format(new Date(time * 1000));
-      for (const column of columns) row.insertCell().textContent = shown(column.values[index]);
-    });
-    const scroller = element("div", "scroller");
-    scroller.tabIndex = 0;
-    scroller.setAttribute("role", "region");
-    scroller.setAttribute("aria-label", `${figure.querySelector("figcaption").textContent}, as a table`);
-    scroller.append(table);
-    details.append(scroller);
+    details.querySelector(".scroller")?.remove();
+    if (details.open) details.append(tableOf(figure.querySelector("figcaption").textContent, drawn.get(figure).data));
   });
   const both = element("div", "alternative");
   both.append(details, save);
   return both;
 }
 
-function download(title, times, columns) {
+/** Every series, and where it has an interval, its ends, as columns. */
+function columnsOf(data) {
+  const ends = (each) => (each.low ? ["low", "high"].map((end) => ({ name: `${each.name} ${end}`, values: each[end] })) : []);
+  return data.series.flatMap((each) => [each, ...ends(each)]);
+}
+
+function tableOf(title, data) {
+  const columns = columnsOf(data);
+  const table = element("table", "rows");
+  const head = table.createTHead().insertRow();
+  for (const name of ["Time", ...columns.map((column) => column.name)]) {
+    const cell = element("th", "", name);
+    cell.scope = "col";
+    head.append(cell);
+  }
+  const body = table.createTBody();
+  data.times.forEach((time, index) => {
+    const row = body.insertRow();
+    row.insertCell().textContent = WHEN.format(new Date(time * 1000));
+    for (const column of columns) row.insertCell().textContent = shown(column.values[index]);
+  });
+  const scroller = element("div", "scroller");
+  scroller.tabIndex = 0;
+  scroller.setAttribute("role", "region");
+  scroller.setAttribute("aria-label", `${title}, as a table`);
+  scroller.append(table);
+  return scroller;
+}
+
+function download(title, data) {
+  const { times } = data;
+  const columns = columnsOf(data);
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const lines = [["time", ...columns.map((column) => column.name)].map(cell).join(",")];
   times.forEach((time, index) => {

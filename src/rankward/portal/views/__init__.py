@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from rankward.portal.view import View
-from rankward.portal.views import about, audit, keys, loops
+from rankward.portal.views import about, audit, decisions, keys, loops, overview
 
 VIEWS: tuple[View, ...] = (
     *loops.VIEWS,
+    *overview.VIEWS,
+    *decisions.VIEWS,
     *keys.VIEWS,
     *audit.VIEWS,
     *about.VIEWS,

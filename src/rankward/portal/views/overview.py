@@ -1,0 +1,64 @@
+"""A loop at a glance: what it earns over time, where its events are, and what was changed last."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.responses import JSONResponse, Response
+
+from rankward.portal.lines import event_chart, reward_chart
+from rankward.portal.spans import choices, span_of
+from rankward.portal.view import View, Visit
+from rankward.store.audit import AuditFilter
+from rankward.watching.figures import Series
+
+_CHANGES = 5  # of settings and models, that are listed
+_RATE_US = 10 * 60_000_000  # over which the present rate is taken
+
+
+async def _series(visit: Visit) -> Series:
+    home = visit.doors.home
+    span = span_of(visit.request.query_params.get("span"), home.clock())
+    return await asyncio.to_thread(home.figures().series, visit.loop, from_us=span.from_us, to_us=span.to_us)
+
+
+async def _show(visit: Visit) -> Response:
+    home, name = visit.doors.home, visit.loop_name
+    span = span_of(visit.request.query_params.get("span"), home.clock())
+    changes = home.audit.entries(AuditFilter(loops=[name]), limit=_CHANGES)
+    return visit.page(
+        "overview", loop=await visit.administration.loop(name), span=span, choices=choices(), changes=changes
+    )
+
+
+async def _live(visit: Visit) -> Response:
+    """What changes while one looks: the figures of the span, and where the events are."""
+    home, loop = visit.doors.home, visit.loop
+    now_us = home.clock()
+    newest = await asyncio.to_thread(home.figures().series, loop, from_us=now_us - _RATE_US, to_us=now_us)
+    series = await _series(visit)
+    report = await visit.administration.doctor(loop.name)
+    return visit.page(
+        "overview_live",
+        loop=await visit.administration.loop(loop.name),
+        total=series.total,
+        per_minute=newest.total.events * 60_000_000 / _RATE_US,
+        report=report,
+        figures=home.figures().status(loop),
+    )
+
+
+async def _rewards(visit: Visit) -> Response:
+    return JSONResponse(reward_chart(await _series(visit), visit.doors.home.catalog.versions(visit.loop.loop_id)))
+
+
+async def _events(visit: Visit) -> Response:
+    return JSONResponse(event_chart(await _series(visit)))
+
+
+VIEWS = (
+    View(path="/loops/{loop}/overview", handle=_show),
+    View(path="/loops/{loop}/overview/live", handle=_live),
+    View(path="/loops/{loop}/overview/rewards", handle=_rewards),
+    View(path="/loops/{loop}/overview/events", handle=_events),
+)
