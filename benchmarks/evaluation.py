@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.pipeline import finish, start
 from benchmarks.planted import importance
+from benchmarks.rated import rate
 from benchmarks.report import Row, at_least, at_most, describe_machine, say, show
 from benchmarks.searching import found, promotion
 from rankward.dsjson.write import write_line
@@ -333,6 +334,7 @@ GROUPS = {
     "promotion": promotion,
     "found": found,
     "importance": importance,
+    "rate": rate,
 }
 
 

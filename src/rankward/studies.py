@@ -233,6 +233,7 @@ class StudyService:
                 preset=preset,
                 exploration=kept.exploration,
                 interactions=kept.interactions,
+                rate=kept.rate,
                 learned=kept.learned,
                 learned_to_us=kept.learned_to_us,
                 joined_end=kept.joined_end,

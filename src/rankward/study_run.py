@@ -218,6 +218,7 @@ class StudyRun:
                 policy=trained.policy,
                 exploration=trained.exploration,
                 interactions=trained.interactions,
+                rate=trained.rate,
                 learned=trained.learned,
                 learned_to_us=trained.learned_to_us,
                 joined_end=trained.joined_end,

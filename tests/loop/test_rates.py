@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
+import pytest
 
+from rankward.evaluation.asking import own_candidate, setup_of
+from rankward.evaluation.replay import Replay
+from rankward.joining.reader import read_joined
 from rankward.records import ModelId
-from rankward.vw.presets import PERSONALIZER
+from rankward.vw.learner import Learner
+from rankward.vw.presets import PERSONALIZER, learner_arguments
 from rankward.vw.rates import STEADY
 from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
@@ -117,6 +123,35 @@ def test_a_loop_that_is_rolled_back_stays_there(tmp_path: Path) -> None:
             [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
             assert (epoch.base, epoch.rate) == (wanted, rate)
             assert newest_version(circle).rate == rate
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_an_evaluation_learns_as_the_loop_does(tmp_path: Path) -> None:
+    """It judged the preset with its quick rate only, so it judged noisy loops by a policy that they do not have."""
+
+    async def story() -> None:
+        circle = await noisy(tmp_path)
+        events, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
+        settings = circle.loop.settings
+        weights = []
+        for wanted in (True, False):
+            own = own_candidate(settings, keeps_model=True)
+            assert own.derives_rate
+            replay = Replay([msgspec.structs.replace(own, derives_rate=wanted)], setup_of(settings), references=False)
+            for event in events:
+                replay.take(event)
+            [trained] = replay.end().trained
+            assert (None if trained.rate is None else trained.rate.name) == (STEADY if wanted else None)
+            learner = Learner(
+                learner_arguments(trained.policy, trained.interactions, trained.exploration, trained.rate),
+                trained.model,
+            )
+            weights.append(learner.weights())
+            learner.close()
+        assert weights[0] == pytest.approx(weights_of(circle, newest_version(circle)), abs=1e-6)
+        assert weights[0] != pytest.approx(weights[1], abs=1e-6)
         await circle.close()
 
     asyncio.run(story())

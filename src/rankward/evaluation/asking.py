@@ -105,6 +105,7 @@ def candidates(policies: Sequence[AskedPolicy], settings: LoopSettings) -> list[
                 policy=arguments.text,
                 exploration=settings.exploration if arguments.epsilon is None else arguments.epsilon,
                 derives_interactions=preset is not None and PRESETS[preset].derives_interactions,
+                derives_rate=preset is not None and PRESETS[preset].derives_rate,
                 keeps_model=True,
             )
         )
@@ -119,6 +120,7 @@ def own_candidate(settings: LoopSettings, *, keeps_model: bool) -> Candidate:
         policy=settings.policy,
         exploration=settings.exploration,
         derives_interactions=settings.preset is not None and PRESETS[settings.preset].derives_interactions,
+        derives_rate=settings.preset is not None and PRESETS[settings.preset].derives_rate,
         keeps_model=keeps_model,
     )
 

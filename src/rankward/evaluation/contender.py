@@ -23,6 +23,7 @@ from rankward.records import (
     JoinedEvent,
     MultiSlotInteraction,
     Offset,
+    Rate,
     TimeUs,
     without,
 )
@@ -31,6 +32,7 @@ from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError, shared_parser
 from rankward.vw.parser import Lesson, Parser
 from rankward.vw.presets import learner_arguments
+from rankward.vw.rates import EVENTS_MAX, SETTLED, SETTLED_US, choose_rate, measure, next_check
 
 
 class Way(enum.StrEnum):
@@ -56,6 +58,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     policy: str  # arguments that passed the allow-list
     exploration: float  # the floor, and the learner's `--epsilon`
     derives_interactions: bool = False  # whether the log's namespaces are paired for it
+    derives_rate: bool = False  # whether the noise of the log's rewards gives it one of `vw.rates`, as it gives a loop
     interactions: Interactions | None = None  # those it was trained with; None: none, or still to be derived
     model: bytes | None = None  # to begin with; None: it begins without
     learns: bool = True  # False: a fixed model, which stays as it is
@@ -68,9 +71,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     def for_slots(self) -> Candidate:
         """Return the same policy as one that decides for several slots."""
         single, several = f"--{ProblemType.SINGLE_SLOT}", f"--{ProblemType.MULTI_SLOT}"
-        if parse_policy(self.policy).problem_type is ProblemType.MULTI_SLOT:
-            return self
-        return msgspec.structs.replace(self, policy=self.policy.replace(single, several, 1))
+        policy = self.policy.replace(single, several, 1)
+        return msgspec.structs.replace(self, policy=policy, derives_rate=False)
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +82,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     policy: str  # arguments, as the candidate's
     exploration: float
     interactions: Interactions | None  # that it was trained with beside its own
+    rate: Rate | None = None  # that it had at the end; None: the policy's own
     learned: int  # events
     learned_to_us: TimeUs  # of the newest of them
     joined_end: Offset  # the next joined event after them
@@ -132,12 +135,20 @@ class Contender:
         self._learned_to_us: TimeUs = 0
         self._joined_end: Offset = 0
         self._knows = candidate.model is not None
-        arguments = learner_arguments(candidate.policy, interactions, candidate.exploration)
+        self._parsers = parsers
+        self._begun_us: TimeUs = 0  # of the decision after which it began to learn at this rate; 0: it has not
+        self._check = next_check(0)  # events learned after which the rate is put to the test
+        self.rate: Rate | None = None  # None: the policy's own
+        self._learner: Learner | None = self._begin(candidate.model)
+
+    def _begin(self, model: bytes | None) -> Learner:
+        candidate = self.candidate
+        arguments = learner_arguments(candidate.policy, self._interactions, candidate.exploration, self.rate)
         parser: Parser | None = None  # of a model, the options that it brings along are not known here
-        if candidate.model is None:
+        if model is None:
             alike = parse_policy(arguments).parsing_text
-            parser = parsers.get(alike) or parsers.setdefault(alike, shared_parser(arguments))
-        self._learner: Learner | None = Learner(arguments, candidate.model, parser=parser)
+            parser = self._parsers.get(alike) or self._parsers.setdefault(alike, shared_parser(arguments))
+        return Learner(arguments, model, parser=parser)
 
     def answer(self, event: JoinedEvent, question: Question) -> Sequence[float]:
         """Tell what it would draw from, for each of the question's actions.
@@ -183,10 +194,52 @@ class Contender:
                     self._learner.learn_from(lesson_of(event, definition) if lesson is None else lesson)
         except LearnerRefusedError as error:
             self._fail(event.interaction.event_id, error)
+        self._begun_us = self._begun_us or event.entry.time_us
         self._knows = True
         self._learned += 1
         self._learned_to_us = max(self._learned_to_us, event.entry.time_us)
         self._joined_end = max(self._joined_end, event.offset + 1)
+
+    @property
+    def is_to_be_tested(self) -> bool:
+        """Whether it is time to put the rate to the test, as in a loop: see `vw.rates`."""
+        if not self.candidate.derives_rate or self.candidate.model is not None or self._learner is None:
+            return False
+        if self._learned < self._check:
+            return False
+        return self._learned <= SETTLED or self._learned_to_us - self._begun_us >= SETTLED_US
+
+    def asks_for_another_rate(self, newest: Sequence[JoinedEvent], definition: RewardDefinition) -> Rate | None:
+        """Put the rate to the test.
+
+        Args:
+            newest: the events learned last, oldest first, all of one slot.
+            definition: of the reward.
+
+        Returns:
+            The rate to begin anew with. None: it goes on.
+        """
+        self._check = next_check(self._learned)
+        lessons = [lesson_of(self._seen(event), definition) for event in newest[-EVENTS_MAX:]]
+        errors = measure(self.candidate.policy, self._interactions, lessons)
+        return choose_rate(errors, self.rate, learned=self._learned)
+
+    def begin_anew(self, rate: Rate, newest: Sequence[JoinedEvent], definition: RewardDefinition) -> None:
+        """Learn anew with another rate, as a loop's next epoch does.
+
+        Args:
+            rate: the other one.
+            newest: what there is to learn, oldest first.
+            definition: of the reward.
+        """
+        if self._learner is None:
+            return
+        self._learner.close()
+        self.rate, self._learned = rate, 0
+        self._learner = self._begin(None)
+        for event in newest:
+            self.learn(event, definition, None)
+        self._check, self._begun_us = next_check(rate.learned), self._learned_to_us
 
     def _seen(self, event: JoinedEvent) -> JoinedEvent:
         left_out = self.candidate.leaves_out
@@ -201,6 +254,7 @@ class Contender:
             policy=self.candidate.policy,
             exploration=self.candidate.exploration,
             interactions=self._interactions,
+            rate=self.rate,
             learned=self._learned,
             learned_to_us=self._learned_to_us,
             joined_end=self._joined_end,

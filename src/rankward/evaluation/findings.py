@@ -9,7 +9,7 @@ import msgspec
 
 from rankward.evaluation.facts import FeatureFacts
 from rankward.evaluation.report import FeatureScore, Report
-from rankward.records import Interactions, ModelId, Offset, TimeUs
+from rankward.records import Interactions, ModelId, Offset, Rate, TimeUs
 
 
 class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,7 @@ class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
     joined_end: Offset  # the next joined event after them: learning goes on from there
     size_bytes: int
     digest: str  # SHA-256 of the bytes, hex
+    rate: Rate | None = None  # that it had at the end; None: the policy's own
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ One pass judges any number of policies. What is kept grows with the events of a 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 
 import msgspec
@@ -40,6 +40,7 @@ from rankward.vw.presets import derive_interactions, namespace_letters
 SETTLED_BY = 500  # events whose namespaces settle the interactions that a policy derives
 BLOCK_MIN, BLOCK_MAX = 50, 1_000  # events judged together, as the arithmetic is that of arrays: few at first, for plots
 FLAWS_KEPT = 20
+_RELEARNED = 10_000  # events, the newest: what a policy learns anew when it begins with another rate
 _NEVER_US: TimeUs = 1 << 62
 
 
@@ -132,6 +133,7 @@ class Replay:
         self._panels = [Panel(self._range, judged_from_us=each.judged_from_us, alpha=each.alpha) for each in candidates]
         self._references = _References(self._range) if references else None
         self._waiting = Waiting()
+        self._learned: deque[JoinedEvent] = deque(maxlen=_RELEARNED if _derives_rate(candidates) else 0)
         self._now_us: TimeUs = 0
         self._exported = 0  # number of the last export
         self._rows: dict[str, _Rows] = {}  # by slot
@@ -215,6 +217,22 @@ class Replay:
             lesson = lesson_of(event, self._setup.rewards) if isinstance(event.interaction, Interaction) else None
             for contender in learners:
                 contender.learn(event, self._setup.rewards, lesson)
+            self._learned.append(event)
+            self._watch_rates()
+
+    def _watch_rates(self) -> None:
+        """Let policies begin anew with another rate where the newest events ask for one, and the blind ones with it."""
+        for number, contender in enumerate(self._contenders):
+            if not contender.is_to_be_tested:
+                continue
+            newest = list(self._learned)
+            rate = contender.asks_for_another_rate(newest, self._setup.rewards)
+            if rate is None:
+                continue
+            beside = [each.answerer for each in self._blind if each.whole == number]
+            for each in (contender, *beside):
+                if isinstance(each, Contender):
+                    each.begin_anew(rate, newest, self._setup.rewards)
 
     def _learners(self) -> list[Contender]:
         """List all that learn."""
@@ -348,6 +366,10 @@ class Replay:
     def _loss(self, blind: _Blind) -> Estimate | None:
         failed = blind.answerer.failure is not None or self._contenders[blind.whole].failure is not None
         return None if failed or not self._decided else blind.margin.estimate(self._decided)
+
+
+def _derives_rate(candidates: Sequence[Candidate]) -> bool:
+    return any(candidate.derives_rate for candidate in candidates)
 
 
 class _References:

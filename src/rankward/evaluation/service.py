@@ -108,6 +108,7 @@ def custom(name: str, policy: str, *, exploration: float, model: bytes | None = 
         policy=arguments.text,
         exploration=exploration if arguments.epsilon is None else arguments.epsilon,
         derives_interactions=preset is not None and preset.derives_interactions,
+        derives_rate=preset is not None and preset.derives_rate,
         model=model,
         learns=model is None,
     )

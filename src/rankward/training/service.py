@@ -32,7 +32,16 @@ from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
 from rankward.vw.arguments import ProblemType, problem_type_of
 from rankward.vw.parser import Lesson
 from rankward.vw.presets import PRESETS, derive_interactions, namespace_letters
-from rankward.vw.rates import EVENTS_MAX, EVENTS_MIN, STEADY, choose_rate, measure, next_check
+from rankward.vw.rates import (
+    EVENTS_MAX,
+    EVENTS_MIN,
+    SETTLED,
+    SETTLED_US,
+    STEADY,
+    choose_rate,
+    measure,
+    next_check,
+)
 
 VERSIONS_KEPT = 40
 _READ = 500
@@ -42,7 +51,6 @@ _CHECKPOINT_US = 30_000_000  # while catching up
 _STATUS_US = 1_000_000
 _LETTER_SHARE = 0.01
 _LETTERS_LOOK = 16  # of a settled epoch, one event in so many is looked at
-_SETTLED = 10_000  # events after which what would start a new epoch waits until this one is a day old
 _DAY_US = 86_400_000_000
 _SIDES = (0, 1)  # of what `namespace_letters` returns: the context, the actions
 
@@ -285,9 +293,9 @@ class TrainingService:
             return
         # Each pair has a letter of the context first, and one of an action second.
         known = {(side, pair[side]) for pair in epoch.interactions.pairs for side in _SIDES}
-        if fold.learned > _SETTLED and self._clock() - epoch.created_us < _DAY_US:
+        if fold.learned > SETTLED and self._clock() - epoch.created_us < SETTLED_US:
             return
-        step = 1 if fold.learned <= _SETTLED else _LETTERS_LOOK
+        step = 1 if fold.learned <= SETTLED else _LETTERS_LOOK
         for event in events[::step]:
             sides = _letters_of(event)
             letters = {(side, letter) for side in _SIDES for letter in sides[side]} - known
@@ -319,7 +327,7 @@ class TrainingService:
         rated = next_check(epoch.rate.learned if epoch.rate is not None else 0)
         if not epoch.derives_rate or fold.learned < max(rated, self._rate_check):
             return
-        if fold.learned > _SETTLED and self._clock() - epoch.created_us < _DAY_US:
+        if fold.learned > SETTLED and self._clock() - epoch.created_us < SETTLED_US:
             return
         if any(e.state == "building" and e.epoch_id != epoch.epoch_id for e in self._catalog.epochs(epoch.loop_id)):
             return  # it decides for itself

@@ -35,6 +35,8 @@ A small step that shrinks slowly: settled on for clicks of 1.6, 5 and 20 %.
 """
 EVENTS_MIN: Final = 250  # that a rate is chosen by
 EVENTS_MAX: Final = 4_000  # the newest
+SETTLED: Final = 10_000  # events after which another rate waits until the one in use is so old:
+SETTLED_US: Final = 86_400_000_000
 _STANDARD_ERRORS: Final = 3.0
 _GAMMA_NOISE: Final = 4.0
 _GAMMA_FACTOR: Final = 2.0
