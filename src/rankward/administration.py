@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from rankward.auditing import Trail
+from rankward.auditing import Trail, differences
 from rankward.challengers import ChallengerService, Position
-from rankward.configuration import Configuration
+from rankward.configuration import Configuration, retraining, with_changes, with_policy
 from rankward.doctor.facts import gather
 from rankward.doctor.findings import findings
 from rankward.doctor.report import Report, report
@@ -30,17 +30,19 @@ from rankward.ranking.service import Scorer
 from rankward.records import AnyInteraction, EventId, Interaction, LearningMode, LogEntry, ModelId, Offset, TimeUs
 from rankward.registry.compare import Comparison, compare
 from rankward.registry.service import Registry
-from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, parse, show
+from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, as_datetime, parse, show
 from rankward.store.audit import SERVICE, Actor
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.story import Story, newest, stories
 from rankward.telemetry import find_version
-from rankward.vw.arguments import ProblemType, problem_type_of
+from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.explain import Contribution
 from rankward.vw.presets import BALANCED, PRESETS
 from rankward.wiring import Home, new_loop_settings
 
 COMPARED_MAX = 2_000  # decisions that two models are compared on
+OPERATORS_ONLY = frozenset({"model_import"})
+"""Settings that a key of the loop does not change: they bound what it may do."""
 _KEY_SHOWN = 4  # characters of a key that are shown
 _EFFECTS = {
     "reward_wait": "It holds for decisions from now on; each keeps the wait it was decided with.",
@@ -300,23 +302,30 @@ class Administration:
         """Show every setting of a loop, by name."""
         return _written(self._home.catalog.loop(name).settings)
 
-    async def change_settings(self, name: str, changes: Mapping[str, str]) -> Changed:
+    async def change_settings(self, name: str, changes: Mapping[str, str], *, by_operator: bool = True) -> Changed:
         """Change settings, all of them or none.
 
         Args:
             name: of the loop.
             changes: new values by setting, as `settings` shows them.
+            by_operator: whether whoever asks runs the service; otherwise they hold a key of the loop, and may change
+                neither what that lets in, nor to places that only the service itself may write to.
 
         Raises:
             InvalidSettings: one cannot be set, is out of bounds, or may not change together with another.
         """
-        wanted: dict[str, object] = {}
-        for setting, text in changes.items():
-            if setting in READ_ONLY:
-                what = "`policy set` changes it" if setting in {"policy", "preset"} else "it cannot be set"
-                raise InvalidSettings(f"{setting} is no setting to change here: {what}", target=setting)
-            wanted[setting] = parse(setting, text)
-        return await self._changing(name, self._configuration.change(name, wanted, by_operator=True))
+        wanted = _parsed(changes, by_operator=by_operator)
+        return await self._changing(name, self._configuration.change(name, wanted, by_operator=by_operator))
+
+    async def foresee_settings(self, name: str, changes: Mapping[str, str], *, by_operator: bool = True) -> Changed:
+        """Say what `change_settings` would do, and change nothing. Signatures of addresses are left out.
+
+        Raises:
+            InvalidSettings: it would be refused.
+        """
+        settings = self._home.catalog.loop(name).settings
+        wanted = _parsed(changes, by_operator=by_operator)
+        return _foreseen(settings, with_changes(settings, wanted, now=as_datetime(self._home.clock())))
 
     async def policy(self, name: str) -> PolicyView:
         """Show a loop's policy."""
@@ -345,6 +354,20 @@ class Administration:
             raise InvalidPolicy("slots go with a preset: arguments say it by --ccb_explore_adf")
         return await self._changing(name, self._configuration.set_policy(name, choice.arguments or ""))
 
+    async def foresee_policy(self, name: str, choice: PolicyChoice) -> Changed:
+        """Say what `set_policy` would do, and change nothing. That the learner takes the policy is not tried.
+
+        Raises:
+            InvalidPolicy: it would be refused.
+        """
+        settings = self._home.catalog.loop(name).settings
+        text = choice.arguments
+        if text is None:
+            if choice.preset not in PRESETS:
+                raise InvalidPolicy(f"there is no preset {choice.preset!r}: one of {', '.join(PRESETS)}")
+            text = PRESETS[choice.preset].policy(problem_type_of(settings.policy)).text
+        return _foreseen(settings, with_policy(settings, parse_policy(text), now=as_datetime(self._home.clock())))
+
     async def reset_policy(self, name: str) -> Changed:
         """Restore Personalizer's own policy."""
         return await self._changing(name, self._configuration.reset_policy(name))
@@ -361,7 +384,7 @@ class Administration:
         return Changed(
             before={each: old[each] for each in names},
             after={each: new[each] for each in names},
-            effects=effects(before.settings, after.settings, started),
+            effects=effects(before.settings, after.settings, retrained=bool(started)),
         )
 
     async def challengers(self, name: str) -> list[ChallengerView]:
@@ -391,6 +414,7 @@ class Administration:
                 raise InvalidPolicy(f"there is no preset {choice.preset!r}: one of {', '.join(PRESETS)}")
             policy = PRESETS[choice.preset].policy(problem_type_of(loop.settings.policy)).text
         added = await self._challengers.add(loop, challenger, policy)
+        self._trail.note("challenger added", loop=name, detail=challenger, after={"policy": policy})
         return next(view for view in await self.challengers(name) if view.name == added.name)
 
     async def remove_challenger(self, name: str, challenger: str) -> None:
@@ -400,11 +424,21 @@ class Administration:
             NotFound: there is none of the name.
         """
         self._challengers.remove(self._home.catalog.loop(name), challenger)
+        self._trail.note("challenger removed", loop=name, detail=challenger)
 
     async def promote_challenger(self, name: str, challenger: str) -> LoopView:
         """Make a challenger's policy, and what it has learned, a loop's own: see `ChallengerService.promote`."""
         loop = self._home.catalog.loop(name)
-        return self._view(await self._challengers.promote(loop, challenger, log=self._log(loop.loop_id)))
+        promoted = await self._challengers.promote(loop, challenger, log=self._log(loop.loop_id))
+        self._trail.note_settings("settings changed", name, loop.settings, promoted.settings)
+        self._trail.note(
+            "challenger promoted",
+            loop=name,
+            detail=challenger,
+            before={"model": loop.model_id or ""},
+            after={"model": promoted.model_id or ""},
+        )
+        return self._view(promoted)
 
     async def presets(self) -> list[PresetView]:
         """List the named policies."""
@@ -569,19 +603,48 @@ class Administration:
         return report(facts, findings(facts))
 
 
-def effects(before: LoopSettings, after: LoopSettings, started: Sequence[Epoch]) -> list[str]:
+def _parsed(changes: Mapping[str, str], *, by_operator: bool) -> dict[str, object]:
+    """Read settings as they are sent."""
+    wanted: dict[str, object] = {}
+    for setting, text in changes.items():
+        if setting in READ_ONLY:
+            what = "`policy set` changes it" if setting in {"policy", "preset"} else "it cannot be set"
+            raise InvalidSettings(f"{setting} is no setting to change here: {what}", target=setting)
+        if setting in OPERATORS_ONLY and not by_operator:
+            raise InvalidSettings(
+                f"{setting} bounds what a key of the loop may do: sign in with the admin key to change it",
+                code="InvalidApiAccess",
+                target=setting,
+            )
+        wanted[setting] = parse(setting, text)
+    return wanted
+
+
+def _foreseen(before: LoopSettings, after: LoopSettings) -> Changed:
+    old, new = differences(before, after)
+    return Changed(before=old, after=new, effects=effects(before, after, retrained=bool(retraining(before, after))))
+
+
+def effect_of(setting: str) -> str:
+    """Say what a change of one setting does to what was learned, for people. Empty: nothing."""
+    if SETTINGS[setting].retrains:
+        return "A new model learns the newest part of the log in the background; the old one serves until then."
+    return _EFFECTS.get(setting, "")
+
+
+def effects(before: LoopSettings, after: LoopSettings, *, retrained: bool) -> list[str]:
     """Say what a change does to what was learned.
 
     Args:
         before: the settings before it.
         after: the settings after it.
-        started: the epochs that it has started.
+        retrained: whether it starts an epoch.
     """
     changed = [name for name in SETTINGS if getattr(before, name) != getattr(after, name)]
     if not changed:
         return ["Nothing changed: it was set so already."]
     said = [f"{name}: {_EFFECTS[name]}" for name in changed if name in _EFFECTS]
-    if started:
+    if retrained:
         until = "the old one serves until it has caught up"
         if problem_type_of(before.policy) is not problem_type_of(after.policy):
             until = "until it has caught up, decisions are uniform, as the old one decides something else"

@@ -65,10 +65,10 @@ class Trail(msgspec.Struct, frozen=True):
 def differences(old: LoopSettings, new: LoopSettings) -> tuple[dict[str, str], dict[str, str]]:
     """Write what differs between two sets of settings, before and after, as it may be seen by anyone."""
     names = [name for name in SETTINGS if getattr(old, name) != getattr(new, name) and name not in _NOT_NOTED]
-    return {name: _seen(name, old) for name in names}, {name: _seen(name, new) for name in names}
+    return {name: seen(name, old) for name in names}, {name: seen(name, new) for name in names}
 
 
-def _seen(name: str, settings: LoopSettings) -> str:
+def seen(name: str, settings: LoopSettings) -> str:
     """Write a setting without what is secret in it: whoever has a signed address may write to it."""
     text = show(getattr(settings, name))
     if name != "log_mirror_sas_uri":

@@ -157,7 +157,7 @@ class Configuration:
             if settings == loop.settings:
                 return loop
             edited = msgspec.structs.replace(loop, settings=settings)
-            reasons = _retraining(loop.settings, settings)
+            reasons = retraining(loop.settings, settings)
             epoch = None
             if reasons:
                 reason = f"changed: {', '.join(reasons)}"
@@ -214,7 +214,7 @@ def _check_auto_optimization(settings: LoopSettings) -> None:
         )
 
 
-def _retraining(before: LoopSettings, after: LoopSettings) -> list[str]:
+def retraining(before: LoopSettings, after: LoopSettings) -> list[str]:
     """Name the changed settings that need a new epoch. A new `--epsilon` alone does not change the policy."""
     changed = [
         name

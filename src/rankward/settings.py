@@ -227,6 +227,16 @@ READ_ONLY = frozenset({"last_configuration_edit", "policy", "preset"})
 """Settings that have commands and calls of their own."""
 
 
+def choices(name: str) -> tuple[str, ...]:
+    """Return the words that a setting can be, as `parse` reads them. None at all: it is no matter of choice."""
+    kind = _TYPES[name]
+    if kind is bool:
+        return ("true", "false")
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return tuple([str(member.value) for member in kind])
+    return ()
+
+
 def change(settings: LoopSettings, changes: Mapping[str, object], *, now: datetime) -> LoopSettings:
     """Apply changes and check the outcome as a whole.
 
@@ -383,6 +393,15 @@ def parse_duration(text: str) -> timedelta:
     if not isinstance(duration, timedelta):
         raise ValueError(f"{text!r} has years or months: write days, as in P28D")
     return duration
+
+
+def brief(value: object) -> str:
+    """Write a setting's value as `show` does, but durations as people do: `10m`, where that is exact."""
+    if isinstance(value, timedelta) and value:
+        for letter, unit in reversed(_UNITS.items()):
+            if value % unit == timedelta(0):
+                return f"{value // unit}{letter}"
+    return show(value)
 
 
 def as_datetime(time_us: int) -> datetime:

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 WINDOWS = {"phone": (375, False), "phone, dark": (375, True), "desktop": (1440, False), "desktop, dark": (1440, True)}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium, without a head."""
+    """The system's Chromium, without a head.
+
+    While it runs, this thread has an event loop that runs: it must end before other tests begin loops of their own.
+    """
     path = find_chromium()
     if path is None:
         pytest.skip("THE PORTAL IS NOT TESTED: there is no Chromium. On Debian and Ubuntu: apt-get install chromium")
@@ -35,7 +38,7 @@ def browser() -> Iterator[Browser]:
             running.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """A service of the portal's tests alone, whose loop `shown` has decided, been rewarded and learned.
 
@@ -77,7 +80,7 @@ def visit(browser: Browser, filled: RunningService) -> Iterator[Callable[..., Vi
         visitor.close()
 
 
-@pytest.fixture(scope="session", params=list(WINDOWS.values()), ids=list(WINDOWS))
+@pytest.fixture(scope="package", params=list(WINDOWS.values()), ids=list(WINDOWS))
 def window(request: pytest.FixtureRequest, browser: Browser, filled: RunningService) -> Iterator[Visitor]:
     """A window of each kind, signed in once, for the tests that only look."""
     width, dark = request.param

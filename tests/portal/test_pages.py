@@ -20,6 +20,8 @@ PAGES = {
     "overview of an hour": "/portal/loops/shown/overview?span=1h",
     "decisions": "/portal/loops/shown/decisions",
     "an event": "/portal/loops/shown/events/shown-39",
+    "configuration": "/portal/loops/shown/configuration",
+    "configuration, reset": "/portal/loops/shown/configuration/reset",
     "keys": "/portal/loops/shown/keys",
     "audit": "/portal/audit",
     "audit, nothing found": "/portal/audit?who=nobody-of-this-name",

@@ -23,6 +23,7 @@ class Entry(msgspec.Struct, frozen=True):
 OF_A_LOOP: tuple[Entry, ...] = (
     Entry("Overview", "/loops/{loop}/overview", "chart"),
     Entry("Decisions", "/loops/{loop}/decisions", "board"),
+    Entry("Configuration", "/loops/{loop}/configuration", "sliders"),
     Entry("Keys", "/loops/{loop}/keys", "key"),
 )
 """Pages about one loop. The first of them is where a loop's name leads to."""

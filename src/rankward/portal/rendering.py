@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -65,7 +65,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"moment": moment, "grouped": grouped}
+        self._templates.filters |= {"moment": moment, "grouped": grouped, "prose": prose}
         self._templates.globals |= {
             "version": __version__,
             "asset": lambda name: f"/portal{assets.base}/{name}",
@@ -99,6 +99,15 @@ def moment(time_us: TimeUs) -> Markup:
     return Markup('<time datetime="{}">{}</time>').format(
         time.isoformat(timespec="seconds"), f"{time:%Y-%m-%d %H:%M:%S} UTC"
     )
+
+
+def prose(text: str) -> Markup:
+    """Write a sentence whose `words in backticks` are code."""
+    parts = [
+        escape(part) if index % 2 == 0 else Markup("<code>{}</code>").format(part)
+        for index, part in enumerate(text.split("`"))
+    ]
+    return Markup("").join(parts)
 
 
 def grouped(number: float) -> str:

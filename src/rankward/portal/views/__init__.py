@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from rankward.portal.view import View
-from rankward.portal.views import about, audit, decisions, keys, loops, overview
+from rankward.portal.views import about, audit, configuration, decisions, keys, loops, overview
 
 VIEWS: tuple[View, ...] = (
     *loops.VIEWS,
     *overview.VIEWS,
     *decisions.VIEWS,
+    *configuration.VIEWS,
     *keys.VIEWS,
     *audit.VIEWS,
     *about.VIEWS,
