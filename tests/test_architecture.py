@@ -17,7 +17,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("errors", "records", "settings", "store.challengers"),
-                *("store.audit", "store.ports", "store.rollups", "store.sessions", "store.stretches", "store.studies"),
+                *("store.audit", "store.optimizations", "store.ports", "store.rollups", "store.sessions"),
+                *("store.stretches", "store.studies"),
             }
         ),
     ),
@@ -26,7 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
-                *("challenge", "watching"),
+                *("challenge", "optimization", "watching"),
                 *("registry.archive", "registry.sign"),
                 *("migration.differences", "migration.parity", "migration.recognise"),
                 *("demo.belief", "demo.board", "demo.stories", "demo.world"),
@@ -66,6 +67,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
                 *("challenge.desk", "challengers"),
                 *("story", "watching.rounds"),
+                *("optimization.desk", "optimization.service", "optimization.watcher"),
             }
         ),
     ),
@@ -134,6 +136,9 @@ PURE = frozenset(
         "migration.recognise",
         "mirroring.layout",
         "registry.compare",
+        "optimization.rules",
+        "optimization.schedule",
+        "optimization.watch",
         "ranking.decide",
         "ranking.explore",
         "ranking.features",

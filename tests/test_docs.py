@@ -26,7 +26,7 @@ from rankward.cli import app
 from rankward.history.parquet import COLUMNS, schema
 from rankward.migration.differences import DIFFERENCES
 from rankward.ranking.features import FeatureBounds
-from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, Setting, show
+from rankward.settings import SETTINGS, STAMPS, Limits, LoopSettings, Setting, show
 from rankward.wiring import Home, new_loop_settings
 from tests.service import PATIENCE_S
 
@@ -65,7 +65,7 @@ def settings_table() -> str:
         notes = [setting.help]
         if setting.retrains:
             notes.append("*A change starts a new training epoch.*")
-        if name in READ_ONLY and name == "last_configuration_edit":
+        if name in STAMPS:
             notes.append("*Read only.*")
         rows.append((code(name), code(setting.wire or ""), shown, bounds(name, setting), " ".join(notes)))
     return table(*rows)

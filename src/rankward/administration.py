@@ -25,13 +25,19 @@ from rankward.erasure import Forgotten, forget
 from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
 from rankward.history.importing import Imported, Importer
 from rankward.joining.reader import read_joined
+from rankward.optimization.rules import obstacle
+from rankward.optimization.schedule import following
+from rankward.optimization.service import OptimizationService
+from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView, view
+from rankward.optimization.watcher import read_note
 from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import Scorer
 from rankward.records import AnyInteraction, EventId, Interaction, LearningMode, LogEntry, ModelId, Offset, TimeUs
 from rankward.registry.compare import Comparison, compare
 from rankward.registry.service import Registry
-from rankward.settings import READ_ONLY, SETTINGS, Limits, LoopSettings, as_datetime, parse, show
+from rankward.settings import READ_ONLY, SETTINGS, STAMPS, Limits, LoopSettings, as_datetime, parse, show
 from rankward.store.audit import SERVICE, Actor
+from rankward.store.optimizations import Optimization, OptimizationState
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.story import Story, newest, stories
 from rankward.telemetry import find_version
@@ -201,6 +207,7 @@ class Administration:
         self._registry = registry
         self._log = log
         self._joined = joined
+        self._optimizing = OptimizationService(home, log=log, joined=joined, limits=Limits())
         self._actor = SERVICE
 
     def by(self, actor: Actor) -> Administration:
@@ -209,6 +216,7 @@ class Administration:
         theirs._actor = actor
         theirs._configuration = self._configuration.by(actor)
         theirs._registry = self._registry.by(actor)
+        theirs._optimizing = self._optimizing.by(actor)
         return theirs
 
     @property
@@ -380,7 +388,7 @@ class Administration:
             after = await change
         started = [epoch for epoch in self._home.catalog.epochs(after.loop_id) if epoch.epoch_id not in known]
         old, new = _written(before.settings), _written(after.settings)
-        names = [each for each in SETTINGS if old[each] != new[each] and each != "last_configuration_edit"]
+        names = [each for each in SETTINGS if old[each] != new[each] and each not in STAMPS]
         return Changed(
             before={each: old[each] for each in names},
             after={each: new[each] for each in names},
@@ -562,6 +570,37 @@ class Administration:
         asked = "of a subject" if wanted.subject is not None else f"by {len(wanted.event_ids)} ids"
         self._trail.note("events erased", loop=name, detail=asked)
         return forgotten
+
+    async def optimizations(self, name: str) -> OptimizationHistory:
+        """Show a loop's optimizations, newest first, and when the next one is due."""
+        loop = self._home.catalog.loop(name)
+        return OptimizationHistory(
+            next_us=following(loop.settings, created_us=loop.created_us, now_us=self._home.clock()),
+            obstacle=obstacle(loop.settings, loop.model_id),
+            runs=tuple([self._shown_run(run) for run in self._optimizing.listed(loop)]),
+        )
+
+    async def optimization(self, name: str, optimization_id: str) -> OptimizationView:
+        """Show one of a loop's optimizations.
+
+        Raises:
+            NotFound: there is none of the id.
+        """
+        return self._shown_run(self._optimizing.find(self._home.catalog.loop(name), optimization_id))
+
+    def _shown_run(self, run: Optimization) -> OptimizationView:
+        watches = run.state is OptimizationState.WATCHING
+        return view(run, read_note(self._home.board, run.loop_id) if watches else None)
+
+    async def optimize(self, name: str, wanted: NewOptimization) -> OptimizationView:
+        """Search a loop's log for a better policy, in the background: see `optimization.service`.
+
+        Raises:
+            InvalidRequest: its log cannot tell a better policy, or there is nothing in it.
+            Conflict: another run goes on.
+        """
+        loop = self._home.catalog.loop(name)
+        return view(await self._optimizing.begin(loop, due_us=None, dry_run=wanted.dry_run))
 
     async def import_logs(
         self,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import secrets
 from collections.abc import Callable
 
 import msgspec
 
 from rankward.auditing import Trail
-from rankward.records import Interactions, Offset, Rate, SettingsChange, TimeUs
-from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
+from rankward.records import Interactions, ModelId, Offset, Rate, SettingsChange, TimeUs
+from rankward.settings import LoopSettings, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
 from rankward.vw.arguments import parse_policy
-
-_JUDGED_UNDER = frozenset({"reward_wait", "exploration", "reward_min", "reward_max", "model_export_frequency"})
 
 
 class Learned(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +31,11 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     model: bytes
 
 
-def changes(before: LoopSettings, after: LoopSettings) -> list[str]:
-    """Name the changed settings under which a judgement does not hold any more."""
-    names = [name for name, setting in SETTINGS.items() if setting.retrains or name in _JUDGED_UNDER]
-    return [name for name in names if getattr(before, name) != getattr(after, name)]
-
-
 async def adopt(
     learned: Learned,
     *,
     loop_name: str,
-    kind: str,
+    model_id: ModelId,
     reason: str,
     cause: str,
     check: Callable[[Loop], None],
@@ -61,7 +52,7 @@ async def adopt(
     Args:
         learned: the policy.
         loop_name: of the loop.
-        kind: what its version's id begins with.
+        model_id: of the version that it will be.
         reason: what starts the epoch that goes on from it, for people.
         cause: what changes the settings, for people.
         check: refuses a loop that is not the one that was judged any more.
@@ -75,7 +66,7 @@ async def adopt(
     """
     loop = catalog.loop(loop_name)
     version = ModelVersion(
-        model_id=f"{kind}-{secrets.token_hex(8)}",
+        model_id=model_id,
         loop_id=loop.loop_id,
         epoch_id=0,
         created_us=clock(),

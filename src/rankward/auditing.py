@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from rankward.records import TimeUs
-from rankward.settings import SETTINGS, LoopSettings, show
+from rankward.settings import SETTINGS, STAMPS, LoopSettings, show
 from rankward.store.audit import SERVICE, Actor, Audit, AuditEntry
-
-_NOT_NOTED = frozenset({"last_configuration_edit"})  # every entry has its time
 
 
 class Trail(msgspec.Struct, frozen=True):
@@ -64,7 +62,7 @@ class Trail(msgspec.Struct, frozen=True):
 
 def differences(old: LoopSettings, new: LoopSettings) -> tuple[dict[str, str], dict[str, str]]:
     """Write what differs between two sets of settings, before and after, as it may be seen by anyone."""
-    names = [name for name in SETTINGS if getattr(old, name) != getattr(new, name) and name not in _NOT_NOTED]
+    names = [name for name in SETTINGS if getattr(old, name) != getattr(new, name) and name not in STAMPS]
     return {name: seen(name, old) for name in names}, {name: seen(name, new) for name in names}
 
 

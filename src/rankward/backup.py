@@ -204,7 +204,7 @@ def _copy_models(catalog: SqliteCatalog, folder: DataFolder, aside: Path, *, lin
                 catalog.lose_version(version.model_id, loop.loop_id)
                 missing.append(f"{loop.name}/{version.model_id}")
         source, target = folder.loops / loop.loop_id, aside / "loops" / loop.loop_id
-        for name in ("studies", "challengers"):
+        for name in ("studies", "challengers", "watches"):
             _copy_learned(source / name, target / name, link=link)
     return missing
 
@@ -212,8 +212,8 @@ def _copy_models(catalog: SqliteCatalog, folder: DataFolder, aside: Path, *, lin
 def _copy_learned(source: Path, target: Path, *, link: bool) -> None:
     """Copy what policies have learned beside the loop.
 
-    One of an evaluation that is deleted meanwhile cannot be applied any more; a challenger that learns on meanwhile
-    learns again.
+    One of an evaluation that is deleted meanwhile cannot be applied any more; a challenger, or the replaced policy of
+    a watch, that learns on meanwhile learns again.
     """
     target.mkdir()
     for path in source.glob("*.vw"):

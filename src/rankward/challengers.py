@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from rankward.adoption import Learned, adopt, changes
+from rankward.adoption import Learned, adopt
 from rankward.auditing import Trail
 from rankward.challenge.contest import Progress, digest_of
 from rankward.challenge.following import epoch_of
 from rankward.challenge.measure import Measure, Standing
 from rankward.challenge.service import ChallengerStatus, ChallengingStatus
 from rankward.errors import CallerError, Conflict, InvalidPolicy, InvalidRequest, NotFound
+from rankward.evaluation.asking import changes
 from rankward.evaluation.judge import RewardRange
 from rankward.records import Offset
 from rankward.store.challengers import Challenger, ChallengerState
@@ -236,7 +237,7 @@ class ChallengerService:
                 model=model,
             ),
             loop_name=loop.name,
-            kind="challenger",
+            model_id=f"challenger-{secrets.token_hex(8)}",
             reason=f"promoted challenger {name}",
             cause=f"promoted challenger {name}",
             check=check,

@@ -19,6 +19,9 @@ import uvloop
 
 from rankward.api.options import ApiOptions
 from rankward.errors import NotFound
+from rankward.optimization.service import OptimizationService
+from rankward.optimization.watcher import Watcher
+from rankward.settings import Limits
 from rankward.store.sqlite.folder import FolderLock
 from rankward.study_run import StudyRun
 from rankward.watching.rounds import Rounds
@@ -120,6 +123,22 @@ async def run_challengers(root: Path, loop_name: str) -> None:
         home.close()
 
 
+async def run_optimization_watch(root: Path, loop_name: str, optimization_id: str) -> None:
+    """Keep the watch over what an optimization applied."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    loop = home.catalog.loop(loop_name)
+    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
+    try:
+        service = OptimizationService(home, log=lambda _: log, joined=lambda _: joined, limits=Limits())
+        run = service.find(loop, optimization_id)
+        await Watcher(home, loop, run, service, log=log, joined=joined).run(stop)
+    finally:
+        await log.close()
+        await joined.close()
+        home.close()
+
+
 def run_study(root: Path, key: str) -> None:
     """Run a study."""
     stop = threading.Event()
@@ -168,6 +187,12 @@ def main(arguments: Sequence[str]) -> None:
                 asyncio.run(run_challengers(Path(root), loop_name))
             except NotFound:
                 logging.getLogger(__name__).info("loop %s is gone", loop_name)
+        case ["optimization-watch", root, loop_name, optimization_id]:
+            os.nice(5)
+            try:
+                asyncio.run(run_optimization_watch(Path(root), loop_name, optimization_id))
+            except NotFound:
+                logging.getLogger(__name__).info("the watch %s of loop %s is gone", optimization_id, loop_name)
         case ["study", root, key]:
             os.nice(10)
             run_study(Path(root), key)

@@ -159,7 +159,11 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
     ] = None
     is_auto_optimization_enabled: Annotated[
         bool,
-        Setting(wire="isAutoOptimizationEnabled", help="Kept for the contract; nothing runs by itself yet."),
+        Setting(
+            wire="isAutoOptimizationEnabled",
+            help="Whether better policies are searched for in the log on schedule, and one that is better beyond doubt "
+            "is applied, watched, and rolled back if it turns out worse.",
+        ),
     ] = False
     auto_optimization_frequency: Annotated[
         timedelta,
@@ -167,13 +171,21 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
             wire="autoOptimizationFrequency",
             low=timedelta(days=1),
             high=timedelta(days=3650),
-            help="Kept for the contract; nothing runs by itself yet.",
+            help="How often that is done.",
         ),
     ] = timedelta(days=28)
     auto_optimization_start_date: Annotated[
         str | None,
-        Setting(wire="autoOptimizationStartDate", help="Kept for the contract; nothing runs by itself yet."),
+        Setting(
+            wire="autoOptimizationStartDate",
+            help="When it is done for the first time, as 2026-01-31T00:00:00 in UTC; 15 days after the loop was made "
+            "if unset. What was due before it was switched on is not made up for.",
+        ),
     ] = None
+    auto_optimization_since: Annotated[
+        datetime,
+        Setting(help="When automatic optimization was switched on, or its schedule changed: nothing earlier is due."),
+    ] = NEVER
     is_inference_explainability_enabled: Annotated[
         bool,
         Setting(
@@ -223,8 +235,11 @@ SETTINGS: dict[str, Setting] = _declared(LoopSettings)
 
 _TYPES: dict[str, Any] = get_type_hints(LoopSettings)
 _EDITS = frozenset({"reward_wait", "exploration"})  # count as an edit, though they need no new epoch
-READ_ONLY = frozenset({"last_configuration_edit", "policy", "preset"})
-"""Settings that have commands and calls of their own."""
+_SCHEDULE = frozenset({"is_auto_optimization_enabled", "auto_optimization_frequency", "auto_optimization_start_date"})
+STAMPS = frozenset({"last_configuration_edit", "auto_optimization_since"})
+"""Settings that say when others were changed."""
+READ_ONLY = STAMPS | {"policy", "preset"}
+"""Settings that are stamped, or have commands and calls of their own."""
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -243,7 +258,8 @@ def change(settings: LoopSettings, changes: Mapping[str, object], *, now: dateti
     Args:
         settings: what is in force.
         changes: new values by setting name, of the settings' own types.
-        now: becomes the last edit, if one of the changes matters to training.
+        now: becomes the last edit, if one of the changes matters to training, and likewise the time since which
+            automatic optimization is on its schedule.
 
     Raises:
         InvalidSettings: a value is out of bounds, or two changes may not come together.
@@ -259,6 +275,8 @@ def change(settings: LoopSettings, changes: Mapping[str, object], *, now: dateti
         )
     if any(SETTINGS[name].retrains or name in _EDITS for name in changed):
         changed["last_configuration_edit"] = now.replace(microsecond=0)
+    if _SCHEDULE & changed.keys():
+        changed["auto_optimization_since"] = now.replace(microsecond=0)
     outcome = msgspec.structs.replace(settings, **changed)
     retention = outcome.log_retention_days
     if "model_retrain_days" not in changed and -1 < retention < outcome.model_retrain_days:
@@ -303,6 +321,15 @@ def check(settings: LoopSettings) -> None:
             code="InvalidContainer",
             target="logMirrorSasUri",
         )
+    if settings.auto_optimization_start_date is not None:
+        try:
+            datetime.fromisoformat(settings.auto_optimization_start_date)
+        except ValueError:
+            raise InvalidSettings(
+                f"autoOptimizationStartDate {settings.auto_optimization_start_date[:80]!r} is no date: write "
+                "2026-01-31T00:00:00",
+                target="autoOptimizationStartDate",
+            ) from None
     if settings.reward_min >= settings.reward_max:
         raise InvalidSettings(
             f"reward_min {settings.reward_min} must be less than reward_max {settings.reward_max}",

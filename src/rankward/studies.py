@@ -13,13 +13,13 @@ from datetime import timedelta
 
 import msgspec
 
-from rankward.adoption import Learned, adopt, changes
+from rankward.adoption import Learned, adopt
 from rankward.auditing import Trail
 from rankward.errors import CallerError, Conflict, InvalidRequest, NotFound
-from rankward.evaluation.asking import ONLINE, Question, check_question
+from rankward.evaluation.asking import ONLINE, Question, changes, check_question
 from rankward.evaluation.findings import Findings, KeptModel
 from rankward.joining.reader import first_due
-from rankward.records import AnyInteraction, TimeUs
+from rankward.records import AnyInteraction, ModelId, TimeUs
 from rankward.settings import Limits, LoopSettings
 from rankward.store.audit import Actor
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Loop, ModelStore
@@ -83,7 +83,9 @@ class StudyService:
         theirs._trail = self._trail.by(actor)
         return theirs
 
-    async def ask(self, loop: Loop, kind: StudyKind, question: Question, *, study_id: str) -> Study:
+    async def ask(
+        self, loop: Loop, kind: StudyKind, question: Question, *, study_id: str, automatic: bool = False
+    ) -> Study:
         """Put a question at the end of the queue.
 
         Args:
@@ -91,6 +93,7 @@ class StudyService:
             kind: what is asked.
             question: as its sender put it.
             study_id: by which it will be known: 1 to 256 characters.
+            automatic: whether an automatic optimization asks.
 
         Raises:
             InvalidRequest: it cannot be asked so, the id is in use, or the log has nothing or too much in the span.
@@ -117,6 +120,7 @@ class StudyService:
             time_limit_s=self._limits.evaluation_hours * 3_600.0,
             policies=question.policies,
             searches=question.searches,
+            automatic=automatic,
         )
         try:
             self._studies.add(study, waiting_max=self._limits.evaluations_waiting)
@@ -161,6 +165,12 @@ class StudyService:
                     return True
         return False
 
+    def conclude(self, key: str) -> None:
+        """Write down that an automatic optimization has decided on what the study of a key found."""
+        study = self._studies.by_key(key)
+        if study is not None:  # it may have been deleted
+            self._studies.write(msgspec.structs.replace(study, concluded=True))
+
     def listed(self, loop: Loop, kind: StudyKind) -> Sequence[Study]:
         """List the studies of one kind, oldest first."""
         return self._studies.listed(loop.loop_id, kind)
@@ -197,13 +207,23 @@ class StudyService:
         for kept in findings.models if findings is not None else ():
             self._study_models.forget(loop.loop_id, kept.model_id)
 
-    async def apply(self, name: str, evaluation_id: str, policy_name: str) -> Loop:
+    async def apply(
+        self,
+        name: str,
+        evaluation_id: str,
+        policy_name: str,
+        *,
+        model_id: ModelId | None = None,
+        cause: str | None = None,
+    ) -> Loop:
         """Make a policy that was evaluated, and what it had learned, a loop's own. Learning goes on from there.
 
         Args:
             name: of the loop.
             evaluation_id: of an evaluation of its log.
             policy_name: of one of its policies that learn; `online` stands for the loop's own, learned anew.
+            model_id: of the version that it will be; None: one is made up.
+            cause: what the log says of the change; None: that the policy was applied.
 
         Raises:
             NotFound: there is no such evaluation or policy, or its model is gone.
@@ -240,9 +260,9 @@ class StudyService:
                 model=model,
             ),
             loop_name=name,
-            kind="evaluated",
+            model_id=model_id or f"evaluated-{secrets.token_hex(8)}",
             reason=f"applied {kept.policy_name} from an evaluation",
-            cause=f"applied {kept.policy_name} of evaluation {study.study_id}",
+            cause=cause or f"applied {kept.policy_name} of evaluation {study.study_id}",
             check=lambda loop: _check_unchanged(study, loop),
             noted=note,
             trail=self._trail,
@@ -292,8 +312,8 @@ def _kept(study: Study, findings: Findings | None, policy_name: str) -> KeptMode
 
 def _check_unchanged(study: Study, loop: Loop) -> None:
     """Refuse to apply to a loop that is not the one that was evaluated any more."""
-    differences = [changes(known, loop.settings) for known in (*study.applied, study.settings)]
-    changed = [] if [] in differences else differences[-1]
+    found = [changes(known, loop.settings) for known in (*study.applied, study.settings)]
+    changed = [] if [] in found else found[-1]
     if loop.forgotten_before != study.forgotten_before:
         changed.append("model (it was deleted)")
     if changed:

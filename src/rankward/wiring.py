@@ -27,6 +27,7 @@ from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.challengers import Challengers
+from rankward.store.optimizations import Optimizations
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
@@ -37,6 +38,7 @@ from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
+from rankward.store.sqlite.optimizations import SqliteOptimizations
 from rankward.store.sqlite.rollups import SqliteRollups
 from rankward.store.sqlite.sealed import sync_folder
 from rankward.store.sqlite.sessions import SqliteSessions
@@ -77,11 +79,13 @@ class Home:
             self.studies: Studies = SqliteStudies(self.folder.catalog)
             self.audit: Audit = SqliteAudit(self.folder.catalog)
             self.challengers: Challengers = SqliteChallengers(self.folder.catalog)
+            self.optimizations: Optimizations = SqliteOptimizations(self.folder.catalog)
         self.trail = Trail(self.audit, clock)
         self.models = FileModelStore(self.folder.loops)
         self.signing = Signing(FileVault(self.folder.signing), clock=clock)
         self.study_models = FileModelStore(self.folder.loops, "studies")
         self.challenger_models = FileModelStore(self.folder.loops, "challengers")
+        self.watches = FileModelStore(self.folder.loops, "watches")
         self.board = FileBoard(self.folder.loops)
 
     def sessions(self) -> Sessions:
@@ -351,6 +355,7 @@ class Home:
     def close(self) -> None:
         """Let go of the catalog."""
         self.challengers.close()
+        self.optimizations.close()
         self.studies.close()
         self.audit.close()
         self.catalog.close()

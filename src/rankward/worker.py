@@ -15,8 +15,10 @@ import msgspec
 from rankward.challenge.desk import ChallengeDesk
 from rankward.errors import NotFound, RankwardError, StorageFull
 from rankward.joining.service import JoiningService
+from rankward.optimization.desk import OptimizationDesk
+from rankward.optimization.service import OptimizationService
 from rankward.records import Offset, TimeUs
-from rankward.settings import LoopSettings
+from rankward.settings import Limits, LoopSettings
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, SetAside
 from rankward.study_run import StudyDesk
 from rankward.wiring import Home
@@ -113,12 +115,22 @@ class Worker:
 
         Args:
             home: the installation.
-            spawn: starts the processes that train, mirror and evaluate.
+            spawn: starts the processes that train, mirror, evaluate and watch.
         """
         self._home = home
         self._spawn = spawn
         self._desk = StudyDesk(home, lambda key: spawn("study", key))
         self._work: dict[str, _LoopWork] = {}
+        self._optimizing = OptimizationDesk(
+            home,
+            OptimizationService(
+                home,
+                log=lambda loop_id: self._work[loop_id].log,
+                joined=lambda loop_id: self._work[loop_id].joined,
+                limits=Limits(),
+            ),
+            lambda loop_name, optimization_id: spawn("optimization-watch", loop_name, optimization_id),
+        )
         self._change_mark = -1
         self._loops: list[Loop] = []
         self._open_again_us = _NEVER_US  # when to try loops again that could not be opened
@@ -149,6 +161,7 @@ class Worker:
         busy = False
         for work in list(self._work.values()):
             busy |= await self._work_on(work)
+        await self._optimizing.turn([work.loop for work in self._work.values()])
         self._desk.turn(busy=busy)
         return busy
 
@@ -319,6 +332,7 @@ class Worker:
 
     async def _close(self) -> None:
         self._desk.stop()
+        self._optimizing.stop()
         children = [child for work in self._work.values() for child in work.children]
         if self._watch.process is not None:
             children.append(self._watch.process)
@@ -328,6 +342,7 @@ class Worker:
         for child in children:
             await asyncio.to_thread(_wait_or_kill, child)
         await asyncio.to_thread(self._desk.close, _wait_or_kill)
+        await asyncio.to_thread(self._optimizing.close, _wait_or_kill)
         for work in self._work.values():
             with contextlib.suppress(NotFound):
                 await work.close()

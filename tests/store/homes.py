@@ -8,6 +8,7 @@ from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.challengers import SqliteChallengers
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.store.sqlite.optimizations import SqliteOptimizations
 from rankward.store.sqlite.rollups import SqliteRollups
 from rankward.store.sqlite.studies import SqliteStudies
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from rankward.records import TimeUs
     from rankward.store.challengers import Challengers
+    from rankward.store.optimizations import Optimizations
     from rankward.store.ports import Catalog, EventLog, JoinedLog
     from rankward.store.rollups import Rollups
     from rankward.store.studies import Studies
@@ -66,6 +68,9 @@ class Home(Protocol):
 
     def challengers(self) -> Challengers:
         """Open the challengers."""
+
+    def optimizations(self) -> Optimizations:
+        """Open the optimizations."""
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""
@@ -128,6 +133,13 @@ class SqliteHome:
         challengers = SqliteChallengers(self.folder / "catalog.sqlite")
         self._closers.append(lambda _: challengers.close())
         return challengers
+
+    def optimizations(self) -> SqliteOptimizations:
+        """Open the optimizations."""
+        self.catalog()  # which makes their table
+        optimizations = SqliteOptimizations(self.folder / "catalog.sqlite")
+        self._closers.append(lambda _: optimizations.close())
+        return optimizations
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""

@@ -33,6 +33,7 @@ from rankward.api.service import Doors
 from rankward.doctor.report import Report
 from rankward.erasure import Forgotten
 from rankward.errors import InvalidRequest, NotFound, RankwardError
+from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView
 from rankward.registry.compare import Comparison
 from rankward.store.audit import Actor, Door
 
@@ -289,6 +290,32 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         handle=lambda call: call.administration.forget(call.name, call.body),
         request=ToForget,
         response=Forgotten,
+    ),
+    AdminOperation(
+        name="listOptimizations",
+        method="GET",
+        path=f"{_LOOP}/optimizations",
+        summary="List the optimizations of a loop, newest first, and when the next one is due.",
+        handle=lambda call: call.administration.optimizations(call.name),
+        response=OptimizationHistory,
+    ),
+    AdminOperation(
+        name="showOptimization",
+        method="GET",
+        path=f"{_LOOP}/optimizations/{{optimization}}",
+        summary="Show an optimization: what it found, what was made of it, and what came of that.",
+        handle=lambda call: call.administration.optimization(call.name, call.path["optimization"]),
+        response=OptimizationView,
+    ),
+    AdminOperation(
+        name="optimize",
+        method="POST",
+        path=f"{_LOOP}/optimizations",
+        summary="Search the log for a better policy now, in the background, and apply one that is better beyond doubt.",
+        handle=lambda call: call.administration.optimize(call.name, call.body),
+        request=NewOptimization,
+        response=OptimizationView,
+        success=201,
     ),
     AdminOperation(
         name="examineLoop",

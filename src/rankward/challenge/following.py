@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from rankward.adoption import changes
 from rankward.challenge.contest import Progress, relearns
 from rankward.challenge.measure import Measure
+from rankward.evaluation.asking import changes
 from rankward.evaluation.judge import RewardRange
 from rankward.records import Offset, TimeUs
 from rankward.store.challengers import Challenger, ChallengerState

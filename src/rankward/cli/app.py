@@ -16,6 +16,7 @@ from rankward.cli import (
     loops,
     migration,
     models,
+    optimizing,
     serving,
     simulation,
     tuning,
@@ -64,6 +65,7 @@ app.command("reward", rich_help_panel=_TRAFFIC, context_settings={"ignore_unknow
 app.command("tail", rich_help_panel=_TRAFFIC)(events.tail)
 app.command("simulate", rich_help_panel=_TRAFFIC)(simulation.simulate)
 app.command("evaluate", rich_help_panel=_EVALUATION)(evaluation.evaluate)
+app.command("optimize", rich_help_panel=_EVALUATION)(optimizing.optimize)
 app.command("doctor", rich_help_panel=_CARE)(care.doctor)
 app.command("forget", rich_help_panel=_CARE)(forgetting.forget)
 app.command("backup", rich_help_panel=_CARE)(care.backup)

@@ -30,6 +30,7 @@ from rankward.cli.access import refused
 from rankward.doctor.report import Report
 from rankward.erasure import Forgotten
 from rankward.errors import WorldError
+from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView
 from rankward.records import ModelId
 from rankward.registry.compare import Comparison
 
@@ -173,6 +174,21 @@ class RemoteAdministration:
         """Say what a loop waits for, and why it is not learning."""
         found: Report = await self._call("examineLoop", loop=name)
         return found
+
+    async def optimizations(self, name: str) -> OptimizationHistory:
+        """Show a loop's optimizations."""
+        found: OptimizationHistory = await self._call("listOptimizations", loop=name)
+        return found
+
+    async def optimization(self, name: str, optimization_id: str) -> OptimizationView:
+        """Show one of them."""
+        found: OptimizationView = await self._call("showOptimization", loop=name, optimization=optimization_id)
+        return found
+
+    async def optimize(self, name: str, wanted: NewOptimization) -> OptimizationView:
+        """Begin one."""
+        begun: OptimizationView = await self._call("optimize", wanted, loop=name)
+        return begun
 
     async def _call(self, name: str, body: Any = None, *, query: Mapping[str, str] | None = None, **path: str) -> Any:
         operation = _BY_NAME[name]

@@ -13,13 +13,15 @@ from rankward.evaluation.replay import Setup
 from rankward.evaluation.report import PolicySource
 from rankward.joining.reward import RewardDefinition
 from rankward.records import TimeUs
-from rankward.settings import LoopSettings
+from rankward.settings import SETTINGS, LoopSettings
 from rankward.store.studies import AskedPolicy
 from rankward.vw.arguments import PolicyArguments, parse_policy
 from rankward.vw.presets import PRESETS, preset_of
 
 POLICIES_MAX = 10
 ONLINE = "online"
+JUDGED_UNDER = frozenset({"reward_wait", "exploration", "reward_min", "reward_max", "model_export_frequency"})
+"""Settings that need no new epoch, and yet matter to what an evaluation finds."""
 RESERVED = frozenset({ONLINE, "baseline1", "baselinerand"})
 """Names, in lower case, of the policies that every evaluation judges."""
 
@@ -133,3 +135,9 @@ def setup_of(settings: LoopSettings) -> Setup:
         reward_max=settings.reward_max,
         export_us=settings.model_export_frequency // timedelta(microseconds=1),
     )
+
+
+def changes(known: LoopSettings, now: LoopSettings) -> list[str]:
+    """Name the settings that matter to what an evaluation found, and are not what they were."""
+    names = [name for name, setting in SETTINGS.items() if setting.retrains or name in JUDGED_UNDER]
+    return [name for name in names if getattr(known, name) != getattr(now, name)]

@@ -354,7 +354,9 @@ class Catalog(Protocol):
         """Return the versions of a loop, newest first."""
 
     def forget_version(self, model_id: ModelId, loop_id: str) -> bool:
-        """Remove a version from the list, unless it serves or an active epoch goes on from it.
+        """Remove a version from the list, unless it serves, an active epoch goes on from it, or a run keeps it.
+
+        An optimization keeps the version that it has replaced.
 
         Returns:
             Whether it is gone, so that its bytes may go too.

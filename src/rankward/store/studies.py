@@ -66,6 +66,8 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""  # why it failed, or what was asked and not done; for people
     optimal: str = ""  # name of the policy to take; empty: none is known
     applied: tuple[LoopSettings, ...] = ()  # what the loop was set to by applying what was found
+    automatic: bool = False  # whether an automatic optimization asked
+    concluded: bool = False  # whether that has decided on what was found
 
 
 class Studies(Protocol):

@@ -13,7 +13,7 @@ import msgspec
 
 from rankward.errors import RankwardError
 from rankward.joining.reward import RewardDefinition, training_reward
-from rankward.records import Interaction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
+from rankward.records import Action, Features, Interaction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.settings import Aggregation
 from rankward.store.ports import Epoch
 from rankward.training.lesson import lesson_of
@@ -165,6 +165,10 @@ class Fold:
         self._arguments = learner_arguments(self._epoch.policy, self._epoch.interactions, exploration, self._epoch.rate)
         if self.exact:
             self._turn()
+
+    def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
+        """Tell what the learner would draw from, by what it has learned so far, before any floor."""
+        return self._learner.pmf(context, actions)
 
     def checkpoint(self) -> Checkpoint:
         """Save where the fold stands. Going on from it is exact if `exact`, or from `turned` otherwise."""

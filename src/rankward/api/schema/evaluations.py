@@ -221,6 +221,8 @@ def write_evaluation(
     report = None if findings is None else findings.report
     first = version == V1_0
     status = "failed" if first and study.state is StudyState.TIMED_OUT else _STATUS[study.state]
+    if not first and (concluded := _concluded(study)) is not None:
+        status = concluded[0].lower() + concluded[1:]
     if report is None:
         results = [
             EvaluatedPolicy(
@@ -244,7 +246,7 @@ def write_evaluation(
         status=status,
         policy_results=results,
         feature_importance=[] if findings is None else groups(findings.features),
-        evaluation_type=UNSET if first else "Manual",
+        evaluation_type=UNSET if first else _type_of(study),
         optimal_policy=UNSET if first else study.optimal,
         creation_time=UNSET if first else write_moment(study.created_us),
         description=study.description or UNSET,
@@ -423,9 +425,20 @@ def write_entry(study: Study) -> EvaluationEntry:
         start_time=write_moment(study.start_us),
         end_time=write_moment(study.end_us),
         creation_time=write_moment(study.created_us),
-        status=STATUS_2022[study.state],
-        evaluation_type="Manual",
+        status=_concluded(study) or STATUS_2022[study.state],
+        evaluation_type=_type_of(study),
     )
+
+
+def _type_of(study: Study) -> str:
+    return "Auto" if study.automatic else "Manual"
+
+
+def _concluded(study: Study) -> str | None:
+    """Say what an automatic optimization has made of an evaluation. None: nothing, or not yet."""
+    if not study.concluded:
+        return None
+    return "OptimalPolicyApplied" if study.applied else "OnlinePolicyRetained"
 
 
 def write_result(study: Study, findings: Findings | None, cut: Cut, *, with_details: bool) -> EvaluationResult:

@@ -21,6 +21,7 @@ from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
 from rankward.store.sqlite.audit import SCHEMA as AUDIT
 from rankward.store.sqlite.challengers import SCHEMA as CHALLENGERS
 from rankward.store.sqlite.live import as_world_error, change_mark, connect
+from rankward.store.sqlite.optimizations import SCHEMA as OPTIMIZATIONS
 from rankward.store.sqlite.studies import SCHEMA as STUDIES
 
 _SCHEMA = """
@@ -60,7 +61,7 @@ CREATE TABLE set_aside (
     PRIMARY KEY (loop_id, interaction)
 );
 """
-_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS)
+_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS, OPTIMIZATIONS)
 """What makes each format out of the one before it; format 0 is an empty file."""
 FORMAT = len(_MIGRATIONS)
 
@@ -96,6 +97,7 @@ _DELETE_VERSION = (
     "DELETE FROM version WHERE loop_id = ? AND model_id = ? "
     "AND NOT EXISTS (SELECT 1 FROM loop WHERE loop.loop_id = version.loop_id AND loop.model_id = ?)"
 )
+_IS_KEPT = "SELECT 1 FROM optimization WHERE loop_id = ? AND kept_model_id = ?"
 _INSERT_ASIDE = "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?)"
 _DELETE_ASIDE = "DELETE FROM set_aside WHERE loop_id = ? AND interaction = ?"
 _DELETE_CHALLENGER_ASIDE = "DELETE FROM challenger_aside WHERE loop_id = ? AND interaction = ?"
@@ -220,7 +222,8 @@ class SqliteCatalog:
         with self._change() as connection:
             connection.execute(_DELETE_LOOP, (name,))
             connection.execute(_DELETE_KEYS, (name,))
-            for table in ("epoch", "version", "set_aside", "study", "finding", "challenger", "challenger_aside"):
+            tables = ("epoch", "version", "set_aside", "study", "finding", "challenger", "challenger_aside")
+            for table in (*tables, "optimization"):
                 connection.execute(f"DELETE FROM {table} WHERE loop_id = ?", (loop.loop_id,))  # noqa: S608
 
     def update_loop(self, loop: Loop, *, epoch: Epoch | None = None, retire: bool = False) -> Loop:
@@ -295,7 +298,7 @@ class SqliteCatalog:
         """See `ports.Catalog`."""
         with self._change() as connection:
             bases = {_epoch.decode(body).base for _, _, body in connection.execute(_SELECT_EPOCHS, (loop_id,))}
-            if model_id in bases:
+            if model_id in bases or connection.execute(_IS_KEPT, (loop_id, model_id)).fetchone():
                 return False
             return connection.execute(_DELETE_VERSION, (loop_id, model_id, model_id)).rowcount == 1
 

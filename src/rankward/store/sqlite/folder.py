@@ -43,13 +43,14 @@ def opening(root: Path) -> Iterator[None]:
 class DataFolder:
     """The layout of a data folder.
 
-    catalog.sqlite      loops, keys (as digests), epochs, versions, studies, challengers
+    catalog.sqlite      loops, keys (as digests), epochs, versions, studies, challengers, optimizations
     keys.toml           keys that the service made, readable by their owner only
     signing.pem         the key that models are signed with, and the certificates that are trusted
     loops/ID/events     the event log
     loops/ID/joined     the joined log
     loops/ID/models     versions of models
     loops/ID/studies    what policies have learned in studies
+    loops/ID/watches    how far the watch over an applied policy has come
     loops/ID/figures    what was earned, by minute, hour and day; may be deleted
     loops/ID/challengers    what challengers have learned
     loops/ID/notes      what each process is doing; may be deleted
