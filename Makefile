@@ -57,6 +57,7 @@ bench: $(VENV)/.dev ## measure the service, or one part: make bench ARGS=...
 
 bench-learning: $(VENV)/.dev ## measure how well, and how soon, it learns
 	$(BIN)/python -m benchmarks.learning $(ARGS)
+	$(if $(filter-out --quick,$(ARGS)),,$(BIN)/python -m benchmarks.optimizing $(ARGS))
 
 bench-evaluation: $(VENV)/.dev ## measure whether estimates and intervals hold, and how fast policies are judged
 	$(BIN)/python -m benchmarks.evaluation $(ARGS)

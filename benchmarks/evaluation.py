@@ -24,7 +24,7 @@ from benchmarks.pipeline import finish, start
 from benchmarks.planted import importance
 from benchmarks.rated import rate
 from benchmarks.report import Row, at_least, at_most, describe_machine, say, show
-from benchmarks.searching import found, promotion
+from benchmarks.searching import promotion
 from rankward.dsjson.write import write_line
 from rankward.evaluation.contrast import Contrast, Decisions, Floats, Indexes, contrast
 from rankward.evaluation.estimators import Sums, cressie_read, empirical_likelihood, ips, snips
@@ -332,7 +332,6 @@ GROUPS = {
     "arithmetic": arithmetic,
     "replay": replay,
     "promotion": promotion,
-    "found": found,
     "importance": importance,
     "rate": rate,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from statistics import mean
 
@@ -16,9 +15,7 @@ from benchmarks.learning import (
     Setting,
     arguments_of,
     learn,
-    noise_free_sets,
     play,
-    play_full_labels,
     set_scene,
 )
 from benchmarks.report import Row
@@ -225,31 +222,3 @@ def found_setting(name: str, *, count: int, seed: int) -> tuple[Report, Setting]
 def share_of(setting: Setting, scenes: Sequence[Scene], full: Sequence[Played]) -> float:
     """Tell how much of what full labels reach a setting does by itself."""
     return mean(play(scene, setting).share(labels.value) for scene, labels in zip(scenes, full, strict=True))
-
-
-def found(quick: bool) -> Iterator[Row]:
-    """What a search of one log finds, from Personalizer's default on, as a share of full labels."""
-    shares = []
-    for name, (rows, _) in noise_free_sets().items():
-        if quick and name != "digits":
-            continue
-        report, setting = found_setting(name, count=min(PASSES_MAX, math.ceil(EVENTS / len(rows))), seed=1)
-        scenes = [set_scene(name, seed=seed) for seed in (1, 2, 3)]
-        full = [play_full_labels(scene) for scene in scenes]
-        shares.append(share_of(setting, scenes, full))
-        yield Row(
-            f"search of {report.counts.judged:,} events of {name}, served by Personalizer's default: {setting.policy}",
-            f"{shares[-1]:.3f} of full labels",
-            f"Personalizer's default: {share_of(Setting.of(PERSONALIZER), scenes, full):.3f}",
-            "",
-            "",
-            None,
-        )
-    yield Row(
-        f"search: mean share of {len(shares)} sets",
-        f"{mean(shares):.3f}",
-        "",
-        "",
-        "at least 0.68",
-        mean(shares) >= 0.68,
-    )

@@ -29,7 +29,7 @@ from rankward.optimization.rules import obstacle
 from rankward.optimization.schedule import following
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView, view
-from rankward.optimization.watcher import read_note
+from rankward.optimization.watcher import read_watched
 from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import Scorer
 from rankward.records import AnyInteraction, EventId, Interaction, LearningMode, LogEntry, ModelId, Offset, TimeUs
@@ -590,7 +590,7 @@ class Administration:
 
     def _shown_run(self, run: Optimization) -> OptimizationView:
         watches = run.state is OptimizationState.WATCHING
-        return view(run, read_note(self._home.board, run.loop_id) if watches else None)
+        return view(run, read_watched(self._home.board.read(run.loop_id)) if watches else None)
 
     async def optimize(self, name: str, wanted: NewOptimization) -> OptimizationView:
         """Search a loop's log for a better policy, in the background: see `optimization.service`.

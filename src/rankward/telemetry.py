@@ -16,6 +16,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from rankward.challenge.measure import Mean
 from rankward.challenge.service import NOTE, ChallengingStatus
+from rankward.optimization.desk import NOTE as OPTIMIZATION
+from rankward.optimization.desk import OptimizationStatus
+from rankward.optimization.watcher import read_watched
 from rankward.store.ports import Catalog, ModelVersion
 from rankward.training.service import TrainingStatus
 from rankward.worker import JoiningStatus
@@ -76,9 +79,23 @@ class LoopCollector:
             "Joined events that a challenger has not been judged by.",
             labels=["loop", "challenger"],
         )
+        runs = GaugeMetricFamily("rankward_optimizations", "Runs of automatic optimization.", labels=["loop", "state"])
+        gained = GaugeMetricFamily(
+            "rankward_optimization_gain",
+            "By how much the policy that an optimization applied earns more than the one that it replaced, while it is "
+            "watched: the estimate, and the ends of an interval that holds at every look.",
+            labels=["loop", "figure"],
+        )
         now_us = self._clock()
         for loop in self._catalog.loops():
             notes = self._read_notes(loop.loop_id)
+            if OPTIMIZATION in notes:
+                for state, count in msgspec.json.decode(notes[OPTIMIZATION], type=OptimizationStatus).runs.items():
+                    runs.add_metric([loop.name, state], count)
+            watched = read_watched(notes)
+            if watched is not None and watched.difference is not None:
+                for figure, value in (("estimate", watched.difference), ("low", watched.low), ("high", watched.high)):
+                    gained.add_metric([loop.name, figure], value)
             joining, training = read_statuses(notes)
             if joining is not None:
                 for state, count in joining.counts.items():
@@ -99,7 +116,7 @@ class LoopCollector:
             if serving is not None:
                 age.add_metric([loop.name], (now_us - serving.created_us) / 1e6)
             aside.add_metric([loop.name], len(self._catalog.set_asides(loop.loop_id)))
-        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged]
+        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged, runs, gained]
 
 
 def _figures(mean: Mean | None) -> Sequence[tuple[str, float]]:

@@ -19,6 +19,7 @@ from rankward.joining.service import JoiningService
 from rankward.mirroring.service import MirroringStatus
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Rate, Record, TimeUs
 from rankward.settings import LoopSettings
+from rankward.store.optimizations import Optimization, OptimizationState
 from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
 from rankward.store.studies import StudyKind
 from rankward.study_run import StudyStatus
@@ -264,6 +265,49 @@ def test_a_derived_rate_is_on_the_screen() -> None:
     rate = Rate(name="steady", options="--power_t 0.25", learned=500, events=500, errors={"quick": 0.9, "steady": 0.2})
     shown = figures(but(epochs=(msgspec.structs.replace(EPOCH, rate=rate),)))["rate, epoch 1"]
     assert shown == ("steady", "steady: --power_t 0.25; squared error 0.9 quick, 0.2 steady, over 500 events")
+
+
+RUN = Optimization(
+    optimization_id="0123456789ab",
+    loop_id=LOOP.loop_id,
+    created_us=NOW_US,
+    due_us=None,
+    dry_run=False,
+    start_us=0,
+    end_us=NOW_US,
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "what", "why"),
+    [
+        (but(is_auto_optimization_enabled=True), Severity.NOTE, "due in", "There was none so far."),
+        (but(optimization=RUN), Severity.NOTE, "under way", "searching: the log is searched."),
+        (
+            but(optimization=msgspec.structs.replace(RUN, state=OptimizationState.WATCHING, why="better by 0.1.")),
+            Severity.NOTE,
+            "is watched",
+            "watching: better by 0.1.",
+        ),
+        (
+            but(is_auto_optimization_enabled=True, learning_mode=LearningMode.APPRENTICE),
+            Severity.WARNING,
+            "finds nothing",
+            "Apprentice",
+        ),
+        (
+            but(is_auto_optimization_enabled=True, exploration=0.0),
+            Severity.WARNING,
+            "finds nothing",
+            "exploration is 0",
+        ),
+    ],
+)
+def test_automatic_optimization_has_its_line(facts: Facts, severity: Severity, what: str, why: str) -> None:
+    """When it is due, what it is at, and why it finds nothing."""
+    [found] = [finding for finding in findings(facts) if finding.name.startswith("optimization")]
+    assert (found.severity, what in found.what, why in found.why) == (severity, True, True), found
+    assert not [finding for finding in findings(WELL) if finding.name.startswith("optimization")]
 
 
 def test_an_evaluation_that_runs_is_on_the_screen() -> None:

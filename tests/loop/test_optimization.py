@@ -367,6 +367,40 @@ def test_a_watch_whose_process_dies_is_given_up(searched: tuple[Path, int], tmp_
     asyncio.run(scenario())
 
 
+def test_a_watch_that_is_killed_counts_no_decision_twice(searched: tuple[Path, int], tmp_path: Path) -> None:
+    """Its process is killed wherever it stands; the next one ends the watch, as its time has passed long ago."""
+
+    async def begin() -> tuple[Optimization, int]:
+        house = copied(searched, tmp_path)
+        run = await house.turn()
+        assert run is not None
+        await house.circle.follow()
+        await play(house.circle, 100, lambda who: who)
+        await house.close()
+        return run, house.circle.now_us
+
+    async def end(now_us: int) -> Optimization | None:
+        house = House(tmp_path / "data", now_us)
+        ended = await house.turn()
+        assert ended is not None
+        assert house.circle.loop.settings == ended.applied
+        await house.close()
+        return ended
+
+    run, now_us = asyncio.run(begin())
+    role = ["optimization-watch", str(tmp_path / "data"), "circle", run.optimization_id]
+    for kills in (True, False):
+        with subprocess.Popen([sys.executable, "-m", "rankward.roles", *role], stdin=subprocess.PIPE) as process:
+            if kills:
+                process.kill()
+            assert (process.wait() == 0) is not kills
+    ended = asyncio.run(end(now_us))
+    assert ended is not None
+    assert ended.state in {OptimizationState.KEPT, OptimizationState.CONFIRMED}, ended.why
+    assert ended.watched is not None
+    assert ended.watched.events == 100
+
+
 BLIND = "--cb_explore_adf --epsilon 0.1 --cb_type mtr"
 
 

@@ -14,6 +14,7 @@ from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.mirroring.service import NOTE, MirroringStatus
 from rankward.records import AnyInteraction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
+from rankward.store.optimizations import Optimization
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
 from rankward.study_run import NOTE as STUDY
 from rankward.study_run import StudyStatus
@@ -60,6 +61,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     study: StudyStatus | None = None  # how far the evaluation is that runs; None: none does
     mirroring: MirroringStatus | None = None  # None: nothing is mirrored, or the mirror has not begun
     challengers: tuple[Position, ...] = ()
+    optimization: Optimization | None = None  # the newest run; None: there was none
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
     @property
@@ -146,6 +148,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
             set_asides=tuple(home.catalog.set_asides(loop.loop_id)),
             sample=await _sample(log, joined, loop, max(first, joined_end - SAMPLE)),
             disk_is_full=not home.folder.reserve.exists(),
+            optimization=next(iter(home.optimizations.listed(loop.loop_id)), None),
             study=msgspec.json.decode(notes[STUDY], type=StudyStatus) if STUDY in notes else None,
             mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
             challengers=tuple(await ChallengerService(home, home.trail).listed(loop)),

@@ -11,8 +11,11 @@ import msgspec
 from rankward.doctor.facts import ALIVE_US, Facts
 from rankward.doctor.words import ago, counted, moment, share, span
 from rankward.evaluation.report import Verdict
+from rankward.optimization.rules import obstacle
+from rankward.optimization.schedule import following
 from rankward.records import LearningMode
 from rankward.store.challengers import ChallengerState
+from rankward.store.optimizations import OptimizationState
 from rankward.store.ports import Epoch
 from rankward.vw.arguments import problem_type_of
 
@@ -41,7 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 def findings(facts: Facts) -> list[Finding]:
     """Draw the conclusions, the worst first."""
-    found = [*_machinery(facts), *_progress(facts), *_rewards(facts), *_choices(facts)]
+    found = [*_machinery(facts), *_progress(facts), *_rewards(facts), *_choices(facts), *_optimization(facts)]
     order = list(Severity)
     if not any(finding.severity is not Severity.NOTE for finding in found):
         found.insert(
@@ -467,6 +470,44 @@ def _choices(facts: Facts) -> list[Finding]:
             )
         )
     return found
+
+
+def _optimization(facts: Facts) -> list[Finding]:
+    """How automatic optimization stands, where it is on or has ever run."""
+    loop, run = facts.loop, facts.optimization
+    next_us = following(loop.settings, created_us=loop.created_us, now_us=facts.now_us)
+    why = obstacle(loop.settings, loop.model_id)
+    if next_us is not None and why is not None and loop.model_id is not None:
+        return [
+            Finding(
+                severity=Severity.WARNING,
+                name="optimization-blind",
+                what="Automatic optimization is on, and finds nothing.",
+                why=f"Its runs are skipped: {why}.",
+            )
+        ]
+    last = None if run is None else f"Run {run.optimization_id}, {run.state}: {run.why or 'the log is searched.'}"
+    if run is not None and last is not None and not run.state.finished:
+        watches = run.state is OptimizationState.WATCHING
+        return [
+            Finding(
+                severity=Severity.NOTE,
+                name="optimization",
+                what="What an optimization applied is watched." if watches else "An optimization is under way.",
+                why=last,
+                do=f"`rankward optimize {loop.name} --run {run.optimization_id}` shows it.",
+            )
+        ]
+    if next_us is None:
+        return []
+    return [
+        Finding(
+            severity=Severity.NOTE,
+            name="optimization",
+            what=f"The next optimization is due in {span((next_us - facts.now_us) / 1e6)}.",
+            why=last or "There was none so far.",
+        )
+    ]
 
 
 # Words

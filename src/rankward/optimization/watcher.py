@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 
 import msgspec
 
@@ -13,7 +14,7 @@ from rankward.optimization.service import OptimizationService
 from rankward.optimization.watch import Verdict, Watch, WatchState
 from rankward.records import TimeUs
 from rankward.store.optimizations import Optimization, Watched
-from rankward.store.ports import Board, EventLog, JoinedLog, Loop
+from rankward.store.ports import EventLog, JoinedLog, Loop
 from rankward.training.fold import EventRefusedError
 from rankward.wiring import Home
 
@@ -114,7 +115,6 @@ class Watcher:
         await asyncio.to_thread(self._optimizations.keep_watch, self._run, state)
 
 
-def read_note(board: Board, loop_id: str) -> Watched | None:
-    """Return the newest figures of a loop's watch. None: there is none."""
-    note = board.read(loop_id).get(NOTE)
-    return None if note is None else msgspec.json.decode(note, type=Watched)
+def read_watched(notes: Mapping[str, bytes]) -> Watched | None:
+    """Read the newest figures of a loop's watch from its notes. None: there is none."""
+    return msgspec.json.decode(notes[NOTE], type=Watched) if NOTE in notes else None
