@@ -367,6 +367,25 @@ def test_a_watch_whose_process_dies_is_given_up(searched: tuple[Path, int], tmp_
     asyncio.run(scenario())
 
 
+def test_a_watch_that_is_lost_is_ended(searched: tuple[Path, int], tmp_path: Path) -> None:
+    """After a restore from an older backup, say. No other run could begin, otherwise."""
+
+    async def scenario() -> None:
+        house = copied(searched, tmp_path)
+        house.code = ""
+        run = await house.turn()
+        assert run is not None
+        house.service.forget_watch(run)
+        while run is not None and not run.state.finished:
+            run = await house.turn()
+            await asyncio.sleep(0.01)
+        assert run is not None
+        assert (run.state, run.why) == (OptimizationState.KEPT, "what its watch had come to is lost")
+        await house.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_watch_that_is_killed_counts_no_decision_twice(searched: tuple[Path, int], tmp_path: Path) -> None:
     """Its process is killed wherever it stands; the next one ends the watch, as its time has passed long ago."""
 

@@ -50,6 +50,11 @@ DIFFERENCES = (
         "optional, 2 until it is set; answered in every version",
     ),
     Difference(
+        "automatic optimization",
+        "applied what looked better on the data that had chosen it",
+        "applies what is better beyond doubt on data that had no say, watches over it, and goes back by itself",
+    ),
+    Difference(
         "`autoOptimizationStartDate`",
         "comes back as it was sent",
         "the same, but what is no full moment, as `2026-01-31`, comes back as one: `2026-01-31T00:00:00Z`",

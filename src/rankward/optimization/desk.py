@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from rankward.errors import RankwardError
+from rankward.errors import NotFound, RankwardError
 from rankward.optimization.schedule import due, following
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watcher import NOTE as WATCH
@@ -144,20 +144,27 @@ class OptimizationDesk:
         if watch.process is not None and (code := watch.process.poll()) is not None:
             watch.end()
             watch.process = None
-            if code:
-                cursor = self._service.watch(run).cursor
-                watch.deaths = watch.deaths + 1 if cursor == watch.cursor else 1
-                watch.cursor = cursor
-            if watch.deaths >= DEATHS_MAX:
-                why = (
-                    f"its watch is given up: the process died {DEATHS_MAX} times, and the service's log may say of what"
-                )
+            why = self._lost(watch, died=code != 0)
+            if why is not None:
                 self._service.give_up_watch(run, why)
                 del self._watches[loop.loop_id]
                 return
         if watch.process is None and now_us - watch.started_us >= _AGAIN_US:
             watch.started_us = now_us
             watch.process = self._spawn(loop.name, run.optimization_id)
+
+    def _lost(self, watch: _Watch, *, died: bool) -> str | None:
+        """Say why a watch whose process has ended cannot go on. None: it can."""
+        try:
+            cursor = self._service.watch(watch.run).cursor
+        except NotFound:
+            return "what its watch had come to is lost"
+        if died:
+            watch.deaths = watch.deaths + 1 if cursor == watch.cursor else 1
+            watch.cursor = cursor
+        if watch.deaths < DEATHS_MAX:
+            return None
+        return f"its watch is given up: the process died {DEATHS_MAX} times, and the service's log may say of what"
 
     def _let_go(self, loop_id: str) -> None:
         """Tell a watch's process to stop, and remove what it wrote down last, once it has gone."""

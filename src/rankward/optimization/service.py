@@ -42,7 +42,21 @@ from rankward.wiring import Home
 logger = logging.getLogger(__name__)
 
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class WatchEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch has come to in the end."""
+
+    verdict: Verdict
+    watched: Watched | None
+
+
 _watch = msgspec.msgpack.Decoder(WatchState)
+_end = msgspec.msgpack.Decoder(WatchEnd)
+
+
+def _end_of(run: Optimization) -> str:
+    return f"{run.optimization_id}-end"
 
 
 class OptimizationService:
@@ -318,12 +332,16 @@ class OptimizationService:
         return _watch.decode(self._watches.get(run.loop_id, run.optimization_id))
 
     def keep_watch(self, run: Optimization, state: WatchState) -> None:
-        """Write down how far a run's watch has come."""
+        """Write down how far a run's watch has come; its end in a place of its own, which is quick to look at."""
         self._put(run, state)
+        if state.verdict is not Verdict.UNDECIDED:
+            end = msgspec.msgpack.encode(WatchEnd(verdict=state.verdict, watched=state.watched))
+            self._watches.put(run.loop_id, _end_of(run), end)
 
     def forget_watch(self, run: Optimization) -> None:
         """Remove what a watch has come to. It need not be there."""
         self._watches.forget(run.loop_id, run.optimization_id)
+        self._watches.forget(run.loop_id, _end_of(run))
 
     def give_up_watch(self, run: Optimization, why: str) -> Optimization:
         """End a watch without a verdict. What was applied stays."""
@@ -334,11 +352,11 @@ class OptimizationService:
         if not in_force(run, loop, self._catalog.epochs(loop.loop_id)):
             return self._ended(run, OptimizationState.SUPERSEDED, "the loop was changed by somebody else")
         try:
-            state = self.watch(run)
+            end = _end.decode(self._watches.get(run.loop_id, _end_of(run)))
         except NotFound:
-            return self._ended(run, OptimizationState.KEPT, "what the watch had come to is lost")
-        run, shown = msgspec.structs.replace(run, watched=state.watched), _shown(state.watched)
-        match state.verdict:
+            return run  # it goes on
+        run, shown = msgspec.structs.replace(run, watched=end.watched), _shown(end.watched)
+        match end.verdict:
             case Verdict.BETTER:
                 why = f"it is better than the policy that it replaced, beyond doubt{shown}"
                 return self._ended(run, OptimizationState.CONFIRMED, why)

@@ -12,7 +12,7 @@ import msgspec
 from rankward.joining.reader import read_joined
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watch import Verdict, Watch, WatchState
-from rankward.records import TimeUs
+from rankward.records import JoinedEvent, TimeUs
 from rankward.store.optimizations import Optimization, Watched
 from rankward.store.ports import EventLog, JoinedLog, Loop
 from rankward.training.fold import EventRefusedError
@@ -84,25 +84,35 @@ class Watcher:
         """Follow the log until there is a verdict, or it is to stop. Returns what was written down last."""
         offset = state.checkpoint.joined_offset
         kept_us = told_us = self._clock()
+        read_at: int | None = None  # the joined log's change mark before it was last read to its end
+        verdict, watched = watch.look(kept_us)
+        is_new = False  # whether something has come since it was written down
         while True:
-            events, offset = await read_joined(self._log, self._joined, offset, limit=_READ)
+            mark, start = self._joined.change_mark(), offset
+            events: list[JoinedEvent] = []
+            if mark != read_at:
+                events, offset = await read_joined(self._log, self._joined, start, limit=_READ)
+                if offset == start:
+                    read_at = mark
             for event in events:
                 watch.take(event)
             now_us = self._clock()
-            verdict, watched = watch.look(now_us)
-            if not events and verdict is Verdict.UNDECIDED and self._is_late(state, now_us):
-                verdict = Verdict.OVER
+            if events:
+                is_new = True
+                verdict, watched = watch.look(now_us)
+            elif read_at is not None and self._is_late(state, now_us):
+                verdict = Verdict.OVER if verdict is Verdict.UNDECIDED else verdict
             ends = verdict is not Verdict.UNDECIDED or stop.is_set()
             if ends or now_us - told_us >= _TELL_US:
                 told_us = now_us
                 self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(watched))
-            if ends or now_us - kept_us >= _KEEP_US:
-                kept_us = now_us
+            if ends or (is_new and now_us - kept_us >= _KEEP_US):
+                kept_us, is_new = now_us, False
                 state = watch.state(verdict, watched)
                 await self._keep(state)
             if ends:
                 return state
-            if not events:
+            if read_at is not None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), _PAUSE_S)
 
