@@ -95,6 +95,27 @@ def test_parquet_means_the_same(tmp_path: Path) -> None:
     assert rows(tmp_path / "table.csv", *WIDE) == rows(written(tmp_path / "..", TABLE), *WIDE)
 
 
+def test_moments_in_nanoseconds_are_moments(tmp_path: Path) -> None:
+    """As pandas wrote them for years: what is below a microsecond is cut off."""
+    moment = pa.array([1_767_225_600_000_001_999], pa.timestamp("ns"))
+    table = pa.table({"a": ["x"], "p": [1.0], "r": [1], "t": moment})
+    parquet.write_table(table, tmp_path / "table.parquet")
+    [(one, _)] = events(tmp_path / "table.parquet", "chosen=a", "probability=p", "reward=r", "actions=x", "time=t")
+    assert one.time_us == 1_767_225_600_000_001
+
+
+def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
+    """In one line, and not by a trace of the library's."""
+    parquet.write_table(
+        pa.table({"a": ["x"] * 1_000, "p": [1.0] * 1_000, "r": [1] * 1_000}), tmp_path / "table.parquet"
+    )
+    whole = bytearray((tmp_path / "table.parquet").read_bytes())
+    whole[4:60] = b"\xff" * 56
+    (tmp_path / "table.parquet").write_bytes(whole)
+    with pytest.raises(InvalidRequest, match="is damaged"):
+        rows(tmp_path / "table.parquet", "chosen=a", "probability=p", "reward=r", "actions=x")
+
+
 @pytest.mark.parametrize("packed", [gzip.compress, zstandard.compress])
 def test_packed_tables_are_tables(tmp_path: Path, packed: object) -> None:
     """Whatever they are called."""

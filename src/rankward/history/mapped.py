@@ -17,7 +17,7 @@ from rankward.dsjson.read import FlawError, Skip, Skipped, check_reward
 from rankward.errors import InvalidRequest
 from rankward.history.columns import ColumnMap, Layout, lay_out
 from rankward.history.files import LogFile, is_parquet
-from rankward.history.parquet import parquet_file
+from rankward.history.parquet import in_microseconds, parquet_file, read_batches
 from rankward.ranking.features import FeatureBounds, check_logged
 from rankward.records import Action, History, Interaction, LearningMode, PastObservation, TimeUs
 from rankward.settings import Limits
@@ -351,8 +351,8 @@ class _ParquetRows:
 
     def begin(self, mapping: ColumnMap) -> Layout:
         layout = lay_out(mapping, self._file.schema_arrow.names, self._path.name)
-        batches = self._file.iter_batches(_BATCH, columns=layout.columns)
-        self._following = (row for batch in batches for row in batch.to_pylist())
+        batches = read_batches(self._file, self._path, layout.columns)
+        self._following = (row for batch in batches for row in in_microseconds(batch).to_pylist())
         return layout
 
     @property
@@ -360,10 +360,7 @@ class _ParquetRows:
         return int(self._size * self._read // max(1, self._file.metadata.num_rows))
 
     def read(self, count: int) -> Sequence[Row | Skipped]:
-        try:
-            rows = list(islice(self._following, count))
-        except OSError as error:
-            raise InvalidRequest(f"{self._path} is damaged: {error}. What came before is read.") from error
+        rows = list(islice(self._following, count))
         self._read += len(rows)
         return rows
 

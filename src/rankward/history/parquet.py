@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -280,6 +280,30 @@ def parquet_file(path: Path) -> pq.ParquetFile:
         raise InvalidRequest(f"{path} cannot be read as Parquet: {error}") from error
 
 
+def read_batches(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read some columns of a file, some hundred rows at a time.
+
+    Raises:
+        InvalidRequest: it is damaged.
+    """
+    try:
+        yield from file.iter_batches(_BATCH, columns=list(columns))
+    except (_arrow().ArrowException, OSError) as error:
+        raise InvalidRequest(f"{path} is damaged: {error}. What came before is read.") from error
+
+
+def in_microseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Cut moments that are given in nanoseconds to microseconds: Python's have no more."""
+    types = _arrow().types
+    fields = [
+        field.with_type(_arrow().timestamp("us", field.type.tz))
+        if types.is_timestamp(field.type) and field.type.unit == "ns"
+        else field
+        for field in batch.schema
+    ]
+    return batch.cast(_arrow().schema(fields), safe=False)
+
+
 class ParquetSource:
     """Reads a Parquet file that has such columns. Implements `history.sources.Source`."""
 
@@ -292,7 +316,6 @@ class ParquetSource:
             InvalidRequest: it is damaged, or lacks a column.
             RankwardError: pyarrow is not installed.
         """
-        self._arrow = _arrow()
         self.path = path
         self.size = path.stat().st_size
         self.mode: LearningMode | None = None
@@ -301,7 +324,7 @@ class ParquetSource:
         self._reward_wait_us = reward_wait_us
         self._rows_read = 0
         self._file = parquet_file(path)
-        self._batches = self._file.iter_batches(_BATCH, columns=list(_Row.__struct_fields__))
+        self._batches = read_batches(self._file, path, _Row.__struct_fields__)
         lacking = {"event_id", "time", "context", "actions"} - set(self._file.schema_arrow.names)
         if lacking:
             raise InvalidRequest(
@@ -315,10 +338,7 @@ class ParquetSource:
 
     def read(self) -> list[History | Skipped]:
         """See `Source`."""
-        try:
-            batch = next(self._batches, None)
-        except (self._arrow.ArrowException, OSError) as error:
-            raise InvalidRequest(f"{self.path} is damaged: {error}. What came before is read.") from error
+        batch = next(self._batches, None)
         if batch is None:
             return []
         self._rows_read += batch.num_rows
