@@ -98,6 +98,7 @@ PURE = frozenset(
     {
         "challenge.contest",
         "challenge.measure",
+        "challenge.younger",
         "decision",
         "demo.belief",
         "demo.board",

@@ -55,6 +55,7 @@ _EFFECTS = {
     "exploration": "Every model serves with it at once; what was learned stays.",
     "model_export_frequency": "It holds from the next model on.",
     "learning_mode": "It holds for decisions from now on; earlier events are learned as they were logged.",
+    "younger_models": "They are begun or let go of within a second, and begin with what is joined from now on.",
     "log_retention_days": "Older events are removed within a second, once they are joined.",
 }
 

@@ -21,7 +21,7 @@ from rankward.errors import CallerError, Conflict, InvalidPolicy, InvalidRequest
 from rankward.evaluation.asking import changes
 from rankward.evaluation.judge import RewardRange
 from rankward.records import Offset
-from rankward.store.challengers import Challenger, ChallengerState
+from rankward.store.challengers import Challenger, ChallengerKind, ChallengerState
 from rankward.store.ports import EventLog, Loop
 from rankward.telemetry import read_challenging
 from rankward.vw.arguments import parse_policy, problem_type_of
@@ -147,7 +147,7 @@ class ChallengerService:
 
     async def listed(self, loop: Loop) -> list[Position]:
         """List a loop's challengers with how they stand, oldest first."""
-        challengers = self._home.challengers.listed(loop.loop_id)
+        challengers = self._asked(loop)
         if not challengers:
             return []
         found = {each.key: self._home.challengers.progress(each.key) for each in challengers}
@@ -163,13 +163,21 @@ class ChallengerService:
             joined_end=joined_end,
         )
 
+    def _asked(self, loop: Loop) -> list[Challenger]:
+        listed = self._home.challengers.listed(loop.loop_id)
+        return [each for each in listed if each.kind is ChallengerKind.ASKED]
+
+    def younger(self, loop: Loop) -> int:
+        """Count the younger models that learn beside the one that serves."""
+        return len(self._home.challengers.listed(loop.loop_id)) - len(self._asked(loop))
+
     def find(self, loop: Loop, name: str) -> Challenger:
         """Return a challenger by its name.
 
         Raises:
             NotFound: there is none.
         """
-        found = next((each for each in self._home.challengers.listed(loop.loop_id) if each.name == name), None)
+        found = next((each for each in self._asked(loop) if each.name == name), None)
         if found is None:
             raise NotFound(f"the loop {loop.name!r} has no challenger {name[:80]!r}: the list names those it has")
         return found
@@ -205,6 +213,27 @@ class ChallengerService:
         challenger = self.find(loop, name)
         if challenger.state is ChallengerState.FAILED:
             raise Conflict(f"challenger {name!r} does not go on: {challenger.description}")
+        changed = await self._adopt(loop, challenger, log, kind="challenger", what=f"challenger {name}, promoted")
+        self._forget(challenger)
+        return changed
+
+    async def succeed(self, loop: Loop, younger: Challenger, *, log: EventLog) -> Loop:
+        """Let a younger model of a loop's own policy serve, as `promote` does.
+
+        Args:
+            loop: the loop.
+            younger: the model.
+            log: the loop's event log.
+
+        Raises:
+            CallerError: the loop was changed meanwhile.
+        """
+        changed = await self._adopt(loop, younger, log, kind="younger", what="a younger model, which does better now")
+        self._forget(younger)
+        return changed
+
+    async def _adopt(self, loop: Loop, challenger: Challenger, log: EventLog, *, kind: str, what: str) -> Loop:
+        name = challenger.name
         kept = self._home.challengers.progress(challenger.key)
         progress = None if kept is None else _progress.decode(kept)
         if progress is None or progress.model_id is None:
@@ -224,7 +253,7 @@ class ChallengerService:
                     code="OperationNotAllowed",
                 )
 
-        written = await adopt(
+        return await adopt(
             Learned(
                 policy=challenger.epoch.policy,
                 preset=challenger.preset,
@@ -237,17 +266,15 @@ class ChallengerService:
                 model=model,
             ),
             loop_name=loop.name,
-            model_id=f"challenger-{secrets.token_hex(8)}",
-            reason=f"promoted challenger {name}",
-            cause=f"promoted challenger {name}",
+            model_id=f"{kind}-{secrets.token_hex(8)}",
+            reason=what,
+            cause=what,
             check=check,
             noted=lambda _: None,
             trail=self._trail,
-            detail=f"{name}, a challenger",
+            detail=what,
             catalog=self._home.catalog,
             models=self._home.models,
             log=lambda _: log,
             clock=self._home.clock,
         )
-        self._forget(challenger)
-        return written

@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 from rankward.api.options import ApiOptions
+from rankward.challengers import ChallengerService
 from rankward.errors import NotFound
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watcher import Watcher
@@ -116,7 +117,11 @@ async def run_challengers(root: Path, loop_name: str) -> None:
         await asyncio.sleep(0.05)
     log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
     try:
-        await home.challenging(loop_name, log, joined).run(stop)
+        service = ChallengerService(home, home.trail)
+        challenging = home.challenging(
+            loop_name, log, joined, succeed=lambda younger: service.succeed(loop, younger, log=log)
+        )
+        await challenging.run(stop)
     finally:
         await log.close()
         await joined.close()

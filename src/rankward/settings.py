@@ -212,6 +212,14 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
         str | None,
         Setting(retrains=True, help="The preset that `policy` came from. `policy set --preset` changes it."),
     ] = "personalizer"
+    younger_models: Annotated[
+        bool,
+        Setting(
+            help="Whether three younger models of the policy learn beside the one that serves, and one of them takes "
+            "over when the newest part of the log says that it does better: for visitors who change their minds. Costs "
+            "as much as three more trainings.",
+        ),
+    ] = False
     model_import: Annotated[
         ModelImport,
         Setting(

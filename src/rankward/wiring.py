@@ -10,7 +10,7 @@ import secrets
 import shutil
 import time
 import tomllib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from rankward.records import TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
-from rankward.store.challengers import Challengers
+from rankward.store.challengers import Challenger, Challengers
 from rankward.store.optimizations import Optimizations
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.rollups import Rollups
@@ -123,8 +123,15 @@ class Home:
             clock=self.clock,
         )
 
-    def challenging(self, loop_name: str, log: EventLog, joined: JoinedLog) -> ChallengingService:
-        """Make what runs a loop's challengers."""
+    def challenging(
+        self,
+        loop_name: str,
+        log: EventLog,
+        joined: JoinedLog,
+        *,
+        succeed: Callable[[Challenger], Awaitable[object]],
+    ) -> ChallengingService:
+        """Make what runs a loop's challengers; `succeed` lets a younger model serve."""
         loop_id = self.catalog.loop(loop_name).loop_id
         return ChallengingService(
             loop_name,
@@ -135,6 +142,9 @@ class Home:
             models=self.challenger_models,
             board=self.board,
             mark=lambda key: self.challenger_mark(loop_id, key),
+            forget=lambda key: self.forget_challenger(loop_id, key),
+            succeed=succeed,
+            make_key=lambda: secrets.token_hex(16),
             clock=self.clock,
         )
 

@@ -225,10 +225,13 @@ def test_challengers_learn_beside_the_loop_and_are_promoted(service: RunningServ
     assert ours["ahead_low"] <= ours["ahead"] <= ours["ahead_high"]
     assert ours["reward_low"] <= ours["reward"] <= ours["reward_high"]
     assert ours["state"] == "running"
-    metrics = service.send("GET", "/metrics", headers={}, body=None).text
-    for figure in ("estimate", "low", "high"):
-        labels = f'challenger="ours",figure="{figure}",loop="{loop.loop}"'
-        assert f"rankward_challenger_ahead{{{labels}}}" in metrics
+
+    def is_measured() -> bool:
+        metrics = service.send("GET", "/metrics", headers={}, body=None).text
+        labels = [f'challenger="ours",figure="{each}",loop="{loop.loop}"' for each in ("estimate", "low", "high")]
+        return all(f"rankward_challenger_ahead{{{each}}}" in metrics for each in labels)
+
+    eventually(is_measured, "the metrics show it")
     rows = {each["name"]: each for each in admin(service, "GET", f"/loops/{loop.loop}/doctor").json()["figures"]}
     assert "30 decisions" in rows["challenger ours"]["remark"]
 

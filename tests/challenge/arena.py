@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 def service_of(circle: Circle) -> ChallengingService:
     """Make what runs the challengers of a loop."""
-    return circle.home.challenging("circle", circle.log, circle.joined)
+    service = ChallengerService(circle.home, circle.home.trail)
+    return circle.home.challenging(
+        "circle",
+        circle.log,
+        circle.joined,
+        succeed=lambda younger: service.succeed(circle.loop, younger, log=circle.log),
+    )
 
 
 async def run_challengers(circle: Circle, until: int | None = None, *, kill: bool = False) -> None:

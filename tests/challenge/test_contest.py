@@ -11,7 +11,18 @@ import pytest
 from rankward.challenge.contest import Contest
 from rankward.challenge.following import begun, epoch_of
 from rankward.evaluation.report import Verdict
-from rankward.records import Action, Features, Interaction, JoinedEntry, JoinedEvent, JoinedObservation, LearningMode
+from rankward.records import (
+    Action,
+    Features,
+    Interaction,
+    JoinedEntry,
+    JoinedEvent,
+    JoinedObservation,
+    LearningMode,
+    MultiSlotInteraction,
+    Slot,
+    SlotChoice,
+)
 from rankward.settings import LoopSettings
 from rankward.store.challengers import Challenger
 from rankward.store.ports import Loop
@@ -109,6 +120,33 @@ def test_decisions_from_before_it_was_added_judge_nobody() -> None:
     contest = a_contest(since_us=START_US + 100 * STEP_US)
     play(contest, [an_event(number, rng, liked=0.9, other=0.1) for number in range(300)])
     assert contest.standing().decisions == 200
+
+
+def test_a_page_counts_as_its_slots() -> None:
+    """Each slot is judged given what the slot before it showed, and a reward of the whole page counts for both."""
+    rng = np.random.default_rng(4)
+    contest = a_contest("--ccb_explore_adf --epsilon 0.02 --cb_type mtr -q vd")
+    events = []
+    for number in range(200):
+        single = an_event(number, rng, liked=0.9, other=0.1)
+        decided = single.interaction
+        assert isinstance(decided, Interaction)
+        order = (decided.chosen, 1 - decided.chosen)
+        page = MultiSlotInteraction(
+            event_id=decided.event_id,
+            context=decided.context,
+            actions=decided.actions,
+            slots=(Slot("top", Features(b"[]"), 0), Slot("side", Features(b"[]"), 1)),
+            choices=(SlotChoice(order, (0.5, 0.5)), SlotChoice(order[1:], (1.0,))),
+            learning_mode=LearningMode.ONLINE,
+            reward_wait_us=WAIT_US,
+        )
+        events.append(JoinedEvent(number, single.entry, page))
+    play(contest, events)
+    standing = contest.standing()
+    assert standing.decisions == 400
+    assert standing.served == pytest.approx(0.5, abs=0.1)
+    assert contest.learned > 0
 
 
 @pytest.mark.slow

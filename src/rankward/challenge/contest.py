@@ -8,12 +8,13 @@ nothing has to be kept of what waits between, and both places with the learner a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 import msgspec
 
 from rankward.challenge.measure import Measure, MeasureState, Standing
+from rankward.challenge.younger import Newest, NewestState
 from rankward.evaluation.contender import answer
 from rankward.evaluation.judge import RewardRange
 from rankward.evaluation.question import questions
@@ -21,9 +22,10 @@ from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.ranking.explore import InvalidPmfError
 from rankward.records import JoinedEvent, LearningMode, ModelId, Offset, TimeUs
 from rankward.settings import Aggregation, LoopSettings
-from rankward.store.challengers import Challenger
+from rankward.store.challengers import Challenger, ChallengerKind
 from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
 from rankward.vw.learner import LearnerRefusedError
+from rankward.vw.parser import Lesson
 
 _LEARNED_UNDER = ("default_reward", "reward_aggregation")
 
@@ -43,6 +45,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     digest: str = ""  # SHA-256 of those, hex
     measure: MeasureState
     time_us: TimeUs  # of this progress
+    newest: NewestState | None = None  # of a younger model; None: it begins
 
 
 def digest_of(model: bytes) -> str:
@@ -84,7 +87,9 @@ class Contest:
         self._set_aside = set_aside
         self._asked_to = progress.asked_to
         self._decided_us = progress.decided_us
-        self._measure = Measure(RewardRange(settings.reward_min, settings.reward_max), progress.measure)
+        rewards = RewardRange(settings.reward_min, settings.reward_max)
+        self._measure = Measure(rewards, progress.measure)
+        self._newest = Newest(rewards, progress.newest) if challenger.kind is ChallengerKind.YOUNGER else None
         checkpoint = Checkpoint(
             joined_offset=progress.learned_offset,
             learned=progress.learned,
@@ -108,6 +113,10 @@ class Contest:
     def learned(self) -> int:
         """Events learned."""
         return self._fold.learned
+
+    def lessons(self, events: Sequence[JoinedEvent]) -> list[Lesson]:
+        """Say what the learner is told of those events that it learns, if they have a single slot."""
+        return self._fold.lessons(events)
 
     def published_us(self, event: JoinedEvent | None) -> TimeUs:
         """Tell until when events have to be learned before one is answered: by then they were joined and published.
@@ -170,12 +179,12 @@ class Contest:
         except (LearnerRefusedError, InvalidPmfError, ValueError) as error:
             raise EventRefusedError(event, str(error)) from error
         for question, p_target in zip(asked, answers, strict=True):
-            self._measure.add(
-                question,
-                p_target,
-                reward=observed_reward(event, self._rewards, question.number),
-                upweight=1 / interaction.pass_probability,
-            )
+            reward = observed_reward(event, self._rewards, question.number)
+            if self._newest is None:
+                self._measure.add(question, p_target, reward=reward, upweight=1 / interaction.pass_probability)
+            else:
+                chosen = question.chosen
+                self._newest.add(p_target=p_target[chosen], p_log=question.p_log[chosen], reward=reward)
 
     def pass_to(self, offset: Offset) -> None:
         """Note that the log holds nothing to be judged by before an offset."""
@@ -184,6 +193,11 @@ class Contest:
     def standing(self) -> Standing:
         """Tell how it stands."""
         return self._measure.standing()
+
+    @property
+    def lead(self) -> float | None:
+        """How much better a younger model does at least, by the newest decisions. None: nobody can tell yet."""
+        return None if self._newest is None or not self.is_savable else self._newest.lead
 
     @property
     def is_savable(self) -> bool:
@@ -216,6 +230,7 @@ class Contest:
             digest="" if checkpoint.model is None else digest_of(checkpoint.model),
             measure=self._measure.state(),
             time_us=now_us,
+            newest=None if self._newest is None else self._newest.state(),
         )
 
     def close(self) -> None:

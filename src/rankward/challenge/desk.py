@@ -34,6 +34,7 @@ class ChallengeDesk:
         self._home = home
         self._spawn = spawn
         self._keys: list[str] = []  # of challengers that run
+        self._is_wanted = False
         self._started_us: TimeUs = 0
         self._pause_us = _SHORTEST_PAUSE_US  # from one start to the next
         self._killed: Counter[tuple[str, Offset]] = Counter()
@@ -43,6 +44,7 @@ class ChallengeDesk:
         """Take over which challengers there are."""
         listed = self._home.challengers.listed(loop.loop_id)
         self._keys = [each.key for each in listed if each.state is ChallengerState.RUNNING]
+        self._is_wanted = bool(self._keys) or loop.settings.younger_models
 
     def tend(self, loop: Loop, *, busy: bool) -> None:
         """Start the process if it is wanted and not there. It ends by itself when there is nothing left to do.
@@ -56,7 +58,7 @@ class ChallengeDesk:
                 return
             self._bury(loop, self.process.returncode)
             self.end()
-        if self._keys and not busy and self._home.clock() - self._started_us >= self._pause_us:
+        if self._is_wanted and not busy and self._home.clock() - self._started_us >= self._pause_us:
             self._started_us = self._home.clock()
             self.process = self._spawn(loop.name)
 

@@ -9,7 +9,7 @@ from rankward.challenge.measure import Measure
 from rankward.evaluation.asking import changes
 from rankward.evaluation.judge import RewardRange
 from rankward.records import Offset, TimeUs
-from rankward.store.challengers import Challenger, ChallengerState
+from rankward.store.challengers import Challenger, ChallengerKind, ChallengerState
 from rankward.store.ports import Epoch, Loop
 from rankward.training.service import next_epoch
 from rankward.vw.arguments import problem_type_of
@@ -88,3 +88,38 @@ def gone_on(before: Progress, challenger: Challenger) -> Progress:
 def learning_anew(before: Progress, *, start: Offset) -> Progress:
     """Describe how far a challenger is whose learner is lost. It learns again up to where it is judged."""
     return msgspec.structs.replace(before, learned_offset=start, learned=0, learned_to_us=0, model_id=None, digest="")
+
+
+def younger_of(loop: Loop, epoch: Epoch, *, key: str, start: Offset, now_us: TimeUs) -> Challenger:
+    """Describe a model that learns what the loop's own does, from a place in the log on.
+
+    Args:
+        loop: whose policy it is.
+        epoch: that serves; what it has settled holds for the younger model, too.
+        key: of the challenger.
+        start: the first joined event that it learns.
+        now_us: the time.
+    """
+    return Challenger(
+        key=key,
+        loop_id=loop.loop_id,
+        name=f"younger:{start}",  # no name that somebody can ask for
+        created_us=now_us,
+        preset=loop.settings.preset,
+        exploration=None,
+        settings=loop.settings,
+        epoch=msgspec.structs.replace(
+            epoch, epoch_id=0, reason="a younger model", created_us=now_us, base=None, start=start
+        ),
+        judged_from_us=now_us,
+        kind=ChallengerKind.YOUNGER,
+    )
+
+
+def still_younger(challenger: Challenger, loop: Loop, serving: Epoch | None) -> bool:
+    """Whether a younger model still is one of what serves: the loop wants them, and both learn in the same way."""
+    if serving is None or not loop.settings.younger_models or changes(challenger.settings, loop.settings):
+        return False
+    epoch = challenger.epoch
+    mine = (epoch.policy, epoch.interactions, epoch.rate, epoch.first_interaction)
+    return mine == (serving.policy, serving.interactions, serving.rate, serving.first_interaction)

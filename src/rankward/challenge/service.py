@@ -14,16 +14,18 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from rankward.challenge.contest import Contest, Progress, digest_of
-from rankward.challenge.following import begun, failed, followed, gone_on, learning_anew
+from rankward.challenge.following import begun, failed, followed, gone_on, learning_anew, still_younger, younger_of
 from rankward.challenge.measure import Standing
-from rankward.errors import NotFound
+from rankward.challenge.younger import LOOK_EVERY, SPACING, successor, superfluous
+from rankward.errors import CallerError, NotFound
 from rankward.joining.reader import first_due, read_joined
 from rankward.records import JoinedEvent, ModelId, Offset, TimeUs
-from rankward.store.challengers import Challenger, Challengers, ChallengerState
-from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Loop, ModelStore, SetAside
+from rankward.store.challengers import Challenger, ChallengerKind, Challengers, ChallengerState
+from rankward.store.ports import Board, Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, SetAside
 from rankward.training.fold import EventRefusedError, learns
-from rankward.training.service import Mark, TrainingStatus, interactions_of
+from rankward.training.service import Mark, TrainingStatus, interactions_of, newest_lessons
 from rankward.vw.learner import LearnerRefusedError
+from rankward.vw.rates import EVENTS_MIN, SETTLED, SETTLED_US, choose_rate, measure, next_check
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ _PAUSE_IDLE_S = 0.4
 _KEEP_US = 30_000_000
 _KEEP_IDLE_US = 5_000_000  # where there is nothing else to do
 _STATUS_US = 1_000_000
+_DAY_US = 86_400_000_000
 _FRESH_US = 10_000_000  # an older note is of somebody who does not work any more
 
 _progress = msgspec.msgpack.Decoder(Progress)
@@ -104,6 +107,12 @@ class _Run:
         self.lessons = _Cursor(read, contest.learned_offset)
         self.kept = (contest.asked_to, contest.learned_offset)
         self.kept_us = now_us
+        self.rate_check = 0  # events learned after which the rate is put to the test
+
+
+def _start_of(younger: Challenger) -> Offset:
+    assert younger.epoch.start is not None, "a younger model begins at a place in the log"
+    return younger.epoch.start
 
 
 class ChallengingService:
@@ -120,6 +129,9 @@ class ChallengingService:
         models: ModelStore,
         board: Board,
         mark: Callable[[str], Mark],
+        forget: Callable[[str], None],
+        succeed: Callable[[Challenger], Awaitable[object]],
+        make_key: Callable[[], str],
         clock: Callable[[], TimeUs],
     ) -> None:
         """Prepare.
@@ -133,6 +145,9 @@ class ChallengingService:
             models: bytes of what challengers have learned.
             board: for notes.
             mark: gives a challenger's mark, by key.
+            forget: removes the files of a challenger that is no more, by key.
+            succeed: lets a younger model serve, with what is kept of it, and removes it.
+            make_key: makes a key that was never used.
             clock: the time.
         """
         self._log = log
@@ -142,6 +157,9 @@ class ChallengingService:
         self._models = models
         self._board = board
         self._mark_of = mark
+        self._forget = forget
+        self._succeed = succeed
+        self._make_key = make_key
         self._clock = clock
         self._loop: Loop = catalog.loop(loop_name)
         self._change_mark = -1
@@ -152,6 +170,8 @@ class ChallengingService:
         self._end_mark = -1  # of the joined log, before it was found to hold no more
         self._ends: set[Offset] = set()  # where it was found so
         self._status_us: TimeUs = 0
+        self._serving: Epoch | None = None
+        self._looked_at: Offset = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Let them learn and answer what there is, and wait for more."""
@@ -163,6 +183,9 @@ class ChallengingService:
                 if not waits:
                     for key in list(self._records):
                         busy |= await self._turn(key)
+                        await self._watch_pairs(key)
+                        await self._watch_rate(key)
+                    await self._renew()
                 self._keep_if_due(busy=busy)
                 await self._post(waits=waits)
                 if busy:
@@ -183,12 +206,13 @@ class ChallengingService:
         """Take over what was changed. Returns whether there is anything to do."""
         mark = self._catalog.change_mark()
         if mark == self._change_mark:
-            return bool(self._records)
+            return self._is_wanted
         self._change_mark = mark
         loop = self._catalog.loop(self._loop.name)
         if loop.loop_id != self._loop.loop_id:
             return False  # deleted, and another made under its name
         self._loop = loop
+        self._serving = next((each for each in self._catalog.epochs(loop.loop_id) if each.state == "serving"), None)
         listed = {each.key: each for each in self._challengers.listed(loop.loop_id)}
         self._records = {key: each for key, each in listed.items() if each.state is ChallengerState.RUNNING}
         for key in self._runs.keys() - self._records.keys():
@@ -197,10 +221,76 @@ class ChallengingService:
             if key not in self._marks:
                 self._marks[key] = self._mark_of(key)
                 self._marks[key].clear()  # what it says is of a process that is no more, and has been read
+            if record.kind is ChallengerKind.YOUNGER:
+                if not still_younger(record, loop, self._serving):
+                    self._remove(key)
+                continue
             onward = followed(record, loop, now_us=self._clock())
             if onward is not record:
                 self._change(record, onward)
-        return bool(self._records)
+        return self._is_wanted
+
+    @property
+    def _is_wanted(self) -> bool:
+        return bool(self._records) or self._loop.settings.younger_models
+
+    def _remove(self, key: str) -> None:
+        """Let go of a younger model for good."""
+        self._end(key)
+        self._records.pop(key, None)
+        self._challengers.delete(key)
+        self._forget(key)
+
+    async def _renew(self) -> None:
+        """Begin younger models in turn, let go of those there are too many of, and let a better one take over."""
+        serving = self._serving
+        if not self._loop.settings.younger_models or serving is None or serving.start is None:
+            return
+        if serving.derives_interactions and serving.interactions is None:
+            return
+        _, end = await self._joined.extent()
+        younger = sorted(
+            (each for each in self._records.values() if each.kind is ChallengerKind.YOUNGER), key=_start_of
+        )
+        start = end // SPACING * SPACING
+        if start - (_start_of(younger[-1]) if younger else serving.start) >= SPACING:
+            born = younger_of(self._loop, serving, key=self._make_key(), start=start, now_us=self._clock())
+            self._challengers.add(born)
+            younger.append(born)
+            self._records[born.key] = born
+            self._marks[born.key] = self._mark_of(born.key)
+        ages = [float(end + SPACING - _start_of(each)) for each in younger]
+        # What has taken over began before those that are left, whatever its epoch says.
+        eldest = max(float(end + SPACING - serving.start), *(age + SPACING for age in ages), 0.0)
+        if (index := superfluous([eldest, *ages])) is not None:
+            self._remove(younger.pop(index - 1).key)
+        await self._look(younger)
+
+    async def _look(self, younger: Sequence[Challenger]) -> None:
+        runs = [self._runs.get(each.key) for each in younger]
+        looked_at = max((run.contest.asked_to for run in runs if run is not None), default=0) // LOOK_EVERY
+        if looked_at == self._looked_at:
+            return
+        self._looked_at = looked_at
+        index = successor([None if run is None else run.contest.lead for run in runs])
+        if index is None:
+            return
+        best = younger[index]
+        run = self._runs[best.key]
+        self._keep(best.key, run)
+        self._end(best.key)
+        del self._records[best.key]
+        try:
+            await self._succeed(best)
+        except CallerError as error:  # somebody was quicker: it is looked at again under what holds now
+            logger.info("loop %s: %s does not take over: %s", self._loop.name, best.name, error)
+            return
+        logger.info("loop %s: %s does better by the newest decisions, and serves", self._loop.name, best.name)
+        for each in younger:
+            if _start_of(each) < _start_of(best):
+                self._remove(each.key)
+            elif each.key != best.key:  # it is compared with another from now on
+                self._change(each, msgspec.structs.replace(each, judged_from_us=self._clock()))
 
     def _end(self, key: str) -> None:
         """Let go of a challenger's learner; it may begin again from what is kept."""
@@ -265,6 +355,57 @@ class ChallengingService:
         finally:
             mark.clear()
         return True
+
+    async def _watch_pairs(self, key: str) -> None:
+        """Let a challenger learn anew when the loop has begun to pair a namespace that it does not."""
+        run, record, serving = self._runs.get(key), self._records.get(key), self._serving
+        if run is None or record is None or serving is None or record.kind is ChallengerKind.YOUNGER:
+            return
+        if not record.epoch.derives_interactions or not serving.derives_interactions:
+            return
+        mine, found = record.epoch.interactions, serving.interactions
+        if mine is not None and found is not None and set(found.pairs) > set(mine.pairs):
+            await self._learn_anew(record, msgspec.structs.replace(record.epoch, interactions=found))
+
+    async def _watch_rate(self, key: str) -> None:
+        """Let a challenger learn anew when the newest events ask for another rate, as the loop itself does."""
+        run, record = self._runs.get(key), self._records.get(key)
+        if run is None or record is None or not record.epoch.derives_rate or record.kind is ChallengerKind.YOUNGER:
+            return
+        epoch, contest = record.epoch, run.contest
+        rated = next_check(epoch.rate.learned if epoch.rate is not None else 0)
+        if contest.learned < max(rated, run.rate_check):
+            return
+        if contest.learned > SETTLED and self._clock() - epoch.created_us < SETTLED_US:
+            return
+        run.rate_check = next_check(contest.learned)
+        lessons = await newest_lessons(
+            self._log, self._joined, contest.lessons, start=epoch.start or 0, end=contest.learned_offset
+        )
+        if len(lessons) < EVENTS_MIN:
+            return  # the log does not hold them any more
+        errors = measure(epoch.policy, epoch.interactions, lessons)
+        rate = choose_rate(errors, epoch.rate, learned=contest.learned)
+        if rate is not None:
+            await self._learn_anew(record, msgspec.structs.replace(epoch, rate=rate))
+
+    async def _learn_anew(self, record: Challenger, epoch: Epoch) -> None:
+        """Let a challenger learn the newest part of the log in another way, and be judged on from where it stands.
+
+        What it would have done before stays as it was found: the other way was chosen by what came of it.
+        """
+        run = self._runs.get(record.key)
+        if run is not None:
+            self._keep(record.key, run)
+            self._end(record.key)
+        kept = self._challengers.progress(record.key)
+        assert kept is not None, "it has begun"
+        now_us, days = self._clock(), max(1, self._loop.settings.model_retrain_days)
+        start = await first_due(self._joined, now_us - days * _DAY_US)
+        onward = msgspec.structs.replace(record, epoch=msgspec.structs.replace(epoch, start=start, created_us=now_us))
+        progress = learning_anew(_progress.decode(kept), start=start)
+        if self._challengers.write(onward, progress=msgspec.msgpack.encode(progress)):
+            self._records[record.key] = onward
 
     def _set_aside(self, key: str, error: EventRefusedError) -> None:
         """Pass an event over from now on, and go back to what is kept: the learner cannot be used any more."""

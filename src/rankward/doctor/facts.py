@@ -62,6 +62,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     mirroring: MirroringStatus | None = None  # None: nothing is mirrored, or the mirror has not begun
     challengers: tuple[Position, ...] = ()
     optimization: Optimization | None = None  # the newest run; None: there was none
+    younger: int = 0  # models that learn beside the one that serves, to take over when they do better
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
     @property
@@ -131,6 +132,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
         first, joined_end = await joined.extent()
         extent = await log.extent()
         notes = home.board.read(loop.loop_id)
+        challengers = ChallengerService(home, home.trail)
         status, training = read_statuses(notes)
         facts = Facts(
             loop=loop,
@@ -151,7 +153,8 @@ async def gather(home: Home, loop: Loop) -> Facts:
             optimization=next(iter(home.optimizations.listed(loop.loop_id)), None),
             study=msgspec.json.decode(notes[STUDY], type=StudyStatus) if STUDY in notes else None,
             mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
-            challengers=tuple(await ChallengerService(home, home.trail).listed(loop)),
+            challengers=tuple(await challengers.listed(loop)),
+            younger=challengers.younger(loop),
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))
     finally:

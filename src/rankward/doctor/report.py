@@ -131,6 +131,8 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
         pace = f"{facts.study.rate_per_s:,.0f} events/s" + ("" if left is None else f", {span(left)} left")
         made.append((f"{facts.study.kind} runs", f"{facts.study.done:.0%}", pace))
     made += [_challenger_row(each) for each in facts.challengers]
+    if facts.younger:
+        made.append(("younger models", f"{facts.younger}", "one takes over when the newest events say it does better"))
     worker = "at work" if facts.worker_lives else "not running"
     seen = "" if facts.worker_seen_us is None else f"last seen {ago(facts.worker_seen_us, facts.now_us)}"
     made.append(("worker", worker, "" if facts.worker_lives else seen))

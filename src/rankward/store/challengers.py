@@ -16,7 +16,14 @@ from rankward.settings import LoopSettings
 from rankward.store.ports import Epoch, SetAside
 
 CHALLENGERS_MAX = 5
-"""As many may a loop have: each learns everything that is learned."""
+"""As many may somebody ask for in a loop: each learns everything that is learned."""
+
+
+class ChallengerKind(enum.StrEnum):
+    """Why there is one."""
+
+    ASKED = "asked"  # somebody wants to know how it does
+    YOUNGER = "younger"  # a younger model of the loop's own policy, which may take over by itself
 
 
 class ChallengerState(enum.StrEnum):
@@ -38,6 +45,7 @@ class Challenger(msgspec.Struct, frozen=True, kw_only=True):
     settings: LoopSettings  # of the loop, under which it is judged
     epoch: Epoch  # what it learns, and how; its number is 0
     judged_from_us: TimeUs  # decisions before it are not judged
+    kind: ChallengerKind = ChallengerKind.ASKED
     state: ChallengerState = ChallengerState.RUNNING
     description: str = ""  # why it failed, or was begun anew; for people
 
@@ -54,7 +62,7 @@ class Challengers(Protocol):
         """Add a challenger to its loop.
 
         Raises:
-            Conflict: the loop has one of that name, or as many as it may have.
+            Conflict: the loop has one of that name, or as many as may be asked for.
         """
 
     def listed(self, loop_id: str) -> Sequence[Challenger]:

@@ -332,7 +332,7 @@ class TrainingService:
         if any(e.state == "building" and e.epoch_id != epoch.epoch_id for e in self._catalog.epochs(epoch.loop_id)):
             return  # it decides for itself
         self._rate_check = next_check(fold.learned)
-        lessons = await self._newest(epoch, fold)
+        lessons = await newest_lessons(self._log, self._joined, fold.lessons, start=epoch.start or 0, end=fold.offset)
         if len(lessons) < EVENTS_MIN:
             return  # the log does not hold them any more
         rate = choose_rate(measure(epoch.policy, epoch.interactions, lessons), epoch.rate, learned=fold.learned)
@@ -351,18 +351,6 @@ class TrainingService:
                 self._loop, epoch=msgspec.structs.replace(started, interactions=epoch.interactions, rate=rate)
             )
 
-    async def _newest(self, epoch: Epoch, fold: Fold) -> list[Lesson]:
-        """Read the newest events that the epoch has learned, oldest first."""
-        offset = max(fold.offset - EVENTS_MAX, epoch.start or 0)
-        lessons: list[Lesson] = []
-        while offset < fold.offset:
-            events, following = await read_joined(self._log, self._joined, offset, limit=_READ)
-            if following == offset:
-                break
-            offset = following
-            lessons += fold.lessons([event for event in events if event.offset < fold.offset])
-        return lessons
-
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()
         if now_us - self._status_us < _STATUS_US:
@@ -379,6 +367,34 @@ class TrainingService:
         )
         self._board.post(self._loop.loop_id, f"training-{self._epoch_id}", msgspec.json.encode(status))
         self._status_us, self._status_learned = now_us, learned
+
+
+async def newest_lessons(
+    log: EventLog,
+    joined: JoinedLog,
+    lessons_of: Callable[[Sequence[JoinedEvent]], list[Lesson]],
+    *,
+    start: Offset,
+    end: Offset,
+) -> list[Lesson]:
+    """Read the newest events that an epoch has learned, oldest first: as many as a rate is chosen by.
+
+    Args:
+        log: the loop's event log.
+        joined: its joined log.
+        lessons_of: picks what the epoch has learned out of events.
+        start: in the joined log, from where on it learns.
+        end: the next joined event to learn.
+    """
+    offset = max(end - EVENTS_MAX, start)
+    lessons: list[Lesson] = []
+    while offset < end:
+        events, following = await read_joined(log, joined, offset, limit=_READ)
+        if following == offset:
+            break
+        offset = following
+        lessons += lessons_of([event for event in events if event.offset < end])
+    return lessons
 
 
 def interactions_of(events: Sequence[JoinedEvent]) -> Interactions:

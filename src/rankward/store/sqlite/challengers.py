@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from rankward.errors import Conflict
-from rankward.store.challengers import CHALLENGERS_MAX, Challenger
+from rankward.store.challengers import CHALLENGERS_MAX, Challenger, ChallengerKind
 from rankward.store.ports import SetAside
 from rankward.store.sqlite.live import as_world_error, connect
 
@@ -34,7 +34,6 @@ CREATE TABLE challenger_aside (
     PRIMARY KEY (key, interaction)
 );
 """
-_SELECT_NAMES = "SELECT name FROM challenger WHERE loop_id = ?"
 _INSERT = "INSERT INTO challenger (key, loop_id, name, body) VALUES (?, ?, ?, ?)"
 _SELECT = "SELECT body FROM challenger WHERE loop_id = ? ORDER BY number"
 _UPDATE = "UPDATE challenger SET body = ?, progress = ? WHERE key = ?"
@@ -93,14 +92,15 @@ class SqliteChallengers:
     def add(self, challenger: Challenger) -> None:
         """See `challengers.Challengers`."""
         with self._change() as connection:
-            names = [name for (name,) in connection.execute(_SELECT_NAMES, (challenger.loop_id,))]
-            if challenger.name in names:
+            others = [_challenger.decode(body) for (body,) in connection.execute(_SELECT, (challenger.loop_id,))]
+            if any(each.name == challenger.name for each in others):
                 raise Conflict(
                     f"there is a challenger {challenger.name!r} already: choose another name, or remove that one first"
                 )
-            if len(names) >= CHALLENGERS_MAX:
+            asked = sum(each.kind is ChallengerKind.ASKED for each in others)
+            if challenger.kind is ChallengerKind.ASKED and asked >= CHALLENGERS_MAX:
                 raise Conflict(
-                    f"the loop has {len(names)} challengers, the bound is {CHALLENGERS_MAX}: remove one of them first"
+                    f"the loop has {asked} challengers, the bound is {CHALLENGERS_MAX}: remove one of them first"
                 )
             connection.execute(_INSERT, (challenger.key, challenger.loop_id, challenger.name, _encode(challenger)))
 
