@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import explaining, pipeline, ranking, slots, storage
+from benchmarks import binning, explaining, pipeline, ranking, slots, storage
 from benchmarks.report import Row, describe_machine, say, show
 
 GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
@@ -18,6 +18,7 @@ GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "rank": ranking.throughput,
     "core": ranking.one_core,
     "explain": explaining.explaining,
+    "bins": binning.binning,
     "slots": slots.slots,
     "swap": ranking.swaps,
     "open": ranking.open_loop,

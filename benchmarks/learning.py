@@ -30,15 +30,19 @@ from vowpalwabbit import Workspace
 
 from rankward.ranking.decide import Policy, RankRequest, decide
 from rankward.ranking.features import FeatureBounds, check_action, check_context
-from rankward.records import Action, Features, Interaction, Interactions, LearningMode, ModelId, Rate
+from rankward.records import Action, Bins, Features, Interaction, Interactions, LearningMode, ModelId, Rate
+from rankward.settings import Numbers
 from rankward.simulate.world import FeatureObjects, Round
 from rankward.simulate.worlds import make_world
+from rankward.vw import bins
 from rankward.vw.arguments import parse_policy
 from rankward.vw.learner import Learner
 from rankward.vw.parser import Lesson
 from rankward.vw.presets import (
     BALANCED,
+    CHANGING,
     PERSONALIZER,
+    PLAIN,
     PRESETS,
     Preset,
     derive_interactions,
@@ -63,6 +67,7 @@ class Setting(NamedTuple):
     derives: bool = True  # whether it pairs context with action namespaces, and those only
     floor: bool = True  # False: driven directly; probabilities are only made to sum to 1
     derives_rate: bool = False  # whether the noise of its rewards may change its rate
+    numbers: Numbers = Numbers.RAW  # what it sees of them
 
     @classmethod
     def of(cls, preset: Preset) -> Setting:
@@ -164,31 +169,49 @@ class Trainer:
         self._rate: Rate | None = None
         self._lessons: list[Lesson] = []
         self._check = next_check(0)
+        self.bins: Bins | None = None
+        self._decided: list[Interaction] = []  # the newest
+        self._numbers_check = bins.EVENTS_MIN
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """Give the learner's probabilities."""
         return self.learner.pmf(context, actions)
 
     def learn(self, interaction: Interaction, reward: float) -> None:
-        """Learn an event; and every event so far anew, with another rate, if they ask for one."""
+        """Learn an event; and every event so far anew, with another rate or with intervals, if they ask for that."""
         lesson = Lesson(
             interaction.context, interaction.actions, interaction.chosen, interaction.pmf[interaction.chosen], reward
         )
         self.learner.learn_from(lesson)
-        if not self._setting.derives_rate:
+        cuts = self._setting.numbers is Numbers.BINS
+        if not self._setting.derives_rate and not cuts:
             return
         self._lessons.append(lesson)
-        if len(self._lessons) < self._check:
-            return
-        self._check = next_check(len(self._lessons))
-        policy, newest = self._setting.policy, self._lessons[-EVENTS_MAX:]
-        rate = choose_rate(measure(policy, self._interactions, newest), self._rate, learned=len(self._lessons))
-        if rate is not None:
-            self._rate = rate
-            self.learner.close()
-            self.learner = Learner(learner_arguments(policy, self._interactions, _epsilon(policy), rate))
-            for each in self._lessons:
-                self.learner.learn_from(each)
+        learned = len(self._lessons)
+        if cuts:
+            self._decided = [*self._decided[1 - bins.EVENTS_MAX :], interaction]
+            if learned >= self._numbers_check:
+                self._numbers_check = 2 * learned
+                found = bins.settle(self._decided)
+                if bins.lacks(self.bins or bins.settle([]), found):
+                    self.bins = found
+                    self._begin_anew()
+        if self._setting.derives_rate and learned >= self._check:
+            self._check = next_check(learned)
+            newest = self._lessons[-EVENTS_MAX:]
+            errors = measure(self._setting.policy, self._interactions, newest, self.bins)
+            rate = choose_rate(errors, self._rate, learned=learned)
+            if rate is not None:
+                self._rate = rate
+                self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        policy = self._setting.policy
+        self.learner.close()
+        arguments = learner_arguments(policy, self._interactions, _epsilon(policy), self._rate)
+        self.learner = Learner(arguments, bins=self.bins)
+        for each in self._lessons:
+            self.learner.learn_from(each)
 
 
 def arguments_of(setting: Setting, scene: Scene) -> tuple[str, float]:
@@ -213,7 +236,7 @@ def play(scene: Scene, setting: Setting, *, every: int = 1, behind: int = 0) -> 
     value, weights = np.empty(len(scene.requests)), np.empty(len(scene.requests))
     for number, (request, means, rewards) in enumerate(zip(*scene, strict=True)):
         if every > 1 and number and number % every == 0 and number > behind:
-            policy = Served(Learner(trainer.learner.arguments, trainer.learner.save()))
+            policy = Served(Learner(trainer.learner.arguments, trainer.learner.save(), bins=trainer.bins))
         interaction = decide(
             request,
             policy,
@@ -585,10 +608,42 @@ def measure_presets(console: Console, seeds: int) -> None:
     console.print(table)
 
 
+def measure_numbers(console: Console, seeds: int) -> None:
+    """Print what intervals beside numbers change, on sets whose features are numbers, and in two worlds."""
+    settings = [
+        Setting.of(preset)._replace(numbers=numbers) for preset in (BALANCED, PLAIN, CHANGING) for numbers in Numbers
+    ]
+    names = [f"{setting.name}, {setting.numbers}" for setting in settings]
+    table = Table(
+        *("set", "uniform", "full labels", *names),
+        title=f"Numbers: mean reward with every number as it is, and with intervals, {seeds} seed(s), one pass",
+    )
+    reached: list[list[float]] = []
+    for name in noise_free_sets():
+        scenes = [set_scene(name, seed=seed) for seed in range(1, seeds + 1)]
+        full = [play_full_labels(scene) for scene in scenes]
+        values = [np.mean([run.value.mean() for run in full])]
+        values += [np.mean([play(scene, setting).value.mean() for scene in scenes]) for setting in settings]
+        reached.append([float(np.mean([run.uniform.mean() for run in full])), *map(float, values)])
+        table.add_row(name, *(f"{value:.3f}" for value in reached[-1]))
+    table.add_section()
+    table.add_row("mean", *(f"{value:.3f}" for value in np.mean(reached, axis=0)))
+    for name, length in (("triage", 2276), ("grocery", 5_000)):
+        scenes = [world_scene(name, length, seed=seed) for seed in range(1, seeds + 1)]
+        runs = [[play(scene, setting) for scene in scenes] for setting in settings]
+        table.add_row(
+            f"{name}: share of the best",
+            *("", ""),
+            *(f"{np.mean([run.share() for run in of_setting]):.3f}" for of_setting in runs),
+        )
+    console.print(table)
+
+
 def main() -> None:
     """Measure, and print tables."""
     parser = argparse.ArgumentParser(description="Measure how well, and how soon, the presets learn.")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and events: about a minute")
+    parser.add_argument("--numbers", action="store_true", help="only what intervals beside numbers change")
     parser.add_argument("--presets", action="store_true", help="only the table that compares presets")
     asked = parser.parse_args()
     size = QUICK if asked.quick else FULL
@@ -598,8 +653,8 @@ def main() -> None:
     for preset in PRESETS.values():
         print(f"{preset.name}: {preset.arguments}")
     print()
-    if asked.presets:
-        measure_presets(console, size.set_seeds)
+    if asked.presets or asked.numbers:
+        (measure_presets if asked.presets else measure_numbers)(console, size.set_seeds)
         console.print(f"{time.monotonic() - start:.0f} s")
         return
     settings = (*FIRST, *LISTED)

@@ -34,7 +34,7 @@ from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import Scorer
 from rankward.records import AnyInteraction, EventId, Interaction, LearningMode, LogEntry, ModelId, Offset, TimeUs
 from rankward.registry.compare import Comparison, compare
-from rankward.registry.service import Registry
+from rankward.registry.service import Form, Registry
 from rankward.settings import READ_ONLY, SETTINGS, STAMPS, Limits, LoopSettings, as_datetime, parse, show
 from rankward.store.audit import SERVICE, Actor
 from rankward.store.optimizations import Optimization, OptimizationState
@@ -56,6 +56,8 @@ _EFFECTS = {
     "model_export_frequency": "It holds from the next model on.",
     "learning_mode": "It holds for decisions from now on; earlier events are learned as they were logged.",
     "younger_models": "They are begun or let go of within a second, and begin with what is joined from now on.",
+    "numbers": "A new epoch sees them so; the model that serves keeps what it was learned with. With bins, only "
+    "rankward's own client can decide with a downloaded model.",
     "log_retention_days": "Older events are removed within a second, once they are joined.",
 }
 
@@ -472,11 +474,11 @@ class Administration:
 
         Raises:
             NotFound: it is not kept.
+            InvalidRequest: it has bins, and is to go without them.
         """
         loop = self._home.catalog.loop(name)
         version = self._registry.version(loop, model_id)
-        content = await asyncio.to_thread(self._home.models.get, loop.loop_id, version.model_id)
-        return await self._registry.signed(content) if signed else content
+        return await self._registry.exported(version, Form.SIGNED if signed else Form.BARE)
 
     async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
         """Serve a version, and go on learning from it.

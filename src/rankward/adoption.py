@@ -9,8 +9,8 @@ from collections.abc import Callable
 import msgspec
 
 from rankward.auditing import Trail
-from rankward.records import Interactions, ModelId, Offset, Rate, SettingsChange, TimeUs
-from rankward.settings import LoopSettings, as_datetime, change
+from rankward.records import Bins, Interactions, ModelId, Offset, Rate, SettingsChange, TimeUs
+from rankward.settings import LoopSettings, Numbers, as_datetime, change
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, EventLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
@@ -25,6 +25,7 @@ class Learned(msgspec.Struct, frozen=True, kw_only=True):
     exploration: float
     interactions: Interactions | None  # that it was trained with beside its own
     rate: Rate | None = None  # the same of its rate of learning
+    bins: Bins | None = None  # where it cuts numbers; None: it sees them as they are
     learned: int  # events
     learned_to_us: TimeUs  # of the newest of them
     joined_end: Offset  # the next joined event after them
@@ -76,6 +77,7 @@ async def adopt(
         policy=learned.policy,
         interactions=learned.interactions,
         rate=learned.rate,
+        bins=learned.bins,
         resumable=parse_policy(learned.policy).resumes_exactly,
         size_bytes=len(learned.model),
         digest=hashlib.sha256(learned.model).hexdigest(),
@@ -85,7 +87,12 @@ async def adopt(
 
     async def once(loop: Loop) -> Loop:
         check(loop)
-        wanted = {"policy": learned.policy, "preset": learned.preset, "exploration": learned.exploration}
+        wanted = {
+            "policy": learned.policy,
+            "preset": learned.preset,
+            "exploration": learned.exploration,
+            "numbers": Numbers.RAW if learned.bins is None else Numbers.BINS,
+        }
         settings = change(loop.settings, wanted, now=as_datetime(clock()))
         served = msgspec.structs.replace(loop, settings=settings, model_id=version.model_id)
         epoch = msgspec.structs.replace(
@@ -93,6 +100,7 @@ async def adopt(
             derives_interactions=version.interactions is not None,
             interactions=version.interactions,
             rate=version.rate,
+            bins=version.bins,
             base=version.model_id,
             start=version.joined_offset,
             since_us=0,  # from `start` on, whenever it was: nothing there has been learned

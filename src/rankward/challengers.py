@@ -260,6 +260,7 @@ class ChallengerService:
                 exploration=challenger.floor,
                 interactions=challenger.epoch.interactions,
                 rate=challenger.epoch.rate,
+                bins=challenger.epoch.bins,
                 learned=progress.learned,
                 learned_to_us=progress.learned_to_us,
                 joined_end=progress.learned_offset,

@@ -286,6 +286,13 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
     errors: dict[str, float]  # mean weighted squared error of each rate, by name
 
 
+class Bins(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a model cuts the numbers among its features into intervals, and what that was found by."""
+
+    edges: dict[str, dict[str, tuple[float, ...]]]  # by namespace and name, ascending; an edge is its interval's least
+    events: int  # decisions that they were found in
+
+
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
     """A record with its place in the event log."""
 

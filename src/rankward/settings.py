@@ -33,6 +33,13 @@ class Aggregation(enum.StrEnum):
     MAX = "max"
 
 
+class Numbers(enum.StrEnum):
+    """What the learner sees of a number among the features."""
+
+    RAW = "raw"
+    BINS = "bins"
+
+
 class ModelImport(enum.StrEnum):
     """Which models may be imported with a key of the loop. With the admin key, and by command, all of them may."""
 
@@ -220,6 +227,14 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
             "as much as three more trainings.",
         ),
     ] = False
+    numbers: Annotated[
+        Numbers,
+        Setting(
+            retrains=True,
+            help="What the learner sees of a number among the features. raw: the number, which has one weight; bins: "
+            "also the interval that it falls into, which has a weight of its own.",
+        ),
+    ] = Numbers.RAW
     model_import: Annotated[
         ModelImport,
         Setting(

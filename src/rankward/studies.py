@@ -254,6 +254,7 @@ class StudyService:
                 exploration=kept.exploration,
                 interactions=kept.interactions,
                 rate=kept.rate,
+                bins=kept.bins,
                 learned=kept.learned,
                 learned_to_us=kept.learned_to_us,
                 joined_end=kept.joined_end,

@@ -221,6 +221,7 @@ class StudyRun:
                 exploration=trained.exploration,
                 interactions=trained.interactions,
                 rate=trained.rate,
+                bins=trained.bins,
                 learned=trained.learned,
                 learned_to_us=trained.learned_to_us,
                 joined_end=trained.joined_end,

@@ -6,13 +6,14 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 import rankward
 from rankward.api.options import ApiOptions
 from rankward.client.spool import Spool
 from rankward.records import Activation, Interaction, Observation
-from rankward.settings import Limits, LoopSettings
+from rankward.settings import Limits, LoopSettings, Numbers
 from tests.client.networks import refused_endpoint
 from tests.service import PATIENCE_S, RunningService, eventually
 
@@ -43,6 +44,32 @@ def test_it_learns_what_it_is_told(service: RunningService) -> None:
     assert learned.model_id in {version.model_id for version in service.home.catalog.versions(_loop_id(service, loop))}
     logged = {r.event_id: r for r in service.records(loop.loop) if isinstance(r, Interaction)}
     assert logged[learned.event_id].model_id == learned.model_id
+
+
+@pytest.mark.slow
+def test_it_sees_numbers_as_the_service_does(service: RunningService) -> None:
+    """The bins come with the model; whoever asks for the model alone is told why there is none."""
+    loop = service.new_loop(msgspec.structs.replace(QUICK, numbers=Numbers.BINS))
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S, local=True, refresh_s=0.1) as client:
+        for number in range(120):
+            decision = client.rank({"visitor": {"age": 20 + number % 50}}, ACTIONS)
+            client.reward(decision.event_id, float(decision.action_id == "stew"))
+        assert client.flush(LONG_S)
+        service.pass_time(loop.loop)
+        eventually(lambda: dict(client.rank(CONTEXT, ACTIONS).ranking)["stew"] > 0.8, "the rewarded action is likely")
+        here = [client.rank({"visitor": {"age": age}}, ACTIONS, event_id=f"n{age}") for age in range(20, 70, 5)]
+        assert client.flush(LONG_S)
+    versions = {version.model_id: version for version in service.home.catalog.versions(_loop_id(service, loop))}
+    bins = versions[str(here[0].model_id)].bins
+    assert bins is not None
+    assert list(bins.edges) == ["visitor"]
+    refused = loop.at("v1.1-preview.3").get("/model")
+    assert (refused.status_code, "numbers=bins" in refused.text) == (400, True)
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client:
+        there = [client.rank({"visitor": {"age": age}}, ACTIONS, event_id=f"m{age}") for age in range(20, 70, 5)]
+    for one, other in zip(here, there, strict=True):
+        if one.model_id == other.model_id:
+            assert dict(one.ranking) == pytest.approx(dict(other.ranking), abs=1e-6)
 
 
 def _loop_id(service: RunningService, loop: object) -> str:

@@ -11,15 +11,17 @@ from rankward.evaluation.replay import SETTLED_BY, Replay, derived_interactions
 from rankward.evaluation.report import Verdict
 from rankward.evaluation.service import custom
 from rankward.ranking.explore import check_pmf, floored
-from rankward.records import Features, JoinedEvent, LearningMode
+from rankward.records import Bins, Features, JoinedEvent, LearningMode
+from rankward.settings import Numbers
+from rankward.vw.bins import settle
 from rankward.vw.learner import Learner
 from rankward.vw.presets import BALANCED, learner_arguments
 from tests.evaluation.logs import MINUTE_US, POLICY, SETUP, event, log, named, paged, replayed
 
 
-def played_by_hand(candidate: Candidate, events: list[JoinedEvent], arguments: str) -> float:
+def played_by_hand(candidate: Candidate, events: list[JoinedEvent], arguments: str, bins: Bins | None = None) -> float:
     """Add up what a policy's weights make of the rewards, with the learner itself and nothing between."""
-    learner = Learner(arguments)
+    learner = Learner(arguments, bins=bins)
     learned, total, waiting = 0, 0.0, list(events)
     for each in events:
         published_us = each.entry.time_us // SETUP.export_us * SETUP.export_us
@@ -58,6 +60,26 @@ def test_a_policy_is_replayed_as_the_learner_itself_would_act(policy: str) -> No
     found = replayed(Replay([candidate], SETUP, references=False), events)
     expected = played_by_hand(candidate, events, arguments)
     assert named(found, "mine").totals.weighted_rewards == pytest.approx(expected, rel=1e-6)
+
+
+def test_numbers_are_seen_as_an_epoch_of_these_events_would_see_them() -> None:
+    """Edges come from the first events, as a trainer finds them, and the log keeps its features as they were."""
+    events = [
+        msgspec.structs.replace(
+            each,
+            interaction=msgspec.structs.replace(
+                each.interaction, context=Features(msgspec.json.encode([{"age": number * 7 % 60}]))
+            ),
+        )
+        for number, each in enumerate(log(1_200))
+    ]
+    bins = settle(each.interaction for each in events[:SETTLED_BY])
+    assert list(bins.edges) == ["FromUrl"]
+    candidate = custom("mine", POLICY, exploration=0.1, numbers=Numbers.BINS)
+    found = replayed(Replay([candidate], SETUP, references=False), events)
+    expected = played_by_hand(candidate, events, learner_arguments(POLICY, None, 0.1), bins)
+    assert named(found, "mine").totals.weighted_rewards == pytest.approx(expected, rel=1e-6)
+    assert named(found, "mine").numbers is Numbers.BINS
 
 
 def test_nothing_is_known_before_it_could_have_been() -> None:

@@ -30,7 +30,8 @@ from rankward.evaluation.search import (
     trials,
 )
 from rankward.evaluation.service import CancelledError, Progress, custom, search
-from rankward.records import Interactions, LearningMode
+from rankward.records import Features, Interactions, JoinedEvent, LearningMode
+from rankward.settings import Numbers
 from rankward.vw.arguments import parse_policy
 from rankward.vw.learner import Learner
 from rankward.vw.presets import BALANCED, PERSONALIZER, learner_arguments, preset_of
@@ -62,6 +63,45 @@ def test_everything_tried_can_be_used_and_is_not_taken_for_something_else(seed: 
         assert preset_of(parse_policy(candidate.policy)) is None
         assert candidate.exploration >= 0.02  # what comes next can be judged by its log
         Learner(learner_arguments(candidate.policy, None, candidate.exploration)).close()
+
+
+def test_both_treatments_of_numbers_are_tried() -> None:
+    """Which of them is better nobody knows beforehand; where there are no numbers, one of them is enough."""
+    both = trials(OWN, DERIVED, seed=1, with_bins=True)
+    assert {each.numbers for each in both} == set(Numbers)
+    assert len({each.name for each in both}) == TRIALS == len({(each.policy, each.numbers) for each in both})
+    assert both[0] is OWN
+    assert {each.numbers for each in trials(OWN, DERIVED, seed=1)} == {Numbers.RAW}
+    own = msgspec.structs.replace(OWN, numbers=Numbers.BINS)
+    assert {each.numbers for each in trials(own, DERIVED, seed=1)} == {Numbers.BINS}
+
+
+def test_a_log_with_numbers_is_known_by_its_first_decisions() -> None:
+    """Features of letters alone have nothing to cut."""
+    survey, numbers = Survey(), Survey()
+    survey.take(log(200))
+    numbers.take([with_number(each, number) for number, each in enumerate(log(200))])
+    assert not survey.has_numbers_to_cut()
+    assert numbers.has_numbers_to_cut()
+
+
+def with_number(event: JoinedEvent, number: int) -> JoinedEvent:
+    """Give an event's context a number."""
+    context = Features(msgspec.json.encode([{"visitor": {"age": number % 50}}]))
+    return msgspec.structs.replace(event, interaction=msgspec.structs.replace(event.interaction, context=context))
+
+
+@pytest.mark.slow
+def test_the_command_says_how_numbers_are_to_be_seen() -> None:
+    """The arguments alone would give the loop another policy than the one that was judged."""
+    events = [with_number(each, number) for number, each in enumerate(log(1_600))]
+    report = search(Written(tuple(events)), [], SETUP, own=OWN, seed=1, tried=8, processes=1)
+    assert report.search is not None
+    for numbers in Numbers:
+        results = [msgspec.structs.replace(result("winner", 0.2, 0.1), numbers=numbers)]
+        run = msgspec.structs.replace(report.search, promoted="winner")
+        command = apply_command(msgspec.structs.replace(report, policies=tuple(results), search=run))
+        assert command == f"rankward settings set LOOP numbers={numbers} && rankward policy set LOOP --cb_explore_adf"
 
 
 def test_names_are_those_of_the_contract_and_given_once() -> None:

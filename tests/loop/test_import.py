@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from rankward.errors import InvalidRequest
 from rankward.records import SettingsChange
 from rankward.registry.archive import pack
-from rankward.registry.service import Imported
-from rankward.registry.sign import Origin
+from rankward.registry.service import Form, Imported
+from rankward.registry.sign import Keyring, Origin
 from rankward.settings import LoopSettings, ModelImport
 from rankward.vw.model_file import read_head
 from rankward.vw.presets import PERSONALIZER
@@ -69,6 +69,11 @@ def foreign(folder: Path, model: bytes) -> bytes:
         ring = home.signing.keyring()
     finally:
         home.close()
+    return sealed(ring, model)
+
+
+def sealed(ring: Keyring, model: bytes) -> bytes:
+    """Sign a model with a key."""
     return pack(model, ring.certificate.public_bytes(_DER), ring.sign(model))
 
 
@@ -80,9 +85,10 @@ def test_a_signed_export_comes_back(tmp_path: Path) -> None:
         await taken(circle, learned(), by_admin=True)
         loop = circle.loop
         exported = circle.home.models.get(loop.loop_id, str(loop.model_id))
+        archive = await circle.registry.exported(newest_version(circle), Form.SIGNED)
         await circle.registry.delete("circle")
 
-        imported = await taken(circle, await circle.registry.signed(exported))
+        imported = await taken(circle, archive)
 
         assert imported.origin is Origin.TRUSTED
         assert imported.signer is not None
@@ -99,7 +105,7 @@ def test_a_setting_says_what_a_loops_key_may_import(tmp_path: Path) -> None:
     async def story() -> None:
         circle = Circle(tmp_path / "data", ORIGINAL)
         model = learned()
-        ours, theirs = await circle.registry.signed(model), foreign(tmp_path, model)
+        ours, theirs = sealed(circle.home.signing.keyring(), model), foreign(tmp_path, model)
         signature = "InvalidModelImportSignature"
 
         assert "not trusted here" in await refused(circle, theirs, signature)
@@ -239,8 +245,7 @@ def test_derived_interactions_travel_with_the_model(tmp_path: Path) -> None:
         await there.circle()
         version = newest_version(there)
         assert version.interactions is not None
-        model = there.home.models.get(there.loop.loop_id, version.model_id)
-        sent = await there.registry.signed(model)
+        sent = await there.registry.exported(version, Form.SIGNED)
         pmf = (await there.rank("asked", "v1")).interaction.pmf
         await there.close()
 

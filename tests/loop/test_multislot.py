@@ -15,7 +15,7 @@ from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.ranking.slots import SlotsRequest
 from rankward.records import Action, Features, LearningMode, MultiSlotInteraction, Observation, Slot
-from rankward.registry.service import Imported
+from rankward.registry.service import Form, Imported
 from rankward.settings import Aggregation, LoopSettings
 from rankward.vw.arguments import ProblemType
 from rankward.vw.presets import BALANCED
@@ -284,8 +284,7 @@ def test_a_model_for_slots_moves_to_another_loop_for_slots(tmp_path: Path) -> No
         here, there = Circle(tmp_path / "here", SETTINGS), Circle(tmp_path / "there", SETTINGS)
         await play(here, 60)
         await here.circle()
-        exported = here.home.models.get(here.loop.loop_id, newest_version(here).model_id)
-        archive = await here.registry.signed(exported)
+        archive = await here.registry.exported(newest_version(here), Form.SIGNED)
 
         imported = await taken(there, archive)
         await there.follow()

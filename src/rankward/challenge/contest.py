@@ -27,7 +27,7 @@ from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
 from rankward.vw.learner import LearnerRefusedError
 from rankward.vw.parser import Lesson
 
-_LEARNED_UNDER = ("default_reward", "reward_aggregation")
+_LEARNED_UNDER = ("default_reward", "reward_aggregation", "numbers")
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -121,5 +121,5 @@ def still_younger(challenger: Challenger, loop: Loop, serving: Epoch | None) -> 
     if serving is None or not loop.settings.younger_models or changes(challenger.settings, loop.settings):
         return False
     epoch = challenger.epoch
-    mine = (epoch.policy, epoch.interactions, epoch.rate, epoch.first_interaction)
-    return mine == (serving.policy, serving.interactions, serving.rate, serving.first_interaction)
+    mine = (epoch.policy, epoch.interactions, epoch.rate, epoch.bins, epoch.first_interaction)
+    return mine == (serving.policy, serving.interactions, serving.rate, serving.bins, serving.first_interaction)

@@ -24,6 +24,7 @@ from rankward.store.challengers import Challenger, ChallengerKind, Challengers, 
 from rankward.store.ports import Board, Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, SetAside
 from rankward.training.fold import EventRefusedError, learns
 from rankward.training.service import Mark, TrainingStatus, interactions_of, newest_lessons
+from rankward.vw.bins import settle
 from rankward.vw.learner import LearnerRefusedError
 from rankward.vw.rates import EVENTS_MIN, SETTLED, SETTLED_US, choose_rate, measure, next_check
 
@@ -384,7 +385,7 @@ class ChallengingService:
         )
         if len(lessons) < EVENTS_MIN:
             return  # the log does not hold them any more
-        errors = measure(epoch.policy, epoch.interactions, lessons)
+        errors = measure(epoch.policy, epoch.interactions, lessons, epoch.bins)
         rate = choose_rate(errors, epoch.rate, learned=contest.learned)
         if rate is not None:
             await self._learn_anew(record, msgspec.structs.replace(epoch, rate=rate))
@@ -431,12 +432,17 @@ class ChallengingService:
             asked_to = await first_due(self._joined, record.judged_from_us)
             progress = begun(record, asked_to=asked_to, start=start)
         settled = msgspec.structs.replace(epoch, start=start)
-        if settled.derives_interactions and settled.interactions is None:
+        pairs = settled.derives_interactions and settled.interactions is None
+        cuts = settled.derives_bins and settled.bins is None
+        if pairs or cuts:
             found, _ = await self._read(start)
             events = [event for event in found if learns(settled, event)]
             if not events:
                 return None
-            settled = msgspec.structs.replace(settled, interactions=interactions_of(events))
+            if pairs:
+                settled = msgspec.structs.replace(settled, interactions=interactions_of(events))
+            if cuts:
+                settled = msgspec.structs.replace(settled, bins=settle(event.interaction for event in events))
         if settled != epoch:
             record = msgspec.structs.replace(record, epoch=settled)
             # Durable before the first event is learned: going on from there must not depend on what was joined when.

@@ -31,7 +31,7 @@ from rankward.evaluation.search import apply_command
 from rankward.history.columns import ROLES, ColumnMap, read_map
 from rankward.history.files import STANDARD, log_files
 from rankward.joining.reward import RewardDefinition
-from rankward.settings import Aggregation, parse_duration
+from rankward.settings import Aggregation, Numbers, parse_duration
 from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
 
 EXIT_NOTHING_TO_JUDGE_BY = 3
@@ -77,6 +77,9 @@ def evaluate(
     exploration: Annotated[
         float, typer.Option(min=0, max=1, help="The floor of policies that name no --epsilon.")
     ] = 0.2,
+    numbers: Annotated[
+        Numbers, typer.Option(help="What policies see of numbers among the features; a search tries both.")
+    ] = Numbers.RAW,
     reward_min: Annotated[float, typer.Option(help="No reward is less; those that are, are cut.")] = 0.0,
     reward_max: Annotated[float, typer.Option(help="No reward is more.")] = 1.0,
     default_reward: Annotated[float, typer.Option(help="Of events without a reward.")] = 0.0,
@@ -141,7 +144,7 @@ def evaluate(
     if search_minutes is not None and not search:
         raise InvalidRequest("--search-minutes limits a search: add --search")
     mapping = read_map(mapped) if mapped else None
-    candidates = [_candidate(text, exploration) for text in policy or []]
+    candidates = [_candidate(text, exploration, numbers) for text in policy or []]
     setup = Setup(
         rewards=RewardDefinition(default_reward, reward_aggregation),
         reward_min=reward_min,
@@ -161,7 +164,7 @@ def evaluate(
         )
         with _bar("evaluating") as show:
             if search:
-                own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration)
+                own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration, numbers)
                 report = service.search(
                     source,
                     candidates,
@@ -180,7 +183,7 @@ def evaluate(
             with _bar("measuring features") as show:
                 found = measure_features(
                     source,
-                    candidates[0] if candidates else _candidate(f"own={BALANCED.name}", exploration),
+                    candidates[0] if candidates else _candidate(f"own={BALANCED.name}", exploration, numbers),
                     setup,
                     features_max=importance_features,
                     seed=seed,
@@ -208,11 +211,11 @@ def _check_tables(paths: Sequence[Path], mapping: ColumnMap | None) -> None:
             )
 
 
-def _candidate(text: str, exploration: float) -> Candidate:
+def _candidate(text: str, exploration: float, numbers: Numbers) -> Candidate:
     name, equals, arguments = text.partition("=")
     if not equals or not name.strip() or name.startswith("-"):
         raise InvalidRequest(f"--policy {text!r} has no name: write NAME=ARGUMENTS, as in 'mine=--cb_explore_adf'")
-    return service.custom(name.strip(), arguments.strip(), exploration=exploration)
+    return service.custom(name.strip(), arguments.strip(), exploration=exploration, numbers=numbers)
 
 
 def _microseconds(text: str, option: str) -> int:
@@ -293,7 +296,8 @@ def _show_search(report: Report, run: SearchRun, console: Console) -> None:
         console.print(Text(f"The search ended early: {run.stopped}.", style="yellow"), soft_wrap=True)
     for result in report.overall():
         if result.name in run.finalists:
-            console.print(Text.assemble(f"{result.name}: ", (result.arguments or "", "dim")), soft_wrap=True)
+            numbers = "" if result.numbers is Numbers.RAW else f", numbers: {result.numbers}"
+            console.print(Text.assemble(f"{result.name}: ", (f"{result.arguments}{numbers}", "dim")), soft_wrap=True)
     command = apply_command(report)
     if command is not None:
         console.print(Text(f"To apply it: {command}"), soft_wrap=True)

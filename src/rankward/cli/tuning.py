@@ -103,6 +103,8 @@ def show_policy(
         derived = ""
         if epoch.interactions is not None:
             derived = "; pairs " + " ".join(epoch.interactions.pairs)
+        if epoch.bins is not None and epoch.bins.edges:
+            derived += f"; {sum(map(len, epoch.bins.edges.values()))} numbers cut into intervals"
         if epoch.rate is not None:
             derived += f"; learning {describe(epoch.rate)}"
         made.add_row(Text(f"epoch {epoch.epoch_id}", style="dim"), Text(f"{epoch.state}: {epoch.reason}{derived}"))

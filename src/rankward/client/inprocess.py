@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 import threading
 import time
@@ -29,12 +30,16 @@ from rankward.records import (
     ModelId,
     TimeUs,
 )
+from rankward.registry.archive import unpack
 from rankward.settings import Limits, parse_duration
 from rankward.uploads.write import split_batch, write_batch, write_interaction, write_outcome
+from rankward.vw.bins import read_bins
 from rankward.vw.learner import Learner
 
 INTERACTIONS, OBSERVATIONS = "interactions", "observations"
 
+_MODEL = "/model?withBins=true"
+_MODEL_BYTES_MAX = 1 << 32  # of the service's own model: it is trusted
 _PATIENCE_S = 10.0
 _GATHER_S = 0.2  # before what was decided is uploaded, so that batches grow
 _BATCH_EVENTS = 500
@@ -71,11 +76,23 @@ class _Scorer:
     """A model of the service, ready to score; `ranking.decide.Policy`. Threads take turns."""
 
     def __init__(self, model_id: ModelId, model: bytes, exploration: float) -> None:
+        """Load a model.
+
+        Args:
+            model_id: of the model.
+            model: as the service sends it: bare, or in an archive with its bins.
+            exploration: of the loop.
+
+        Raises:
+            InvalidRequest, LearnerRefusedError, ValueError: it cannot be used.
+        """
         # A model holds its own options; only the exploration is the loop's, and may have changed since.
         self.model_id = model_id
         self.exploration = exploration
         self.model = model
-        self._learner = Learner(f"--epsilon {exploration!r}", model)
+        parcel = unpack(io.BytesIO(model), bound=_MODEL_BYTES_MAX)
+        bins = None if parcel.bins is None else read_bins(parcel.bins)
+        self._learner = Learner(f"--epsilon {exploration!r}", parcel.model, bins=bins)
         self._turn = threading.Lock()
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
@@ -249,7 +266,7 @@ class InProcess:
 
     async def _read_model(self, known: _Scorer | None, exploration: float) -> _Scorer | None:
         """Load the serving model, if it is not the one that is known."""
-        headers = (await self._get("/model", "HEAD")).headers
+        headers = (await self._get(_MODEL, "HEAD")).headers
         model_id = _model_id(headers)
         if known is not None and (known.model_id, known.exploration) == (model_id, exploration):
             return known
@@ -258,7 +275,7 @@ class InProcess:
         elif headers.get("content-length") == "0":
             return None
         else:
-            answer = await self._get("/model")
+            answer = await self._get(_MODEL)
             model_id, model = _model_id(answer.headers), answer.content
         return await asyncio.to_thread(_Scorer, model_id, model, exploration) if model else None
 

@@ -108,6 +108,7 @@ def candidates(policies: Sequence[AskedPolicy], settings: LoopSettings) -> list[
                 exploration=settings.exploration if arguments.epsilon is None else arguments.epsilon,
                 derives_interactions=preset is not None and PRESETS[preset].derives_interactions,
                 derives_rate=preset is not None and PRESETS[preset].derives_rate,
+                numbers=settings.numbers,
                 keeps_model=True,
             )
         )
@@ -123,6 +124,7 @@ def own_candidate(settings: LoopSettings, *, keeps_model: bool) -> Candidate:
         exploration=settings.exploration,
         derives_interactions=settings.preset is not None and PRESETS[settings.preset].derives_interactions,
         derives_rate=settings.preset is not None and PRESETS[settings.preset].derives_rate,
+        numbers=settings.numbers,
         keeps_model=keeps_model,
     )
 

@@ -17,6 +17,7 @@ from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.ranking.explore import InvalidPmfError, check_pmf, floored
 from rankward.records import (
     AnyInteraction,
+    Bins,
     EventId,
     Interaction,
     Interactions,
@@ -27,6 +28,7 @@ from rankward.records import (
     TimeUs,
     without,
 )
+from rankward.settings import Numbers
 from rankward.training.lesson import lesson_of
 from rankward.vw.arguments import ProblemType, parse_policy
 from rankward.vw.learner import Learner, LearnerRefusedError, shared_parser
@@ -60,6 +62,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     derives_interactions: bool = False  # whether the log's namespaces are paired for it
     derives_rate: bool = False  # whether the noise of the log's rewards gives it one of `vw.rates`, as it gives a loop
     interactions: Interactions | None = None  # those it was trained with; None: none, or still to be derived
+    numbers: Numbers = Numbers.RAW  # what it sees of them
+    bins: Bins | None = None  # those it was trained with; None: none, or still to be found in the log
     model: bytes | None = None  # to begin with; None: it begins without
     learns: bool = True  # False: a fixed model, which stays as it is
     judged_from_us: TimeUs = 0  # estimates are of decisions from then on: those before helped to choose it
@@ -83,6 +87,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     exploration: float
     interactions: Interactions | None  # that it was trained with beside its own
     rate: Rate | None = None  # that it had at the end; None: the policy's own
+    bins: Bins | None = None  # where it cut numbers; None: it saw them as they are
     learned: int  # events
     learned_to_us: TimeUs  # of the newest of them
     joined_end: Offset  # the next joined event after them
@@ -117,12 +122,15 @@ def answer(learner: Learner, interaction: AnyInteraction, question: Question, ex
 class Contender:
     """A candidate with its learner."""
 
-    def __init__(self, candidate: Candidate, interactions: Interactions | None, parsers: dict[str, Parser]) -> None:
+    def __init__(
+        self, candidate: Candidate, interactions: Interactions | None, bins: Bins | None, parsers: dict[str, Parser]
+    ) -> None:
         """Begin.
 
         Args:
             candidate: of the problem type of the log.
             interactions: those to pair; None: the policy names its own.
+            bins: to cut numbers by; None: it sees them as they are.
             parsers: of contenders on the same way, by what parsing depends on. One is added if none fits.
 
         Raises:
@@ -131,6 +139,7 @@ class Contender:
         self.candidate = candidate
         self.failure: str | None = None  # why it is not judged; None: it has not failed
         self._interactions = interactions
+        self._bins = bins
         self._learned = 0
         self._learned_to_us: TimeUs = 0
         self._joined_end: Offset = 0
@@ -146,9 +155,9 @@ class Contender:
         arguments = learner_arguments(candidate.policy, self._interactions, candidate.exploration, self.rate)
         parser: Parser | None = None  # of a model, the options that it brings along are not known here
         if model is None:
-            alike = parse_policy(arguments).parsing_text
-            parser = self._parsers.get(alike) or self._parsers.setdefault(alike, shared_parser(arguments))
-        return Learner(arguments, model, parser=parser)
+            alike = f"{parse_policy(arguments).parsing_text} {self._bins}"
+            parser = self._parsers.get(alike) or self._parsers.setdefault(alike, shared_parser(arguments, self._bins))
+        return Learner(arguments, model, bins=self._bins, parser=parser)
 
     def answer(self, event: JoinedEvent, question: Question) -> Sequence[float]:
         """Tell what it would draw from, for each of the question's actions.
@@ -221,7 +230,7 @@ class Contender:
         """
         self._check = next_check(self._learned)
         lessons = [lesson_of(self._seen(event), definition) for event in newest[-EVENTS_MAX:]]
-        errors = measure(self.candidate.policy, self._interactions, lessons)
+        errors = measure(self.candidate.policy, self._interactions, lessons, self._bins)
         return choose_rate(errors, self.rate, learned=self._learned)
 
     def begin_anew(self, rate: Rate, newest: Sequence[JoinedEvent], definition: RewardDefinition) -> None:
@@ -255,6 +264,7 @@ class Contender:
             exploration=self.candidate.exploration,
             interactions=self._interactions,
             rate=self.rate,
+            bins=self._bins,
             learned=self._learned,
             learned_to_us=self._learned_to_us,
             joined_end=self._joined_end,

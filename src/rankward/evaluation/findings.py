@@ -9,7 +9,7 @@ import msgspec
 
 from rankward.evaluation.facts import FeatureFacts
 from rankward.evaluation.report import FeatureScore, Report
-from rankward.records import Interactions, ModelId, Offset, Rate, TimeUs
+from rankward.records import Bins, Interactions, ModelId, Offset, Rate, TimeUs
 
 
 class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +26,7 @@ class KeptModel(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     digest: str  # SHA-256 of the bytes, hex
     rate: Rate | None = None  # that it had at the end; None: the policy's own
+    bins: Bins | None = None  # that it was trained with; None: it saw numbers as they are
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from rankward.evaluation.waiting import Waiting
 from rankward.joining.reward import RewardDefinition, observed_reward
 from rankward.records import (
     AnyInteraction,
+    Bins,
     Interaction,
     Interactions,
     JoinedEvent,
@@ -33,11 +34,13 @@ from rankward.records import (
     MultiSlotInteraction,
     TimeUs,
 )
+from rankward.settings import Numbers
 from rankward.training.lesson import lesson_of
+from rankward.vw.bins import settle
 from rankward.vw.parser import Parser
 from rankward.vw.presets import derive_interactions, namespace_letters
 
-SETTLED_BY = 500  # events whose namespaces settle the interactions that a policy derives
+SETTLED_BY = 500  # events whose features settle the interactions and the bins that a policy derives
 BLOCK_MIN, BLOCK_MAX = 50, 1_000  # events judged together, as the arithmetic is that of arrays: few at first, for plots
 FLAWS_KEPT = 20
 _RELEARNED = 10_000  # events, the newest: what a policy learns anew when it begins with another rate
@@ -159,23 +162,27 @@ class Replay:
             self._settle(self._first)
 
     def _settle(self, first: Sequence[JoinedEvent]) -> None:
-        """Start the learners, now that the namespaces are known, and play what has waited for it."""
+        """Start the learners, now that the features are known, and play what has waited for it."""
         self._first = None
         if first:
             self._kind = type(first[0].interaction)
         derived: Interactions | None = None
         if first and any(each.derives_interactions and each.interactions is None for each in self._candidates):
             derived = derived_interactions([event.interaction for event in first])
+        bins: Bins | None = None
+        if any(each.numbers is Numbers.BINS and each.bins is None for each in self._candidates):
+            bins = settle(event.interaction for event in first)
         for each in self._candidates:
             candidate = each.for_slots() if self._kind is MultiSlotInteraction else each
             of_candidate = candidate.interactions or (derived if candidate.derives_interactions else None)
-            whole = Contender(candidate, of_candidate, self._parsers)
+            of_numbers = candidate.bins or (bins if candidate.numbers is Numbers.BINS else None)
+            whole = Contender(candidate, of_candidate, of_numbers, self._parsers)
             self._contenders.append(whole)
             for blindness in candidate.blind:
                 answerer: Contender | Permuted = Permuted(whole, blindness)
                 if blindness.way is Way.LEFT_OUT:
                     without = msgspec.structs.replace(candidate, leaves_out=blindness.features, keeps_model=False)
-                    answerer = Contender(without, of_candidate, self._parsers)
+                    answerer = Contender(without, of_candidate, of_numbers, self._parsers)
                 self._blind.append(_Blind(blindness, answerer, len(self._contenders) - 1, self._range))
         for event in first:
             self._play(event)
@@ -329,9 +336,10 @@ class Replay:
         results: list[PolicyResult] = []
         for contender, panel in zip(self._contenders, self._panels, strict=True):
             candidate = contender.candidate
-            results += panel.results(
+            found = panel.results(
                 name=candidate.name, arguments=candidate.policy, source=candidate.source, failure=contender.failure
             )
+            results += [msgspec.structs.replace(each, numbers=candidate.numbers) for each in found]
         losses = [BlindLoss(blindness=each.blindness, estimate=self._loss(each)) for each in self._blind]
         trained: list[Trained | None] = []
         if any(candidate.keeps_model for candidate in self._candidates):

@@ -17,6 +17,7 @@ from rankward.evaluation.estimators import Sums, ips
 from rankward.evaluation.facts import FeatureFacts
 from rankward.evaluation.intervals import gaussian_half_width
 from rankward.records import TimeUs
+from rankward.settings import Numbers
 
 MINUTE_US = 60_000_000
 WINDOW_US = 5 * MINUTE_US
@@ -95,6 +96,7 @@ class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
     diagnostics: Diagnostics | None = None
     looks: tuple[Look, ...] = ()
     notes: tuple[str, ...] = ()  # for people: what to know of this result
+    numbers: Numbers = Numbers.RAW  # what it saw of them
 
 
 class EventCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +124,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str
     against_online: Estimate | None  # over the decisions of the rung; None: it could not be judged
     kept: bool  # whether it went on
+    numbers: Numbers = Numbers.RAW  # what it saw of them
 
 
 class Rung(msgspec.Struct, frozen=True, kw_only=True):

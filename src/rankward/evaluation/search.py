@@ -19,7 +19,9 @@ from rankward.evaluation.intervals import ALPHA
 from rankward.evaluation.replay import SETTLED_BY, derived_interactions
 from rankward.evaluation.report import PolicyResult, PolicySource, Ranked, Report, Rung, SearchRun, Verdict
 from rankward.records import AnyInteraction, Interactions, JoinedEvent, LearningMode, TimeUs
+from rankward.settings import Numbers
 from rankward.vw.arguments import PolicyArguments, ProblemType, parse_policy
+from rankward.vw.bins import settle
 from rankward.vw.presets import PRESETS, preset_of
 
 TRIALS = 32  # settings tried, the own among them
@@ -71,6 +73,10 @@ class Survey:
         derived = derived_interactions(self._first)
         return Interactions(tuple(pair for pair in derived.pairs if pair.isalnum()), derived.ignore_linear)
 
+    def has_numbers_to_cut(self) -> bool:
+        """Whether the first decisions have numbers that bins would be found for."""
+        return bool(settle(self._first).edges)
+
     def stretches(self) -> list[Stretch]:
         """Tell how far the rungs read. None: the log is too short to search by."""
         times_us = sorted(self._times_us)
@@ -92,7 +98,13 @@ def _at(times_us: Sequence[TimeUs], share: float) -> TimeUs:
 
 
 def trials(
-    own: Candidate, interactions: Interactions, *, seed: int, count: int = TRIALS, taken: Sequence[str] = ()
+    own: Candidate,
+    interactions: Interactions,
+    *,
+    seed: int,
+    count: int = TRIALS,
+    taken: Sequence[str] = (),
+    with_bins: bool = False,
 ) -> list[Candidate]:
     """List settings to try.
 
@@ -102,6 +114,7 @@ def trials(
         seed: of the draw from all combinations. The same seed gives the same list.
         count: how many at most, the own among them.
         taken: names that must not be given.
+        with_bins: whether to try both treatments of numbers, and not the own alone.
 
     Names are as the contract has them: `Hyper1` and so on with the own interactions, `Inter-len2` with
     two others, `Inter-len2-2` the next of these.
@@ -111,20 +124,23 @@ def trials(
     own_pairs = derived if own.derives_interactions else _own_pairs(policy)
     names = _Names(taken)
     listed = [own]
-    seen = {_meaning(f"{own.policy} {own_pairs}" if own.derives_interactions else own.policy)}
-    for text, pairs in _combinations(policy.problem_type, derived, own_pairs, np.random.default_rng(seed)):
+    seen = {(_meaning(f"{own.policy} {own_pairs}" if own.derives_interactions else own.policy), own.numbers)}
+    treatments = (own.numbers, *(each for each in Numbers if with_bins and each is not own.numbers))
+    combined = _combinations(policy.problem_type, derived, own_pairs, treatments, np.random.default_rng(seed))
+    for text, pairs, numbers in combined:
         if len(listed) == count:
             break
         arguments = _usable(text)
-        if arguments is None or _meaning(text) in seen:
+        if arguments is None or (_meaning(text), numbers) in seen:
             continue
-        seen.add(_meaning(text))
+        seen.add((_meaning(text), numbers))
         listed.append(
             Candidate(
                 name=names.next("Hyper" if pairs == own_pairs else f"Inter-len{pairs.count('-q')}"),
                 source=PolicySource.OFFLINE_EXPERIMENTATION,
                 policy=arguments.text,
                 exploration=own.exploration if arguments.epsilon is None else arguments.epsilon,
+                numbers=numbers,
             )
         )
     return listed
@@ -193,21 +209,30 @@ _LIKELY = (  # the first to be tried: what did well on many data sets
 
 
 def _combinations(
-    problem_type: ProblemType, derived: str, own_pairs: str, rng: np.random.Generator
-) -> Iterator[tuple[str, str]]:
-    """Yield policies with their interactions: the likely ones, then the others as they are drawn."""
+    problem_type: ProblemType,
+    derived: str,
+    own_pairs: str,
+    treatments: Sequence[Numbers],
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, str, Numbers]]:
+    """Yield policies with their interactions and what they see of numbers: the likely ones, then others as drawn."""
     every_pairs = list(dict.fromkeys((derived, own_pairs, "-q ::", "")))
-    likely = [(explorer, rate, pairs) for pairs in every_pairs[:2] for explorer, rate in _LIKELY]
+    likely = [
+        (explorer, rate, pairs, numbers)
+        for pairs, numbers in [*((derived, numbers) for numbers in treatments), (every_pairs[1], treatments[0])]
+        for explorer, rate in _LIKELY
+    ]
     others = [
-        (explorer, rate, pairs)
+        (explorer, rate, pairs, numbers)
         for explorer in _EXPLORERS
         for rate in _RATES
         for pairs in every_pairs
-        if (explorer, rate, pairs) not in likely
+        for numbers in treatments
+        if (explorer, rate, pairs, numbers) not in likely
     ]
     order = rng.permutation(len(others))
-    for explorer, rate, pairs in [*likely, *(others[number] for number in order)]:
-        yield " ".join(filter(None, (f"--{problem_type}", explorer, rate, pairs))), pairs
+    for explorer, rate, pairs, numbers in [*likely, *(others[number] for number in order)]:
+        yield " ".join(filter(None, (f"--{problem_type}", explorer, rate, pairs))), pairs, numbers
 
 
 def kept_after(rung: int, rungs: int, running: int) -> int:
@@ -270,6 +295,7 @@ def ranking(results: Sequence[PolicyResult], own: str, keep: int) -> tuple[Ranke
                 arguments=result.arguments,
                 against_online=result.against_online,
                 kept=judged and (result.name == own or others <= keep),
+                numbers=result.numbers,
             )
         )
     return tuple(found)
@@ -358,6 +384,11 @@ def _with_note(result: PolicyResult) -> PolicyResult:
 
 def apply_command(report: Report) -> str | None:
     """Write the command that gives a loop the promoted setting. None: nothing is promoted."""
-    name = "" if report.search is None else report.search.promoted
-    found = next((result.arguments for result in report.overall() if name and result.name == name), None)
-    return None if found is None else f"rankward policy set LOOP {found}"
+    if report.search is None or not report.search.promoted:
+        return None
+    found = next((result for result in report.overall() if result.name == report.search.promoted), None)
+    if found is None or found.arguments is None:
+        return None
+    tried = {each.numbers for rung in report.search.rungs for each in rung.ranking}
+    first = f"rankward settings set LOOP numbers={found.numbers} && " if len(tried) > 1 else ""
+    return f"{first}rankward policy set LOOP {found.arguments}"

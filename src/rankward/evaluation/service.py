@@ -46,6 +46,7 @@ from rankward.evaluation.search import (
     with_search,
 )
 from rankward.records import JoinedEvent, TimeUs
+from rankward.settings import Numbers
 from rankward.vw.arguments import parse_policy
 from rankward.vw.presets import PRESETS
 
@@ -88,7 +89,9 @@ class Progress(NamedTuple):
     remaining_s: float | None  # None: nobody can tell yet
 
 
-def custom(name: str, policy: str, *, exploration: float, model: bytes | None = None) -> Candidate:
+def custom(
+    name: str, policy: str, *, exploration: float, model: bytes | None = None, numbers: Numbers = Numbers.RAW
+) -> Candidate:
     """Make a candidate of what somebody asked for.
 
     Args:
@@ -96,6 +99,7 @@ def custom(name: str, policy: str, *, exploration: float, model: bytes | None = 
         policy: learner arguments, or the name of a preset.
         exploration: of the loop, where the policy names none.
         model: to judge as it is; None: the policy learns along the log.
+        numbers: what it sees of them.
 
     Raises:
         InvalidPolicy: the arguments are malformed or not allowed.
@@ -109,6 +113,7 @@ def custom(name: str, policy: str, *, exploration: float, model: bytes | None = 
         exploration=exploration if arguments.epsilon is None else arguments.epsilon,
         derives_interactions=preset is not None and preset.derives_interactions,
         derives_rate=preset is not None and preset.derives_rate,
+        numbers=numbers,
         model=model,
         learns=model is None,
     )
@@ -195,7 +200,7 @@ def replayed(
 
 def _shares(candidates: Sequence[Candidate], count: int) -> list[Sequence[Candidate]]:
     """Deal candidates out, as many to each, so that those that parse alike are together and are parsed for once."""
-    alike = sorted(candidates, key=lambda candidate: parse_policy(candidate.policy).parsing_text)
+    alike = sorted(candidates, key=lambda each: (each.numbers, parse_policy(each.policy).parsing_text))
     ends = [number * len(alike) // count for number in range(count + 1)]
     return [alike[begin:end] for begin, end in pairwise(ends)]
 
@@ -262,7 +267,9 @@ def search(
         if cancelled():
             raise CancelledError("the search was cancelled")
     taken = [own.name, *(candidate.name for candidate in asked)]
-    running = trials(own, survey.interactions(), seed=seed, count=tried, taken=taken)
+    running = trials(
+        own, survey.interactions(), seed=seed, count=tried, taken=taken, with_bins=survey.has_numbers_to_cut()
+    )
     stretches = survey.stretches()
     course = Course(stretches, tried=len(running), judged=len(asked) + FINALISTS)
     surveyed_s = time.monotonic()

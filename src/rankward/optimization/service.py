@@ -412,7 +412,12 @@ class OptimizationService:
             raise InvalidRequest("the loop was changed by somebody else, and is left as it is")
         assert run.replaced is not None, "it was applied"
         old, now_us = run.replaced.settings, self._clock()
-        wanted = {"policy": old.policy, "preset": old.preset, "exploration": old.exploration}
+        wanted = {
+            "policy": old.policy,
+            "preset": old.preset,
+            "exploration": old.exploration,
+            "numbers": old.numbers,
+        }
         settings = change(loop.settings, wanted, now=as_datetime(now_us))
         served = msgspec.structs.replace(loop, settings=settings, model_id=run.restored_model_id)
         reason = f"automatic optimization {run.optimization_id} was rolled back"
@@ -459,6 +464,7 @@ def _version(run: Optimization, state: WatchState, *, now_us: TimeUs) -> ModelVe
         policy=state.epoch.policy,
         interactions=state.epoch.interactions,
         rate=state.epoch.rate,
+        bins=state.epoch.bins,
         resumable=parse_policy(state.epoch.policy).resumes_exactly,
         size_bytes=len(model),
         digest=hashlib.sha256(model).hexdigest(),

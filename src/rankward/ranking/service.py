@@ -53,7 +53,7 @@ class Scorer:
         self.exploration = exploration
         self.problem_type = problem_type_of(version.policy)
         arguments = learner_arguments(version.policy, version.interactions, exploration, version.rate)
-        self._learner = Learner(arguments, model)
+        self._learner = Learner(arguments, model, bins=version.bins)
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """See `ranking.decide.Policy`."""

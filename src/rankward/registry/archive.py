@@ -1,4 +1,4 @@
-"""Models as they travel: a zip file of the model, the signer's certificate and the signature; or the model alone.
+"""Models as they travel: a zip file of the model, its bins, a certificate and the signature; or the model alone.
 
 Nothing is unpacked to disk, and what is read is bounded whatever the archive claims: so it can hold no path, and a
 few bytes cannot grow into many.
@@ -18,8 +18,9 @@ import msgspec
 from rankward.errors import InvalidRequest
 from rankward.vw.model_file import is_model
 
-MODEL, CERTIFICATE, SIGNATURE = "model.vw", "signer.der", "sha512_signature.bin"
+MODEL, BINS, CERTIFICATE, SIGNATURE = "model.vw", "bins.json", "signer.der", "sha512_signature.bin"
 _EVIDENCE_BYTES_MAX = 65_536  # of the certificate, and of the signature
+_BINS_BYTES_MAX = 1_048_576
 _DIRECTORY_BYTES_MAX = 65_536  # of the archive's list of members: all of it is read at once
 _BEGINNING = 512
 _END = struct.Struct("<4sHHHHIIH")  # of the list: mark, disks, members, its bytes, its place, length of a comment
@@ -32,13 +33,29 @@ class Parcel(msgspec.Struct, frozen=True):
     model: bytes
     certificate: bytes | None  # of the signer, DER; None: it is not signed
     signature: bytes | None
+    bins: bytes | None = None  # None: it sees numbers as they are
+
+    @property
+    def signed(self) -> bytes:
+        """What the signature is of."""
+        return signed_bytes(self.model, self.bins)
 
 
-def pack(model: bytes, certificate: bytes, signature: bytes) -> bytes:
-    """Write the archive of a signed model. The same input gives the same bytes."""
+def signed_bytes(model: bytes, bins: bytes | None) -> bytes:
+    """Put together what is signed of a model: the model alone, as the original did, or its bins behind it."""
+    return model if bins is None else b"".join((model, b"\0", BINS.encode(), b"\0", bins))
+
+
+def pack(
+    model: bytes, certificate: bytes | None = None, signature: bytes | None = None, *, bins: bytes | None = None
+) -> bytes:
+    """Write the archive of a model. The same input gives the same bytes."""
     target = io.BytesIO()
+    members = ((MODEL, model), (BINS, bins), (CERTIFICATE, certificate), (SIGNATURE, signature))
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in ((MODEL, model), (CERTIFICATE, certificate), (SIGNATURE, signature)):
+        for name, data in members:
+            if data is None:
+                continue
             archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
     return target.getvalue()
 
@@ -63,13 +80,14 @@ def unpack(file: BinaryIO, *, bound: int) -> Parcel:
     try:
         with zipfile.ZipFile(file) as archive:
             model = _member(archive, MODEL, bound)
+            bins = _member(archive, BINS, _BINS_BYTES_MAX)
             certificate = _member(archive, CERTIFICATE, _EVIDENCE_BYTES_MAX)
             signature = _member(archive, SIGNATURE, _EVIDENCE_BYTES_MAX)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError, RuntimeError) as error:
         raise _no_archive() from error
     if model is None:
         raise _refused(f"there is no {MODEL} in it: send what `GET model?signed=true` answers, as it is")
-    return Parcel(model, certificate, signature)
+    return Parcel(model, certificate, signature, bins)
 
 
 def _check_directory(file: BinaryIO) -> None:

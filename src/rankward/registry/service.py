@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import enum
 import hashlib
 from collections.abc import Callable
 from typing import BinaryIO
@@ -18,8 +19,8 @@ from cryptography.hazmat.primitives import serialization
 
 from rankward.auditing import Trail
 from rankward.errors import InvalidRequest, InvalidSettings, NotFound
-from rankward.records import Interactions, ModelId, SettingsChange, TimeUs
-from rankward.registry.archive import Parcel, pack, unpack
+from rankward.records import Bins, Interactions, ModelId, SettingsChange, TimeUs
+from rankward.registry.archive import Parcel, pack, signed_bytes, unpack
 from rankward.registry.sign import Origin, fingerprint, refused, verify
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings, ModelImport, as_datetime, change
@@ -28,6 +29,7 @@ from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
 from rankward.training.service import next_epoch
 from rankward.vw.arguments import is_usable_letter, parse_policy, problem_type_of
+from rankward.vw.bins import read_bins, write_bins
 from rankward.vw.model_file import DERIVED, ModelHead, read_head
 from rankward.vw.presets import PRESETS, learner_arguments, preset_of
 
@@ -37,6 +39,14 @@ _LET_IN = {
     ModelImport.SIGNED: frozenset({Origin.TRUSTED, Origin.FOREIGN}),
     ModelImport.ANY: frozenset(Origin),
 }
+
+
+class Form(enum.Enum):
+    """How a model goes out."""
+
+    BARE = enum.auto()  # as Vowpal Wabbit reads it
+    WITH_BINS = enum.auto()  # bare if it has none, else in an archive with them
+    SIGNED = enum.auto()  # in an archive, with its bins, signed by the installation's key
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +67,7 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     signer: str | None  # see `Imported`
     settings: LoopSettings  # of the loop that serves it, its own policy among them if that is to be taken
     interactions: Interactions | None  # derived for it; None: its policy names its own
+    bins: Bins | None  # that it was learned with; None: it sees numbers as they are
 
     @property
     def digest(self) -> str:
@@ -140,14 +151,33 @@ class Registry:
         )
         return changed
 
-    async def signed(self, model: bytes) -> bytes:
-        """Sign a model. Returns the archive, as `import_model` takes it; the same bytes for the same model and key."""
+    async def exported(self, version: ModelVersion, form: Form) -> bytes:
+        """Write a version for elsewhere, as `import_model` takes it. The same version gives the same bytes.
 
-        def seal() -> bytes:
-            ring = self._signing.keyring()
-            return pack(model, ring.certificate.public_bytes(serialization.Encoding.DER), ring.sign(model))
+        Raises:
+            NotFound: its bytes are gone.
+            InvalidRequest: it has bins, and was to go without them.
+        """
+        bins = None if version.bins is None or not version.bins.edges else write_bins(version.bins)
+        if form is Form.BARE and bins is not None:
+            raise InvalidRequest(
+                f"model {version.model_id} sees intervals beside numbers (numbers=bins), which a bare model does not "
+                "hold: it would decide otherwise elsewhere. Take it signed (signed=true, or --signed), with its "
+                "bins beside it, or set the loop's numbers to raw",
+                code="InvalidRequest",
+                target="model",
+            )
 
-        return await asyncio.to_thread(seal)
+        def write() -> bytes:
+            model = self._models.get(version.loop_id, version.model_id)
+            if form is Form.SIGNED:
+                ring = self._signing.keyring()
+                signature = ring.sign(signed_bytes(model, bins))
+                certificate = ring.certificate.public_bytes(serialization.Encoding.DER)
+                return pack(model, certificate, signature, bins=bins)
+            return model if bins is None else pack(model, bins=bins)
+
+        return await asyncio.to_thread(write)
 
     async def import_model(
         self,
@@ -163,7 +193,7 @@ class Registry:
 
         Args:
             name: of the loop.
-            file: what was sent: an archive as `signed` makes it, or a bare model. It can be read from any place.
+            file: what was sent: an archive as `exported` makes it, or a bare model. It can be read from any place.
             bound: bytes of the model.
             by_admin: whether models are let in whatever the loop's `model_import` says.
             try_out: loads a model with the given arguments where it can do no harm; raises InvalidRequest if it cannot.
@@ -178,7 +208,8 @@ class Registry:
         )
         settings, interactions = found.settings, found.interactions
         digest = await asyncio.to_thread(lambda: found.digest)
-        named = hashlib.sha256(f"{digest} {settings.policy} {interactions}".encode()).hexdigest()
+        bins = "" if found.bins is None else f" {found.bins}"
+        named = hashlib.sha256(f"{digest} {settings.policy} {interactions}{bins}".encode()).hexdigest()
         loop = self._catalog.loop(name)
         version = ModelVersion(
             model_id=f"import-{named[:16]}",
@@ -190,6 +221,7 @@ class Registry:
             learned_to_us=0,
             policy=settings.policy,
             interactions=interactions,
+            bins=found.bins,
             resumable=False,
             size_bytes=len(found.model),
             digest=digest,
@@ -238,7 +270,7 @@ class Registry:
             parcel = unpack(file, bound=bound)
             origin, signer = Origin.UNSIGNED, None
             if parcel.certificate is not None and parcel.signature is not None:
-                origin, signer = verify(parcel.model, parcel.certificate, parcel.signature, ring=ring)
+                origin, signer = verify(parcel.signed, parcel.certificate, parcel.signature, ring=ring)
             elif parcel.certificate is not None or parcel.signature is not None:
                 raise refused("one of its certificate and its signature is missing")
             if not by_admin:
@@ -258,6 +290,7 @@ class Registry:
             signer=describe(signer) if signer else None,
             settings=settings,
             interactions=interactions,
+            bins=_bins(parcel),
         )
 
     async def _go_on_from(
@@ -274,6 +307,8 @@ class Registry:
                 interactions=version.interactions,
                 derives_rate=False,  # what was gone back to on purpose is not replaced by itself
                 rate=version.rate,
+                derives_bins=False,
+                bins=version.bins,
                 base=version.model_id,
                 start=joined_end,
                 since_us=0,
@@ -329,6 +364,13 @@ def _unusable(error: ValueError) -> InvalidRequest:
     return InvalidRequest(
         f"the model cannot be imported: {error}. Nothing was changed.", code="InvalidModelImportFormat", target="model"
     )
+
+
+def _bins(parcel: Parcel) -> Bins | None:
+    try:
+        return None if parcel.bins is None else read_bins(parcel.bins)
+    except ValueError as error:
+        raise _unusable(ValueError(f"its bins are damaged: {error}")) from error
 
 
 def _derives(settings: LoopSettings) -> bool:

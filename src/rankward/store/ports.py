@@ -9,6 +9,7 @@ import msgspec
 
 from rankward.records import (
     AppendResult,
+    Bins,
     Erased,
     EventId,
     HeaderEntry,
@@ -238,6 +239,8 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     history_since_us: TimeUs | None = None  # imported events before this time are not learned; None: as `since_us`
     derives_rate: bool = False  # whether the noise of its rewards may start another with another rate
     rate: Rate | None = None  # derived; None: the policy's own
+    derives_bins: bool = False  # whether the numbers of its first events give it intervals
+    bins: Bins | None = None  # derived; None: not settled, or numbers are seen as they are
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -256,6 +259,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     digest: str  # SHA-256 of the bytes, hex
     rate: Rate | None = None  # derived beside the policy; None: the policy's own
+    bins: Bins | None = None  # derived; None: numbers are seen as they are
 
 
 class SetAside(msgspec.Struct, frozen=True, kw_only=True):
@@ -334,7 +338,7 @@ class Catalog(Protocol):
         """Return the epochs of a loop that are building or serving, oldest first."""
 
     def settle_epoch(self, epoch: Epoch) -> None:
-        """Write what an epoch settled when it saw its first event (`interactions`, `start`)."""
+        """Write what an epoch settled when it saw its first event (`interactions`, `bins`, `start`)."""
 
     def publish(self, version: ModelVersion, *, serve: bool) -> None:
         """Record a version whose bytes are in place.

@@ -64,7 +64,7 @@ class Fold:
         """Go on from a checkpoint.
 
         Args:
-            epoch: with its interactions settled.
+            epoch: with its interactions and bins settled.
             checkpoint: where to go on, and the model there.
             exploration: written into the models; it does not change what is learned.
             set_aside: event log offsets of interactions to pass over.
@@ -77,7 +77,7 @@ class Fold:
         self._history_since_us = epoch.since_us if epoch.history_since_us is None else epoch.history_since_us
         self._reward = RewardDefinition(epoch.default_reward, Aggregation(epoch.reward_aggregation))
         self._arguments = learner_arguments(epoch.policy, epoch.interactions, exploration, epoch.rate)
-        self._learner = Learner(self._arguments, checkpoint.model)
+        self._learner = Learner(self._arguments, checkpoint.model, bins=epoch.bins)
         self.exact = parse_policy(epoch.policy).resumes_exactly
         self.offset = checkpoint.joined_offset
         self._block = checkpoint.joined_offset // RELOAD_EVERY  # the stretch between two reloads that it stands in
@@ -158,7 +158,7 @@ class Fold:
         """Save the learner and go on from what was saved."""
         self.turned = self.checkpoint()
         self._learner.close()
-        self._learner = Learner(self._arguments, self.turned.model)
+        self._learner = Learner(self._arguments, self.turned.model, bins=self._epoch.bins)
 
     def explore(self, exploration: float) -> None:
         """Write another exploration into the models from now on. What is learned stays the same."""

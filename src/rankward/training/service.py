@@ -17,6 +17,7 @@ import msgspec
 from rankward.errors import Conflict
 from rankward.joining.reader import first_due, read_joined
 from rankward.records import Interactions, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
+from rankward.settings import Numbers
 from rankward.store.ports import (
     Board,
     Catalog,
@@ -29,6 +30,7 @@ from rankward.store.ports import (
     SetAside,
 )
 from rankward.training.fold import Checkpoint, EventRefusedError, Fold, learns
+from rankward.vw import bins
 from rankward.vw.arguments import ProblemType, problem_type_of
 from rankward.vw.parser import Lesson
 from rankward.vw.presets import PRESETS, derive_interactions, namespace_letters
@@ -52,6 +54,7 @@ _STATUS_US = 1_000_000
 _LETTER_SHARE = 0.01
 _LETTERS_LOOK = 16  # of a settled epoch, one event in so many is looked at
 _DAY_US = 86_400_000_000
+_NUMBERS_SHOWN = 5  # of those that a reason names
 _SIDES = (0, 1)  # of what `namespace_letters` returns: the context, the actions
 
 
@@ -109,6 +112,7 @@ class TrainingService:
         self._status_learned = 0
         self._new_letters: Counter[tuple[int, str]] = Counter()  # by side and letter
         self._rate_check = 0  # events learned after which the rate is put to the test
+        self._numbers_check = bins.EVENTS_MIN  # events learned after which numbers without intervals are looked for
 
     async def run(self, stop: asyncio.Event) -> None:
         """Learn what there is, wait for more, publish in between; until the epoch is retired or `stop` is set."""
@@ -167,7 +171,7 @@ class TrainingService:
                         read_at = mark
                 events = [event for event in found if learns(epoch, event)]
                 if fold is None and events:
-                    epoch = self._settle(epoch, events, checkpoint.joined_offset)
+                    epoch = await self._settle(epoch, events, checkpoint.joined_offset)
                     fold = self._open(epoch, checkpoint)
                 if fold is not None:
                     self._learn(fold, found)
@@ -175,6 +179,7 @@ class TrainingService:
                     self._publish_if_due(epoch, fold, caught_up=not found)
                     if events:
                         self._watch_letters(epoch, fold, events)
+                    await self._watch_numbers(epoch, fold)
                     await self._watch_rate(epoch, fold)
                 await self._post_status(fold, offset)
                 if not found:
@@ -222,13 +227,16 @@ class TrainingService:
         model = None if epoch.base is None else self._models.get(self._loop.loop_id, epoch.base)
         return Checkpoint(joined_offset=start, learned=0, learned_to_us=0, model=model)
 
-    def _settle(self, epoch: Epoch, events: Sequence[JoinedEvent], start: Offset) -> Epoch:
+    async def _settle(self, epoch: Epoch, events: Sequence[JoinedEvent], start: Offset) -> Epoch:
         """Fix what the epoch depends on, durably, before its first event is learned."""
         settled = epoch
         if settled.start is None:
             settled = msgspec.structs.replace(settled, start=start)
         if settled.derives_interactions and settled.interactions is None:
             settled = msgspec.structs.replace(settled, interactions=interactions_of(events))
+        if settled.derives_bins and settled.bins is None:
+            first = await self._stretch(settled, start, start + bins.EVENTS_MAX)
+            settled = msgspec.structs.replace(settled, bins=bins.settle(event.interaction for event in first))
         if settled != epoch:
             self._catalog.settle_epoch(settled)
         return settled
@@ -268,6 +276,7 @@ class TrainingService:
             policy=epoch.policy,
             interactions=epoch.interactions,
             rate=epoch.rate,
+            bins=epoch.bins,
             resumable=resumable,
             size_bytes=len(checkpoint.model),
             digest=hashlib.sha256(checkpoint.model).hexdigest(),
@@ -309,47 +318,80 @@ class TrainingService:
         self._new_letters.clear()
         if any(each.state == "building" for each in self._catalog.epochs(self._loop.loop_id)):
             return  # to start another would end it before it has caught up, again and again
-        started = next_epoch(
-            self._loop,
-            now_us=self._clock(),
-            reason=f"features in a new namespace: {', '.join(sorted({letter for _, letter in enough}))}",
-            days=max(1, self._loop.settings.model_retrain_days),
-        )
         # The interactions are not left to its first events: they are older than what started it, and may lack it.
-        # Where somebody changes the loop at this moment, later events of the namespace will ask again.
+        self._begin_anew(
+            msgspec.structs.replace(epoch, interactions=interactions),
+            f"features in a new namespace: {', '.join(sorted({letter for _, letter in enough}))}",
+        )
+
+    def _begin_anew(self, like: Epoch, reason: str) -> None:
+        """Start an epoch that learns the log again, with what was derived for another.
+
+        Where somebody changes the loop at this moment nothing is started: their epoch, or a later look, will see to it.
+        """
+        started = next_epoch(
+            self._loop, now_us=self._clock(), reason=reason, days=max(1, self._loop.settings.model_retrain_days)
+        )
+        derived = msgspec.structs.replace(started, interactions=like.interactions, rate=like.rate, bins=like.bins)
         with contextlib.suppress(Conflict):
-            self._catalog.update_loop(
-                self._loop, epoch=msgspec.structs.replace(started, interactions=interactions, rate=epoch.rate)
-            )
+            self._catalog.update_loop(self._loop, epoch=derived)
+
+    async def _watch_numbers(self, epoch: Epoch, fold: Fold) -> None:
+        """Start a new epoch when there are numbers that have no intervals yet, and could: see `vw.bins`."""
+        if not epoch.derives_bins or epoch.bins is None or fold.learned < self._numbers_check:
+            return
+        if self._must_wait(epoch, fold):
+            return
+        self._numbers_check = 2 * fold.learned
+        newest = await self._newest(epoch, fold, bins.EVENTS_MAX)
+        found = bins.settle(event.interaction for event in newest)
+        if lacking := bins.lacks(epoch.bins, found):
+            shown = ", ".join(lacking[:_NUMBERS_SHOWN]) + (", …" if len(lacking) > _NUMBERS_SHOWN else "")
+            self._begin_anew(msgspec.structs.replace(epoch, bins=found), f"numbers to cut into intervals: {shown}")
+
+    def _must_wait(self, epoch: Epoch, fold: Fold) -> bool:
+        """Whether an epoch is not to be replaced now: it has settled and is young, or another is being built."""
+        if fold.learned > SETTLED and self._clock() - epoch.created_us < SETTLED_US:
+            return True
+        others = (each for each in self._catalog.epochs(epoch.loop_id) if each.epoch_id != epoch.epoch_id)
+        return any(each.state == "building" for each in others)  # it decides for itself
 
     async def _watch_rate(self, epoch: Epoch, fold: Fold) -> None:
         """Start a new epoch when the newest events ask for another rate of learning: see `vw.rates`."""
         rated = next_check(epoch.rate.learned if epoch.rate is not None else 0)
         if not epoch.derives_rate or fold.learned < max(rated, self._rate_check):
             return
-        if fold.learned > SETTLED and self._clock() - epoch.created_us < SETTLED_US:
+        if self._must_wait(epoch, fold):
             return
-        if any(e.state == "building" and e.epoch_id != epoch.epoch_id for e in self._catalog.epochs(epoch.loop_id)):
-            return  # it decides for itself
         self._rate_check = next_check(fold.learned)
         lessons = await newest_lessons(self._log, self._joined, fold.lessons, start=epoch.start or 0, end=fold.offset)
         if len(lessons) < EVENTS_MIN:
             return  # the log does not hold them any more
-        rate = choose_rate(measure(epoch.policy, epoch.interactions, lessons), epoch.rate, learned=fold.learned)
+        errors = measure(epoch.policy, epoch.interactions, lessons, epoch.bins)
+        rate = choose_rate(errors, epoch.rate, learned=fold.learned)
         if rate is None:
             return
-        started = next_epoch(
-            self._loop,
-            now_us=self._clock(),
-            reason=f"rewards are mostly {'noise' if rate.name == STEADY else 'explained by features'}: "
+        self._begin_anew(
+            msgspec.structs.replace(epoch, rate=rate),
+            f"rewards are mostly {'noise' if rate.name == STEADY else 'explained by features'}: "
             f"{rate.name} learning predicts them better",
-            days=max(1, self._loop.settings.model_retrain_days),
         )
-        # Where somebody changes the loop at this moment, their epoch, or this one's next check, will see to it.
-        with contextlib.suppress(Conflict):
-            self._catalog.update_loop(
-                self._loop, epoch=msgspec.structs.replace(started, interactions=epoch.interactions, rate=rate)
-            )
+
+    async def _newest(self, epoch: Epoch, fold: Fold, count: int) -> list[JoinedEvent]:
+        """Read those of the newest events that the epoch has learned, oldest first."""
+        found = await self._stretch(epoch, max(fold.offset - count, epoch.start or 0), fold.offset)
+        return [event for event in found if fold.wants(event)]
+
+    async def _stretch(self, epoch: Epoch, offset: Offset, end: Offset) -> list[JoinedEvent]:
+        """Read the joined events from one offset to before another that the epoch's learner can use."""
+        found: list[JoinedEvent] = []
+        while offset < end:
+            events, following = await read_joined(self._log, self._joined, offset, limit=min(_READ, end - offset))
+            if following == offset:
+                break
+            offset = following
+            found += [event for event in events if learns(epoch, event)]
+        return found
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()
@@ -441,6 +483,7 @@ def next_epoch(
         derives_rate=settings.preset is not None
         and PRESETS[settings.preset].derives_rate
         and problem_type_of(settings.policy) is ProblemType.SINGLE_SLOT,
+        derives_bins=settings.numbers is Numbers.BINS,
         default_reward=settings.default_reward,
         reward_aggregation=settings.reward_aggregation,
         since_us=since_us,

@@ -18,7 +18,7 @@ import msgspec
 from vowpalwabbit import Workspace
 
 from rankward.errors import RankwardError
-from rankward.records import Action, Features, Slot, SlotChoice
+from rankward.records import Action, Bins, Features, Slot, SlotChoice
 from rankward.vw.explain import Contribution, Terms, explain
 from rankward.vw.parser import Lesson, Parser, context_text
 from rankward.vw.slots import label_head, seed_head, with_slots
@@ -33,14 +33,22 @@ class LearnerRefusedError(RankwardError):
 class Learner:
     """A Vowpal Wabbit instance, for decisions of one slot or of several as its arguments have it."""
 
-    def __init__(self, arguments: str, model: bytes | None = None, *, parser: Parser | None = None) -> None:
+    def __init__(
+        self,
+        arguments: str,
+        model: bytes | None = None,
+        *,
+        bins: Bins | None = None,
+        parser: Parser | None = None,
+    ) -> None:
         """Start the learner.
 
         Args:
             arguments: options that passed `vw.arguments`.
             model: a model's bytes to go on from; None: start afresh.
+            bins: that the model was learned with; None: it sees numbers as they are.
             parser: shared with other learners that parse alike (`PolicyArguments.parsing_text`), and open for as long
-                as they are; None: one of its own.
+                as they are, with the same bins; None: one of its own.
 
         Raises:
             LearnerRefusedError: the arguments or the model cannot be used.
@@ -49,7 +57,7 @@ class Learner:
         self._terms = Terms.of(arguments)
         self._workspace = _start(arguments, model)
         self._owns_parser = parser is None
-        self._parser = Parser(self._workspace, arguments) if parser is None else parser
+        self._parser = Parser(self._workspace, arguments, bins) if parser is None else parser
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """Give each action's probability, in request order, as the learner says it.
@@ -125,6 +133,7 @@ class Learner:
             LearnerRefusedError: the features cannot be parsed or scored.
         """
         workspace = self._workspace
+        context, actions = self._parser.seen(context, actions)
         try:
             examples = workspace._parse(context_text(context, actions))
             workspace.predict_multi(examples)
@@ -163,7 +172,8 @@ class Learner:
             LearnerRefusedError: the features cannot be parsed or scored.
         """
         workspace = self._workspace
-        text = with_slots(context_text(context, actions), slots, len(actions), map(seed_head, seeds))
+        offered, shown = context_text(*self._parser.seen(context, actions)), self._parser.seen_slots(slots)
+        text = with_slots(offered, shown, len(actions), map(seed_head, seeds))
         try:
             examples = workspace._parse(text)
             workspace.predict_multi(examples)
@@ -195,7 +205,8 @@ class Learner:
         Raises:
             LearnerRefusedError: the example cannot be parsed or learned. The learner must not be used any more.
         """
-        text, count = context_text(context, actions), len(actions)
+        text, count = context_text(*self._parser.seen(context, actions)), len(actions)
+        slots = self._parser.seen_slots(slots)
         heads = map(label_head, choices, rewards)
         try:
             if pass_probability < 1.0:
@@ -236,16 +247,17 @@ class Learner:
             self._workspace.finish()
 
 
-def shared_parser(arguments: str) -> Parser:
+def shared_parser(arguments: str, bins: Bins | None = None) -> Parser:
     """Make a parser for several learners.
 
     Args:
         arguments: of one of them.
+        bins: of all of them.
 
     Raises:
         LearnerRefusedError: the arguments cannot be used.
     """
-    return Parser(_start(arguments, None), arguments)
+    return Parser(_start(arguments, None), arguments, bins)
 
 
 def _start(arguments: str, model: bytes | None) -> Workspace:

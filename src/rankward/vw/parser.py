@@ -16,7 +16,8 @@ import msgspec
 import pylibvw
 from vowpalwabbit import Workspace
 
-from rankward.records import Action, Features
+from rankward.records import Action, Bins, Features, Slot
+from rankward.vw.bins import Binner
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,11 +61,15 @@ class Lesson:
     @cached_property
     def text(self) -> str:
         """The lesson as it is parsed: a log line where it weighs more than 1, since only those can say so."""
+        return self.written(self.context, self.actions)
+
+    def written(self, context: Features, actions: Sequence[Action]) -> str:
+        """Write it as it is parsed, with what the learner sees of its context and its actions."""
         label = (
             f'{{"_label_cost":{-self.reward!r},"_label_probability":{self.probability!r},'
             f'"_label_Action":{self.chosen + 1},"_labelIndex":{self.chosen},'
         )
-        text = context_text(self.context, self.actions)
+        text = context_text(context, actions)
         if self.pass_probability == 1.0:
             return label + text[1:]
         dropped = f'"pdrop":{1.0 - self.pass_probability!r}'
@@ -74,13 +79,15 @@ class Lesson:
 class Parser:
     """Makes examples for one learner, or for several that parse alike. Not to be used by two threads at once."""
 
-    def __init__(self, workspace: Workspace, arguments: str) -> None:
+    def __init__(self, workspace: Workspace, arguments: str, bins: Bins | None = None) -> None:
         """Prepare.
 
         Args:
             workspace: that parses. It is closed with the parser.
             arguments: it was made with.
+            bins: to cut numbers by; None: they are seen as they are.
         """
+        self._binner = None if bins is None or not bins.edges else Binner(bins)
         self._workspace = workspace
         self._arguments = arguments
         self._weighing: Workspace | None = None  # parses what weighs more than 1; None: nothing has yet
@@ -88,6 +95,16 @@ class Parser:
         self._offered: tuple[Features, Sequence[Action]] | None = None  # what `_examples` are of, if it is to be scored
         self._lesson: Lesson | None = None  # what they are of, if it is to be learned
         self._examples: list[pylibvw.example] = []
+
+    def seen(self, context: Features, actions: Sequence[Action]) -> tuple[Features, Sequence[Action]]:
+        """Return what learners see of a context and of actions: with bins, intervals beside numbers."""
+        if self._binner is None:
+            return context, actions
+        return self._binner.context(context), [self._binner.action(action) for action in actions]
+
+    def seen_slots(self, slots: Sequence[Slot]) -> Sequence[Slot]:
+        """Return the same of slots."""
+        return slots if self._binner is None else [self._binner.slot(slot) for slot in slots]
 
     def offered(self, context: Features, actions: Sequence[Action]) -> list[pylibvw.example]:
         """Make examples to be scored: the shared one, then one for each action. They hold until the next call.
@@ -101,7 +118,7 @@ class Parser:
         # Taken out while they are in use: an action that is offered twice is parsed twice.
         kept = [self._kept.pop(action, None) for action in actions]
         missing = [action for action, example in zip(actions, kept, strict=True) if example is None]
-        shared, *found = self._workspace._parse(context_text(context, missing))
+        shared, *found = self._workspace._parse(context_text(*self.seen(context, missing)))
         following = iter(found)
         self._examples = [shared, *[next(following) if example is None else example for example in kept]]
         self._offered = context, actions
@@ -116,7 +133,9 @@ class Parser:
         if lesson is not self._lesson:
             self.release()
             parser = self._workspace if lesson.pass_probability == 1.0 else self.weigher()
-            self._examples = parser._parse(lesson.text)
+            plain = self._binner is None
+            text = lesson.text if plain else lesson.written(*self.seen(lesson.context, lesson.actions))
+            self._examples = parser._parse(text)
             self._lesson = lesson
         return self._examples
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from rankward.records import Interactions, Rate
+from rankward.records import Bins, Interactions, Rate
 from rankward.vw.arguments import parse_policy
 from rankward.vw.learner import Learner, shared_parser
 from rankward.vw.parser import Lesson
@@ -62,19 +62,22 @@ def next_check(learned: int) -> int:
     return max(EVENTS_MIN, 2 * learned)
 
 
-def measure(policy: str, interactions: Interactions | None, lessons: Sequence[Lesson]) -> Errors:
+def measure(
+    policy: str, interactions: Interactions | None, lessons: Sequence[Lesson], bins: Bins | None = None
+) -> Errors:
     """Let learners of every rate predict events and learn them, starting afresh.
 
     Args:
         policy: arguments that passed the allow-list.
         interactions: those derived for the epoch; None: the policy names its own.
         lessons: the events, oldest first.
+        bins: those of the epoch; None: numbers are seen as they are.
     """
     arguments = parse_policy(policy)
     if interactions is not None:
         arguments = arguments.with_interactions(interactions.pairs, interactions.ignore_linear)
     policies = {name: arguments.with_options(options) for name, options in RATES.items()}
-    parser = shared_parser(policies[QUICK].estimator_text)
+    parser = shared_parser(policies[QUICK].estimator_text, bins)
     learners = {name: Learner(policy.estimator_text, parser=parser) for name, policy in policies.items()}
     squared: dict[str, list[float]] = {name: [] for name in RATES}
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from email.utils import format_datetime
 
@@ -11,6 +10,7 @@ import msgspec
 from rankward.api.operation import JSON, P3, V2022, Answer, Call, Operation, Parameter
 from rankward.api.schema import model as schema
 from rankward.errors import Overloaded
+from rankward.registry.service import Form
 from rankward.settings import as_datetime
 from rankward.store.ports import ModelVersion
 from rankward.telemetry import find_version
@@ -31,10 +31,9 @@ async def _get_model(call: Call) -> Answer:
     version = _serving(call)
     content, made = b"", datetime(1, 1, 1, tzinfo=UTC)
     if version is not None:
-        content = await asyncio.to_thread(call.doors.home.models.get, version.loop_id, version.model_id)
+        whole = Form.WITH_BINS if call.version in _SIGNED and call.flag("withBins") else Form.BARE
+        content = await call.doors.registry.exported(version, Form.SIGNED if signed else whole)
         made = as_datetime(version.created_us)
-        if signed:
-            content = await call.doors.registry.signed(content)
     filename = b"model.vw.zip" if signed else b"model.vw"
     headers: tuple[tuple[bytes, bytes], ...] = (
         (b"content-disposition", b"attachment; filename=" + filename),
@@ -88,7 +87,16 @@ OPERATIONS = (
         handle=_get_model,
         summary="Download the serving model. No bytes: there is none yet.",
         success=200,
-        query=(Parameter(name="signed", kind="boolean", help="Whether to sign the model.", versions=_SIGNED),),
+        query=(
+            Parameter(name="signed", kind="boolean", help="Whether to sign the model.", versions=_SIGNED),
+            Parameter(
+                name="withBins",
+                kind="boolean",
+                help="Whether to send a model that has bins (`numbers=bins`) in a zip file with them; without, it is "
+                "refused.",
+                versions=_SIGNED,
+            ),
+        ),
         response=bytes,
         errors=("InvalidRequest",),
         also_head=True,

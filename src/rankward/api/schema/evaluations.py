@@ -87,6 +87,7 @@ class PolicyDetails(msgspec.Struct, rename="camel"):
     snips: float | None
     effective_sample_size: float | None
     agreement: float | None  # share of events whose action was its first choice
+    numbers: str  # what it saw of them: raw or bins
     notes: list[str]
 
 
@@ -118,6 +119,7 @@ def _policy_details(result: PolicyResult) -> PolicyDetails:
         snips=None if estimate is None else estimate.snips,
         effective_sample_size=None if diagnostics is None else diagnostics.effective_sample_size,
         agreement=None if diagnostics is None else diagnostics.agreement,
+        numbers=result.numbers,
         notes=list(result.notes),
     )
 
