@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rankward.evaluation.report import PolicySource, Report
 from rankward.store.ports import ModelVersion
+from rankward.watching.apprentice import Apprenticeship
 from rankward.watching.estimate import Estimated
 from rankward.watching.figures import ActionPoint, Point, Series
 
+_LINES_MAX = 6  # that can be told apart
 _POLICIES: Sequence[tuple[str, Callable[[Point], Estimated | None]]] = (
     ("online", lambda point: point.online),
     ("baseline", lambda point: point.baseline),
@@ -60,6 +63,56 @@ def probability_chart(actions: dict[str, tuple[ActionPoint, ...]]) -> dict[str, 
         "series": [
             {"name": action_id, "values": [points.get(time_us) for time_us in times_us]}
             for action_id, points in at.items()
+        ],
+    }
+
+
+def looks_chart(report: Report) -> dict[str, Any]:
+    """Draw each policy's estimate as the log grew, with the interval that holds at every look.
+
+    The best ones are drawn, beside the policy that acted and the baseline.
+    """
+    judged = sorted(
+        [result for result in report.overall() if result.estimate is not None and result.looks],
+        key=lambda result: -(result.estimate.value if result.estimate is not None else 0.0),
+    )
+    always = [result for result in judged if result.source in {PolicySource.ONLINE, PolicySource.BASELINE}]
+    others = [result for result in judged if result not in always][: _LINES_MAX - len(always)]
+    shown = [*always, *others]
+    times_us = sorted({look.time_us for result in shown for look in result.looks})
+    lines = []
+    for result in shown:
+        at = {look.time_us: look for look in result.looks}
+        looks = [at.get(time_us) for time_us in times_us]
+        lines.append(
+            {
+                "name": result.name,
+                "values": [look and look.value for look in looks],
+                "low": [look and look.low for look in looks],
+                "high": [look and look.high for look in looks],
+            }
+        )
+    return {"unit": "reward", "times": [time_us / 1e6 for time_us in times_us], "series": lines}
+
+
+def apprentice_chart(found: Apprenticeship) -> dict[str, Any]:
+    """Draw the match with the baseline and the reward achieved, window by window, in percent."""
+    windows = found.windows
+    return {
+        "unit": "%",
+        "times": [window.to_us / 1e6 for window in windows],
+        "series": [
+            {
+                "name": "match",
+                "values": [100 * window.match for window in windows],
+                "low": [100 * window.match_low for window in windows],
+                "high": [100 * window.match_high for window in windows],
+            },
+            {
+                "name": "reward achieved",
+                "values": [None if window.achieved is None else 100 * window.achieved for window in windows],
+            },
+            {"name": "within reach", "values": [100 * window.reachable for window in windows]},
         ],
     }
 

@@ -23,7 +23,13 @@ class Entry(msgspec.Struct, frozen=True):
 OF_A_LOOP: tuple[Entry, ...] = (
     Entry("Overview", "/loops/{loop}/overview", "chart"),
     Entry("Decisions", "/loops/{loop}/decisions", "board"),
+    Entry("Comparison", "/loops/{loop}/comparison", "versus"),
+    Entry("Apprentice", "/loops/{loop}/apprentice", "match"),
     Entry("Configuration", "/loops/{loop}/configuration", "sliders"),
+    Entry("Policy and models", "/loops/{loop}/policy", "model"),
+    Entry("Evaluations", "/loops/{loop}/evaluations", "scale"),
+    Entry("Features", "/loops/{loop}/features", "features"),
+    Entry("Quick start", "/loops/{loop}/start", "start"),
     Entry("Keys", "/loops/{loop}/keys", "key"),
 )
 """Pages about one loop. The first of them is where a loop's name leads to."""

@@ -48,9 +48,51 @@ document.addEventListener("click", (event) => {
 });
 
 document.addEventListener("submit", (event) => {
-  const question = event.target.dataset.ask;
+  const form = event.target;
+  const question = form.dataset.ask;
   if (question && !confirm(question)) event.preventDefault();
+  else if ("upload" in form.dataset) {
+    event.preventDefault();
+    upload(form);
+  }
 });
+
+// A choice that writes into a field, and a file that is read into one.
+document.addEventListener("change", async (event) => {
+  const { fill, text, load } = event.target.dataset;
+  if (fill) write(fill, text);
+  if (load && event.target.files.length) write(load, await event.target.files[0].text());
+});
+
+function write(id, text) {
+  const field = document.getElementById(id);
+  field.value = text;
+  htmx.trigger(field, "filled");
+}
+
+/** Send a form's file as it is, with its progress; where it leads to afterwards, the answer says. */
+function upload(form) {
+  const bar = form.querySelector("progress");
+  const button = form.querySelector("button");
+  const asked = [...form.querySelectorAll("[data-query]:checked")].map((box) => box.dataset.query);
+  const sending = new XMLHttpRequest();
+  sending.open("POST", form.action + (asked.length ? `?${asked.join("&")}` : ""));
+  sending.setRequestHeader("HX-Request", "true");
+  sending.setRequestHeader("Content-Type", "application/octet-stream");
+  for (const [name, value] of Object.entries(JSON.parse(document.body.getAttribute("hx-headers")))) sending.setRequestHeader(name, value);
+  sending.upload.addEventListener("progress", ({ loaded, total }) => (bar.value = loaded / (total || 1)));
+  sending.addEventListener("loadend", () => {
+    bar.hidden = true;
+    button.disabled = false;
+    const next = sending.getResponseHeader("HX-Redirect");
+    if (next) location.assign(next);
+    else showTrouble(sending.responseText.slice(0, 500) || "The service does not answer. Nothing was taken in.");
+  });
+  bar.value = 0;
+  bar.hidden = false;
+  button.disabled = true;
+  sending.send(form.querySelector("input[type=file]").files[0]);
+}
 
 // A part of a page that could not be had is said, rather than missed.
 document.addEventListener("htmx:responseError", ({ detail }) => showTrouble(detail.xhr.responseText.slice(0, 500)));

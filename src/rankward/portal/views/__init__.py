@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from rankward.portal.view import View
-from rankward.portal.views import about, audit, configuration, decisions, keys, loops, overview
+from rankward.portal.views import (
+    about,
+    apprentice,
+    audit,
+    comparison,
+    configuration,
+    decisions,
+    evaluations,
+    features,
+    keys,
+    loops,
+    overview,
+    policy,
+    start,
+)
 
 VIEWS: tuple[View, ...] = (
     *loops.VIEWS,
     *overview.VIEWS,
     *decisions.VIEWS,
+    *comparison.VIEWS,
+    *apprentice.VIEWS,
+    *evaluations.VIEWS,
+    *features.VIEWS,
+    *policy.VIEWS,
+    *start.VIEWS,
     *configuration.VIEWS,
     *keys.VIEWS,
     *audit.VIEWS,

@@ -1,0 +1,74 @@
+"""Evaluations and the importance of features, in the portal: asked, followed, read, applied, deleted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rankward.store.studies import StudyKind
+from tests.portal.test_policy import learned
+from tests.service import RunningService
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.portal.browser import Visitor
+
+pytestmark = pytest.mark.slow
+
+PATIENCE_MS = 180_000  # for a study, on a machine that is busy
+
+
+def test_an_evaluation_is_asked_followed_read_and_applied(
+    visit: Callable[..., Visitor], filled: RunningService
+) -> None:
+    """Its whole life, with a name that is markup."""
+    name = learned(filled)
+    visitor = visit()
+    page = visitor.open(f"/portal/loops/{name}/evaluations")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("link", name="New evaluation").click()
+    page.get_by_label("Name").fill("<i>first</i>")
+    page.get_by_label("Policies to judge as well").fill("calm = --cb_explore_adf --epsilon 0.05 --cb_type mtr\nplain")
+    page.get_by_role("button", name="Evaluate").click()
+    page.get_by_role("heading", name="<i>first</i>").wait_for()
+    page.get_by_role("region", name="Policies").wait_for(timeout=PATIENCE_MS)
+    visitor.settle()
+    visitor.check()
+    rows = page.get_by_role("region", name="Policies").get_by_role("row")
+    assert rows.filter(has_text="calm").count() == 1
+
+    page.get_by_role("button", name="Apply calm").click()
+    page.get_by_role("status").filter(has_text="calm is the loop's policy now").wait_for()
+    assert filled.loop(name).settings.policy == "--cb_explore_adf --epsilon 0.05 --cb_type mtr"
+    page = visitor.open(f"/portal/loops/{name}/evaluations")
+    page.get_by_role("link", name="<i>first</i>").click()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("status").filter(has_text="is deleted").wait_for()
+
+
+def test_what_cannot_be_evaluated_is_said_beside_the_form(visit: Callable[..., Visitor]) -> None:
+    """And what was typed stays."""
+    visitor = visit(375)
+    page = visitor.open("/portal/loops/shown/evaluations/new")
+    visitor.expected = {400}
+    page.get_by_label("Policies to judge as well").fill("neither this nor that")
+    page.get_by_role("button", name="Evaluate").click()
+
+    page.get_by_role("alert").filter(has_text="nor a preset").wait_for()
+    assert page.get_by_label("Policies to judge as well").input_value() == "neither this nor that"
+    visitor.check()
+
+
+def test_importance_is_measured(visit: Callable[..., Visitor], filled: RunningService) -> None:
+    """The button leads to figures with intervals."""
+    name = learned(filled, events=40)
+    visitor = visit()
+    page = visitor.open(f"/portal/loops/{name}/features")
+    page.get_by_role("button", name="Measure importance").click()
+    page.get_by_text("What each is worth was measured on").wait_for(timeout=PATIENCE_MS)
+    visitor.settle()
+    visitor.check()
+    loop_id = filled.loop(name).loop_id
+    assert len(filled.home.studies.listed(loop_id, StudyKind.IMPORTANCE)) == 1

