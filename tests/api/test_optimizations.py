@@ -60,6 +60,8 @@ def test_a_run_is_begun_followed_and_read(service: RunningService, loop: LoopCli
     assert [step["what"].split(":")[0] for step in run["steps"]] == ["begun", "retained"]
     assert runs(service, loop)[0] == run
     assert service.loop(loop.loop) == before
+    figure = f'rankward_optimizations{{loop="{loop.loop}",state="retained"}}'
+    eventually(lambda: figure in service.send("GET", "/metrics", headers={}, body=None).text, "it is counted")
 
 
 def test_its_evaluation_is_shown_as_automatic(service: RunningService, loop: LoopClient) -> None:

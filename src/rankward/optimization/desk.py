@@ -90,16 +90,18 @@ class OptimizationDesk:
         except RankwardError as error:
             logger.error("optimizations: %s. They are looked at again.", error)
             return
-        names = {loop.loop_id: loop.name for loop in loops}
-        for loop_id in self._watches.keys() - names.keys():
+        present = {loop.loop_id: loop for loop in loops}
+        for loop_id in self._watches.keys() - present.keys():
             self._let_go(loop_id)
-        for loop_id, name in names.items():
+        for loop_id, loop in present.items():
             if self._loops_again_us.get(loop_id, 0) > now_us:
                 continue
+            run = unfinished.get(loop_id)
             try:
-                await self._turn_of(self._catalog.loop(name), unfinished.get(loop_id))
+                # What a run does to a loop depends on how it is at this very moment.
+                await self._turn_of(loop if run is None else self._catalog.loop(loop.name), run)
             except RankwardError as error:
-                logger.error("optimization of loop %s: %s. It is tried again.", name, error)
+                logger.error("optimization of loop %s: %s. It is tried again.", loop.name, error)
                 self._loops_again_us[loop_id] = now_us + _AGAIN_US
 
     async def _turn_of(self, loop: Loop, run: Optimization | None) -> None:
