@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 
 from rankward.records import Action, Features, Interaction, LearningMode
 from rankward.wiring import new_loop_settings
@@ -82,6 +83,48 @@ def test_a_loop_without_context_keeps_its_epoch(tmp_path: Path) -> None:
         await circle.log.append(decisions(300, b"[]", prefix="again"))
         await circle.circle()
         assert [epoch.epoch_id for epoch in circle.home.catalog.epochs(circle.loop.loop_id)] == [1]
+        await circle.close()
+
+    asyncio.run(story())
+
+
+async def served(circle: Circle, count: int, context: bytes, *, prefix: str) -> list[int]:
+    """Let decisions of one context be joined and learned. Returns the epochs that are there then."""
+    await circle.log.append(decisions(count, context, prefix=prefix))
+    circle.pass_time(601)
+    await circle.join()
+    await circle.train(1)
+    return [epoch.epoch_id for epoch in circle.home.catalog.epochs(circle.loop.loop_id)]
+
+
+PLAIN, OTHER = b'[{"visitor":{"who":"v"}}]', b'[{"weather":{"sky":"grey"}}]'
+
+
+def test_a_namespace_of_less_than_one_event_in_a_hundred_changes_nothing(tmp_path: Path) -> None:
+    """A test call, or a broken page, must not have the loop learn everything anew."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        assert await served(circle, 1_500, PLAIN, prefix="plain") == [1]
+        assert await served(circle, 14, OTHER, prefix="few") == [1]
+        assert await served(circle, 30, OTHER, prefix="more") == [1, 2]
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_an_epoch_that_has_settled_is_replaced_once_a_day_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs learning the log again; a loop of few events does not wait, as that is quickly done."""
+    monkeypatch.setattr("rankward.training.service.SETTLED", 500)
+
+    async def story() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        assert await served(circle, 600, PLAIN, prefix="plain") == [1]
+        assert await served(circle, 400, OTHER, prefix="early") == [1]
+        circle.pass_time(86_400)
+        assert await served(circle, 400, OTHER, prefix="late") == [1, 2]
         await circle.close()
 
     asyncio.run(story())
