@@ -54,6 +54,7 @@ def test_a_log_goes_from_one_loop_to_another(shell: Shell, tmp_path: Path, name:
     assert b"".join(exported.lines(100)) == lines_of([numbered(number) for number in range(5)])
     exported.close()
     assert "exists already" in shell.refused("logs", "export", "playground", "-o", str(tmp_path / name))
+    assert "no model that has bins" in shell.refused("logs", "export", "playground", "--with-bins")
 
 
 def test_a_log_is_a_table_in_python(shell: Shell, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from vowpalwabbit import Workspace
 
 from rankward.administration import effects
 from rankward.challenge.following import followed
@@ -19,6 +20,7 @@ from rankward.errors import InvalidRequest
 from rankward.evaluation.files import LogFiles
 from rankward.evaluation.replay import Setup
 from rankward.evaluation.service import custom, evaluate
+from rankward.history.export import LineSink, export
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition
 from rankward.ranking.decide import RankRequest
@@ -31,7 +33,8 @@ from rankward.registry.service import Form
 from rankward.settings import Aggregation, LoopSettings, Numbers
 from rankward.store.ports import Epoch
 from rankward.vw.arguments import ProblemType
-from rankward.vw.presets import BALANCED
+from rankward.vw.bins import Binner
+from rankward.vw.presets import BALANCED, learner_arguments
 from rankward.vw.trial import try_out
 from rankward.wiring import new_loop_settings
 from tests.challenge.arena import challenge, run_challengers
@@ -353,6 +356,27 @@ def test_an_exported_log_is_evaluated_with_the_same_edges(tmp_path: Path) -> Non
         assert found["bins"].estimate is not None
         assert found["raw"].estimate is not None
         assert found["bins"].estimate.value > found["raw"].estimate.value + 0.05
+
+    asyncio.run(story())
+
+
+def test_lines_with_intervals_replay_on_a_learner_that_knows_of_none(tmp_path: Path) -> None:
+    """Whoever takes a log to Vowpal Wabbit by itself must be able to get what the loop has."""
+
+    async def story() -> None:
+        circle = await taught(tmp_path / "data")
+        version = newest_version(circle)
+        assert version.bins is not None
+        file = tmp_path / "log.json"
+        with file.open("wb") as opened:
+            sink = LineSink(opened, RewardDefinition(0.0, Aggregation.EARLIEST), Binner(version.bins))
+            done = await export(circle.log, circle.joined, sink)
+        assert done.written == version.learned == 300
+        arguments = learner_arguments(version.policy, version.interactions, 0.0, version.rate)
+        alone = Workspace(f"{arguments} --dsjson --quiet -d {file}")
+        weights = {i: alone.get_weight(i) for i in range(alone.num_weights()) if alone.get_weight(i) != 0}
+        assert weights == weights_of(circle, version) != {}
+        await circle.close()
 
     asyncio.run(story())
 

@@ -37,6 +37,8 @@ from rankward.joining.reward import RewardDefinition
 from rankward.records import TimeUs
 from rankward.settings import parse_duration
 from rankward.store.ports import Loop
+from rankward.telemetry import find_version
+from rankward.vw.bins import Binner
 from rankward.wiring import Home
 
 app = typer.Typer(cls=OneLineErrors, help="A loop's events, out and in.", no_args_is_help=True)
@@ -87,6 +89,14 @@ def export_log(
             help="dsjson, or parquet; by FILE's name if left out, dsjson if that has none.",
         ),
     ] = None,
+    with_bins: Annotated[
+        bool,
+        typer.Option(
+            "--with-bins",
+            help="Write the intervals that the serving model sees beside numbers: then `vw` makes of the lines what "
+            "the loop does. For dsjson.",
+        ),
+    ] = False,
     data: DataOption = DATA,
 ) -> None:
     """Write a loop's joined events to a file, with rewards as the loop's settings define them now."""
@@ -97,14 +107,18 @@ def export_log(
         now = datetime.now(UTC)
         span = (moment(since, now), moment(until, now))
         found = home.catalog.loop(loop)
+        binner = _binner(home, found) if with_bins else None
+        if binner is not None and form is Format.PARQUET:
+            raise InvalidRequest("--with-bins is for what `vw` reads: add --format dsjson")
 
         async def run(told: Callable[[Exported], None]) -> Exported:
             log, joined = home.event_log(found.loop_id), home.joined_log(found.loop_id)
             definition = RewardDefinition(found.settings.default_reward, found.settings.reward_aggregation)
-            kind: type[LineSink] | type[ParquetSink] = ParquetSink if form is Format.PARQUET else LineSink
             try:
                 with written(output) as file:
-                    sink: Sink = kind(file, definition)
+                    sink: Sink = (
+                        ParquetSink(file, definition) if form is Format.PARQUET else LineSink(file, definition, binner)
+                    )
                     return await export(log, joined, sink, since_us=span[0], until_us=span[1], told=told)
             finally:
                 await log.close()
@@ -113,6 +127,14 @@ def export_log(
         with event_bar("exporting") as show:
             done = asyncio.run(run(lambda state: show(state.read, state.total, state.written)))
     err().print(f"{output}: {done.written:,} events of the loop {loop}", markup=False)
+
+
+def _binner(home: Home, loop: Loop) -> Binner:
+    """Make what writes the intervals that a loop's serving model sees."""
+    version = find_version(home.catalog.versions(loop.loop_id), loop.model_id)
+    if version is None or version.bins is None or not version.bins.edges:
+        raise InvalidRequest(f"loop {loop.name} serves no model that has bins: leave --with-bins out")
+    return Binner(version.bins)
 
 
 @app.command("import")

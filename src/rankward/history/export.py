@@ -12,6 +12,7 @@ from rankward.joining.reader import first_due, read_joined
 from rankward.joining.reward import RewardDefinition
 from rankward.records import JoinedEvent, TimeUs
 from rankward.store.ports import EventLog, JoinedLog
+from rankward.vw.bins import Binner
 
 _READ = 2_000
 
@@ -29,12 +30,23 @@ class Sink(Protocol):
 class LineSink:
     """Writes events as log lines. Implements `Sink`."""
 
-    def __init__(self, file: IO[bytes], definition: RewardDefinition) -> None:
+    def __init__(self, file: IO[bytes], definition: RewardDefinition, binner: Binner | None = None) -> None:
+        """Prepare.
+
+        Args:
+            file: to write to.
+            definition: of the reward that the lines state.
+            binner: writes intervals beside numbers; None: features are written as they came.
+        """
         self._file = file
         self._definition = definition
+        self._binner = binner
 
     def write(self, events: Sequence[JoinedEvent]) -> None:
         """See `Sink`."""
+        if self._binner is not None:
+            seen = self._binner.interaction
+            events = [JoinedEvent(event.offset, event.entry, seen(event.interaction)) for event in events]
         self._file.write("".join([write_line(event, self._definition) + "\n" for event in events]).encode())
 
     def close(self) -> None:

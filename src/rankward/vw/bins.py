@@ -168,6 +168,15 @@ class Binner:
         """Return a slot, with intervals."""
         return Slot(slot.id, self._binned(slot.features, SLOT), slot.baseline, slot.excluded)
 
+    def interaction(self, interaction: AnyInteraction) -> AnyInteraction:
+        """Return a decision, with intervals, as a learner without bins would have to be told of it."""
+        context = self.context(interaction.context)
+        actions = tuple([self.action(action) for action in interaction.actions])
+        binned = msgspec.structs.replace(interaction, context=context, actions=actions)
+        if isinstance(binned, MultiSlotInteraction):
+            return msgspec.structs.replace(binned, slots=tuple([self.slot(slot) for slot in binned.slots]))
+        return binned
+
     def _action(self, action: Action) -> Action:
         return Action(action.id, self._binned(action.features, ACTION))
 
