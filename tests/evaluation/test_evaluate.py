@@ -86,7 +86,7 @@ def test_a_search_says_what_it_found_and_how_to_apply_it(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_features_are_weighed_on_request(tmp_path: Path) -> None:
     """With what each loses, its interval, and what is odd: in the table, in JSON and on the page."""
-    (tmp_path / "log").write_bytes(text(log(1_000)))
+    (tmp_path / "log").write_bytes(text(log(400)))
     asked = ("evaluate", str(tmp_path / "log"), "-p", f"m={POLICY}", "--importance", "--html", str(tmp_path / "page"))
     shown = CliRunner().invoke(app, asked, env={"COLUMNS": "200"})
     found = msgspec.json.decode(CliRunner().invoke(app, [*asked, "--json"]).stdout, type=Report)
