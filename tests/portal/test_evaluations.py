@@ -61,6 +61,21 @@ def test_what_cannot_be_evaluated_is_said_beside_the_form(visit: Callable[..., V
     visitor.check()
 
 
+def test_optimization_is_switched_on_and_tried(visit: Callable[..., Visitor], filled: RunningService) -> None:
+    """A dry run is begun by a button, and its run stands on the page, whatever came of it."""
+    name = learned(filled)
+    visitor = visit()
+    page = visitor.open(f"/portal/loops/{name}/optimizations")
+    page.get_by_role("button", name="Switch on").click()
+    page.get_by_role("status").filter(has_text="is switched on").wait_for()
+    assert filled.loop(name).settings.is_auto_optimization_enabled
+    page.get_by_role("button", name="Dry run").click()
+    page.get_by_role("status").filter(has_text="The search has begun").wait_for()
+    visitor.settle()
+    visitor.check()
+    assert [run.dry_run for run in filled.home.optimizations.listed(filled.loop(name).loop_id)] == [True]
+
+
 def test_importance_is_measured(visit: Callable[..., Visitor], filled: RunningService) -> None:
     """The button leads to figures with intervals."""
     name = learned(filled, events=40)

@@ -25,6 +25,7 @@ PAGES = {
     "policy and models": "/portal/loops/shown/policy",
     "evaluations": "/portal/loops/shown/evaluations",
     "new evaluation": "/portal/loops/shown/evaluations/new",
+    "optimization": "/portal/loops/shown/optimizations",
     "features": "/portal/loops/shown/features",
     "quick start": "/portal/loops/shown/start",
     "configuration": "/portal/loops/shown/configuration",

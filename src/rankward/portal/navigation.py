@@ -28,6 +28,7 @@ OF_A_LOOP: tuple[Entry, ...] = (
     Entry("Configuration", "/loops/{loop}/configuration", "sliders"),
     Entry("Policy and models", "/loops/{loop}/policy", "model"),
     Entry("Evaluations", "/loops/{loop}/evaluations", "scale"),
+    Entry("Optimization", "/loops/{loop}/optimizations", "target"),
     Entry("Features", "/loops/{loop}/features", "features"),
     Entry("Quick start", "/loops/{loop}/start", "start"),
     Entry("Keys", "/loops/{loop}/keys", "key"),
