@@ -1,7 +1,7 @@
 """Tokens of an identity provider (OpenID Connect): checked against its published keys, and what they open.
 
 A token opens what one of its claims lists: `loop:NAME` a loop, `loop:*` every loop, `admin` every loop and the
-administration.
+administration. `view:NAME` and `view:*` open loops to look at, in the portal.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Grant(msgspec.Struct, frozen=True):
     loops: frozenset[str]
     every_loop: bool
     admin: bool
+    views: frozenset[str] = frozenset()  # loops to look at, by name; "*": every one
 
     def loop_for(self, named: str | None) -> str:
         """Find the loop that a request is about.
@@ -82,11 +83,36 @@ class IdentityProvider:
         self._audience = audience
         self._claim = claim
         self._keys: dict[str, jwt.PyJWK] = {}
+        self._configuration: dict[str, Any] = {}
         self._fetched_s = self._tried_s = -_KEYS_OLD_S
         self._fetching = asyncio.Lock()
 
     async def grant(self, token: str) -> Grant:
-        """Check a token.
+        """Check a token, and say what it opens.
+
+        Raises:
+            Unauthorized, StoreUnavailable: see `claims`.
+        """
+        return granted((await self.claims(token, audience=self._audience)).get(self._claim))
+
+    async def configuration(self) -> dict[str, Any]:
+        """Return what the provider says of itself: where people sign in, and where codes are redeemed.
+
+        Raises:
+            StoreUnavailable: it cannot be had.
+        """
+        if "token_endpoint" not in self._configuration:
+            await self._fetch()
+        if not {"authorization_endpoint", "token_endpoint"} <= self._configuration.keys():
+            raise StoreUnavailable(f"the identity provider {self._issuer} does not say where people sign in")
+        return self._configuration
+
+    async def claims(self, token: str, *, audience: str) -> dict[str, Any]:
+        """Check a token, and return what it says.
+
+        Args:
+            token: as it was sent.
+            audience: whom it has to be for.
 
         Raises:
             Unauthorized: it is malformed, expired, for somebody else, or not the provider's.
@@ -101,18 +127,18 @@ class IdentityProvider:
             raise Unauthorized(f"the token is signed by {str(algorithm)[:20]}: use one of {', '.join(ALGORITHMS)}")
         key = await self._key(key_id)
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key=key.key,
                 algorithms=[algorithm],
-                audience=self._audience,
+                audience=audience,
                 issuer=self._issuer,
                 leeway=_LEEWAY_S,
                 options={"require": ["exp", "iss", "aud"]},
             )
         except (jwt.InvalidTokenError, TypeError, ValueError) as error:
             raise Unauthorized(f"the token is refused: {error}") from error
-        return granted(claims.get(self._claim))
+        return claims
 
     async def _key(self, key_id: str) -> jwt.PyJWK:
         if key_id not in self._keys or not self._fetching.locked():
@@ -148,6 +174,7 @@ class IdentityProvider:
                 configuration = found.json()
                 if configuration["issuer"] != self._issuer:
                     raise ValueError(f"it calls itself {configuration['issuer']!r}")
+                self._configuration = configuration
                 published = await client.get(configuration["jwks_uri"])
                 published.raise_for_status()
                 keys = jwt.PyJWKSet.from_dict(published.json())
@@ -180,4 +207,5 @@ def granted(listed: Any) -> Grant:
         loops=frozenset(name.removeprefix("loop:") for name in opened if name.startswith("loop:") and name != "loop:*"),
         every_loop=admin or "loop:*" in opened,
         admin=admin,
+        views=frozenset(name.removeprefix("view:") for name in opened if name.startswith("view:")),
     )

@@ -18,6 +18,9 @@ class ApiOptions(msgspec.Struct, frozen=True, kw_only=True):
     oidc_audience: str = ""
     oidc_claim: str = "roles"  # that lists what a token opens
     demo: bool = False  # whether the news site is served too: by one process only, which keeps its crowd
+    oidc_client_id: str | None = None  # by which the provider knows the portal; None: nobody signs in through it
+    proxy_user_header: str | None = None  # in which a trusted proxy says who somebody is; None: in none
+    proxy_grants_header: str = "X-Forwarded-Groups"  # in which it says what is granted to them
     request_log: str = "file"  # "file", "stdout" or "off"
     limits: Limits = Limits()
     bounds: FeatureBounds = FeatureBounds()

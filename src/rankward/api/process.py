@@ -19,11 +19,14 @@ from rankward.api.app import App
 from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.api.pages import pages
+from rankward.api.proxy import BehindProxy
 from rankward.api.service import FOLLOW_S, Doors
 from rankward.demo.newsroom import Newsroom
 from rankward.demo.routes import demo_routes
 from rankward.errors import WorldError
 from rankward.portal.app import portal
+from rankward.portal.gate import Entrance
+from rankward.portal.oidc import SignInProvider
 from rankward.telemetry import RequestLog
 from rankward.wiring import Home
 
@@ -134,9 +137,26 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
     newsroom = Newsroom(doors, _own_endpoint(listener)) if options.demo else None
     await doors.follow()
     sessions = home.sessions()
+    entrance = Entrance(
+        provider=None
+        if provider is None or options.oidc_client_id is None
+        else SignInProvider(
+            provider,
+            client_id=options.oidc_client_id,
+            client_secret=os.environ.get("RANKWARD_OIDC_CLIENT_SECRET"),
+            claim=options.oidc_claim,
+        ),
+        user_header=options.proxy_user_header,
+        grants_header=options.proxy_grants_header,
+    )
     request_log = RequestLog(_request_log_target(options, home, number))
+    app: Any = App(
+        doors,
+        pages(doors, [portal(doors, sessions, entrance), *(demo_routes(newsroom) if newsroom else ())]),
+        request_log,
+    )
     config = uvicorn.Config(
-        App(doors, pages(doors, [portal(doors, sessions), *(demo_routes(newsroom) if newsroom else ())]), request_log),
+        app if options.trusted_proxies is None else BehindProxy(app, options.trusted_proxies),
         loop="uvloop",
         http=_Protocol,
         ws="none",
@@ -146,8 +166,7 @@ async def run_api(root: Path, descriptor: int, number: int, options: ApiOptions)
         server_header=False,
         ssl_certfile=options.tls_cert,
         ssl_keyfile=options.tls_key,
-        proxy_headers=options.trusted_proxies is not None,
-        forwarded_allow_ips=options.trusted_proxies,
+        proxy_headers=False,
         timeout_graceful_shutdown=10,
     )
     server = _Server(config)

@@ -18,6 +18,7 @@ from rankward.ranking.features import FeatureBounds
 from rankward.settings import Limits, show
 from rankward.wiring import Home
 
+_OPTIONS = ApiOptions()
 _LIMITS = Limits()
 _BOUNDS = FeatureBounds()
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -77,6 +78,30 @@ def serve(
             envvar="RANKWARD_OIDC_CLAIM", help="The claim that lists what a token opens: loop:NAME, loop:*, admin."
         ),
     ] = "roles",
+    oidc_client_id: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_OIDC_CLIENT_ID",
+            help="By which the provider knows the portal: people then sign in through it. The secret, if there is one, "
+            "is in RANKWARD_OIDC_CLIENT_SECRET.",
+        ),
+    ] = None,
+    proxy_user_header: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_PROXY_USER_HEADER",
+            metavar="HEADER",
+            help="In which a trusted proxy says who uses the portal: it must remove what others send under this name.",
+        ),
+    ] = None,
+    proxy_grants_header: Annotated[
+        str,
+        typer.Option(
+            envvar="RANKWARD_PROXY_GRANTS_HEADER",
+            metavar="HEADER",
+            help="In which it says what they are granted: view:NAME, view:*, loop:NAME, loop:*, admin.",
+        ),
+    ] = _OPTIONS.proxy_grants_header,
     request_log: Annotated[
         str,
         typer.Option(
@@ -108,6 +133,10 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     if oidc_issuer is not None:
         IdentityProvider(issuer=oidc_issuer, audience=oidc_audience, claim=oidc_claim)  # refuses what cannot be used
+    elif oidc_client_id is not None:
+        raise typer.BadParameter("name the provider with --oidc-issuer", param_hint="--oidc-client-id")
+    if proxy_user_header is not None and trusted_proxies is None:
+        raise typer.BadParameter("name the proxies with --trusted-proxies", param_hint="--proxy-user-header")
     options = ApiOptions(
         tls_cert=tls_cert,
         tls_key=tls_key,
@@ -115,6 +144,9 @@ def serve(
         oidc_issuer=oidc_issuer,
         oidc_audience=oidc_audience,
         oidc_claim=oidc_claim,
+        oidc_client_id=oidc_client_id,
+        proxy_user_header=proxy_user_header,
+        proxy_grants_header=proxy_grants_header,
         request_log=request_log,
         limits=Limits(
             body_bytes=limit_body_bytes,

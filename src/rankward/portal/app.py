@@ -18,7 +18,7 @@ from rankward.api.app import read_body
 from rankward.api.operation import V2022
 from rankward.api.service import Doors
 from rankward.errors import CallerError, InvalidRequest, RankwardError
-from rankward.portal.gate import Gate, check_csrf, check_origin
+from rankward.portal.gate import Entrance, Gate, check_csrf, check_origin
 from rankward.portal.rendering import Assets, Renderer
 from rankward.portal.view import View, Visit, check_may
 from rankward.portal.views import VIEWS
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 _FORM = "application/x-www-form-urlencoded"
 
 
-def portal(doors: Doors, sessions: Sessions) -> Mount:
+def portal(doors: Doors, sessions: Sessions, entrance: Entrance) -> Mount:
     """Make what answers below /portal."""
     assets = Assets()
-    renderer, gate = Renderer(assets), Gate(doors, sessions)
+    renderer, gate = Renderer(assets), Gate(doors, sessions, entrance)
 
     async def nothing_here(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "only what was registered for arrives here"

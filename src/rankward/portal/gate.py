@@ -9,12 +9,16 @@ import secrets
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from rankward.api.auth import describe_key
+from rankward.api.identity import Grant, granted
+from rankward.api.proxy import BY_PROXY
 from rankward.api.service import Doors
 from rankward.errors import CallerError, Overloaded, Unauthorized
+from rankward.portal.oidc import Person, SignInProvider
 from rankward.records import TimeUs
 from rankward.store.sessions import Role, Session, Sessions
 
@@ -28,15 +32,25 @@ FAILURES_MAX = 5
 LOCKED_S = 900
 _SLOWED_AFTER = 20  # failures of all addresses within `LOCKED_S`, before every sign-in is slowed
 _SLOWEST_S = 2.0
+_WHO_LENGTH = 120
 _TOUCHED_US = 60_000_000  # a session's last use is written at most this often
+
+
+class Entrance(msgspec.Struct, frozen=True, kw_only=True):
+    """The ways in beside a key."""
+
+    provider: SignInProvider | None = None  # whom people may be sent to
+    user_header: str | None = None  # in which a trusted proxy says who somebody is
+    grants_header: str = ""  # in which it says what is granted to them, with spaces or commas
 
 
 class Gate:
     """Lets people in, and knows who is in."""
 
-    def __init__(self, doors: Doors, sessions: Sessions) -> None:
+    def __init__(self, doors: Doors, sessions: Sessions, entrance: Entrance) -> None:
         self._doors = doors
         self.sessions = sessions
+        self.entrance = entrance
         self._clock = doors.home.clock
 
     def session(self, request: Request) -> Session | None:
@@ -45,6 +59,11 @@ class Gate:
         session = self.sessions.find(_digest(token)) if token else None
         if session is None:
             return None
+        if session.proxied:
+            person = self.proxied(request)
+            if person is None or person.who != session.who:
+                return None  # somebody else's turn at the proxy, or the proxy was gone around
+            session = msgspec.structs.replace(session, loops=_loops(person.grant), admin=person.grant.admin)
         now_us = self._clock()
         if not self._holds(session, now_us):
             self.sessions.end(session.digest)
@@ -94,6 +113,20 @@ class Gate:
             key_digest=key.digest,
         )
 
+    def proxied(self, request: Request) -> Person | None:
+        """Say whom a trusted proxy announces; None: nobody, or it was not one that is trusted."""
+        header = self.entrance.user_header
+        who = request.headers.get(header, "").strip() if header and request.scope.get(BY_PROXY) else ""
+        if not who:
+            return None
+        listed = request.headers.get(self.entrance.grants_header, "").replace(",", " ")
+        return Person(who[:_WHO_LENGTH], granted(listed))
+
+    def admit_person(self, person: Person, request: Request, answer: Response, *, proxied: bool = False) -> None:
+        """Begin a session for somebody whom a provider or a proxy knows, and put its cookie onto an answer."""
+        grant = person.grant
+        self.admit(request, answer, who=person.who, loops=_loops(grant), admin=grant.admin, proxied=proxied)
+
     def admit(
         self,
         request: Request,
@@ -129,6 +162,12 @@ class Gate:
         if token := request.cookies.get(COOKIE):
             self.sessions.end(_digest(token))
         answer.delete_cookie(COOKIE, path="/portal", httponly=True, samesite="lax")
+
+
+def _loops(grant: Grant) -> dict[str, Role]:
+    """What somebody may do in which loop: a grant of a loop is what its key may do."""
+    held = dict.fromkeys(grant.views, Role.VIEWER) | dict.fromkeys(grant.loops, Role.OPERATOR)
+    return held | {"*": Role.OPERATOR} if grant.every_loop else held
 
 
 def csrf_token(request: Request) -> str:
