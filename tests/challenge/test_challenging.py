@@ -16,8 +16,9 @@ from rankward.challenge.service import TRAINING_BEHIND
 from rankward.challengers import ChallengerService, Position
 from rankward.errors import CallerError
 from rankward.evaluation.report import Verdict
-from rankward.records import Features, Interactions
+from rankward.records import Appended, Features, Interaction, Interactions
 from rankward.settings import LoopSettings
+from rankward.store.ports import SetAside
 from rankward.training.service import TrainingStatus
 from rankward.vw.presets import BALANCED
 from rankward.vw.rates import STEADY
@@ -199,6 +200,48 @@ def test_an_event_that_a_learner_refuses_is_set_aside_for_its_challenger(tmp_pat
             assert aside.event_id == "no features"
             assert found.standing.decisions == 301
         assert list(circle.home.catalog.set_asides(circle.loop.loop_id)) == []
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_what_the_loop_passes_over_its_challengers_do_too(tmp_path: Path) -> None:
+    """The loop's own learner meets an event first: what kills it must not kill every challenger after it."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path, settings())
+        await challenge(circle, "quick", QUICK)
+        await play(circle, 100, "e")
+        stop = asyncio.Event()
+        running = asyncio.create_task(service_of(circle).run(stop))
+
+        async def judged(decisions: int) -> None:
+            while (await position(circle, "quick")).standing.decisions < decisions:
+                circle.now_us += 1_000_000
+                await asyncio.sleep(0.005)
+
+        await judged(100)
+        [entry] = [each for each in await circle.log.read(0, limit=1) if isinstance(each.record, Interaction)]
+        deadly = msgspec.structs.replace(entry.record, event_id="deadly", context=Features(b"{ this is not JSON"))
+        [stored] = await circle.log.append([deadly])
+        assert isinstance(stored, Appended)
+        circle.home.catalog.set_aside(
+            SetAside(
+                loop_id=circle.loop.loop_id,
+                interaction=stored.offset,
+                event_id="deadly",
+                reason="the learner died of it",
+                time_us=circle.now_us,
+            )
+        )
+        circle.pass_time(11)
+        await play(circle, 50, "f")
+        await judged(150)
+        found = await position(circle, "quick")
+        assert circle.home.challengers.set_asides(found.challenger.key) == []
+        assert found.standing.decisions == 150
+        stop.set()
+        await running
         await circle.close()
 
     asyncio.run(story())

@@ -173,6 +173,7 @@ class ChallengingService:
         self._status_us: TimeUs = 0
         self._serving: Epoch | None = None
         self._looked_at: Offset = 0
+        self._set_aside_by_loop: set[Offset] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Let them learn and answer what there is, and wait for more."""
@@ -216,8 +217,12 @@ class ChallengingService:
         self._serving = next((each for each in self._catalog.epochs(loop.loop_id) if each.state == "serving"), None)
         listed = {each.key: each for each in self._challengers.listed(loop.loop_id)}
         self._records = {key: each for key, each in listed.items() if each.state is ChallengerState.RUNNING}
+        for key, each in listed.items():
+            if each.kind is ChallengerKind.YOUNGER and each.state is ChallengerState.FAILED:
+                self._remove(key)
         for key in self._runs.keys() - self._records.keys():
             self._end(key)
+        self._follow_set_asides()
         for key, record in list(self._records.items()):
             if key not in self._marks:
                 self._marks[key] = self._mark_of(key)
@@ -230,6 +235,15 @@ class ChallengingService:
             if onward is not record:
                 self._change(record, onward)
         return self._is_wanted
+
+    def _follow_set_asides(self) -> None:
+        """Let every challenger begin again from where it is, if the loop passes over more events than before."""
+        set_aside = {event.interaction for event in self._catalog.set_asides(self._loop.loop_id)}
+        if set_aside != self._set_aside_by_loop:
+            self._set_aside_by_loop = set_aside
+            for key, run in list(self._runs.items()):
+                self._keep(key, run)
+                self._end(key)
 
     @property
     def _is_wanted(self) -> bool:
@@ -400,7 +414,8 @@ class ChallengingService:
             self._keep(record.key, run)
             self._end(record.key)
         kept = self._challengers.progress(record.key)
-        assert kept is not None, "it has begun"
+        if kept is None:
+            return  # it was removed meanwhile
         now_us, days = self._clock(), max(1, self._loop.settings.model_retrain_days)
         start = await first_due(self._joined, now_us - days * _DAY_US)
         onward = msgspec.structs.replace(record, epoch=msgspec.structs.replace(epoch, start=start, created_us=now_us))
@@ -449,18 +464,12 @@ class ChallengingService:
             if not self._challengers.write(record, progress=msgspec.msgpack.encode(progress)):
                 return None
             self._records[record.key] = record
-        set_aside = {
-            event.interaction
-            for event in (
-                *self._catalog.set_asides(self._loop.loop_id),
-                *self._challengers.set_asides(record.key),
-            )
-        }
+        alone = {event.interaction for event in self._challengers.set_asides(record.key)}
         model = self._model_of(record, progress)
         if model is None:
             progress = learning_anew(progress, start=start)
         try:
-            contest = Contest(record, progress, model, set_aside=set_aside)
+            contest = Contest(record, progress, model, set_aside=self._set_aside_by_loop | alone)
         except LearnerRefusedError as error:
             self._change(record, failed(record, str(error)))
             return None
