@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.service import PATIENCE_S
 
 from rankward.errors import Overloaded, StorageFull, StoreUnavailable
 from rankward.records import (
@@ -506,6 +508,33 @@ def test_the_same_request_at_the_same_moment_is_stored_once(home: Home, run: Run
 
     assert sorted(run(ask()), key=str) == [Appended] + [Known] * 19
     assert run(logs[0].extent()).end == 1
+
+
+def test_a_decision_that_waits_for_a_reading_does_not_hold_up_the_others(sqlite_home: SqliteHome, run: Run) -> None:
+    """A log lets in one reader at a time, and the event loop serves everybody."""
+    log = sqlite_home.event_log()
+    begun, over = threading.Event(), threading.Event()
+    ended: list[bool] = []
+
+    def read() -> None:
+        with log._reading:
+            begun.set()
+            ended.append(over.wait(PATIENCE_S / 6))
+
+    async def ask() -> None:
+        asking = asyncio.create_task(log.append([interaction("e1")], once=True))
+        await asyncio.sleep(0)  # so that it begins
+        over.set()
+        await asking
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    begun.wait()
+    run(ask())
+    reading.join()
+
+    assert ended == [True], "the event loop stood still until the reading was over"
+    assert event_ids(run(log.read(0, limit=ALL))) == ["e1"]
 
 
 def test_another_body_with_a_known_id_is_a_repeat(home: Home, run: Run) -> None:

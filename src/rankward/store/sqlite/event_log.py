@@ -127,30 +127,54 @@ class SqliteEventLog:
 
     async def append(self, records: Sequence[Record], *, once: bool = False) -> Sequence[AppendResult]:
         """See `ports.EventLog`."""
-        if self._pending + len(records) > self._pending_bound:
-            raise Overloaded(
-                f"{self._pending} records wait for the disk, the bound is {self._pending_bound}: try again in a second"
-            )
+        with self._wake:
+            if self._pending + len(records) > self._pending_bound:
+                raise Overloaded(
+                    f"{self._pending} records wait for the disk, the bound is {self._pending_bound}: "
+                    "try again in a second"
+                )
+            self._pending += len(records)
+        try:
+            answer = self._enqueue(await self._prepare(records, once=once))
+        except BaseException:
+            with self._wake:
+                self._pending -= len(records)
+            raise
+        return await answer
+
+    async def _prepare(self, records: Sequence[Record], *, once: bool) -> _Request:
         rows = [to_row(record) for record in records]
         known: dict[int, Sequence[Located]] = {}
         live_first = 0
         if once:
             keys = [row.event_key for row in rows if row.event_key is not None]
-            with self._reading, _translated(self.folder):
-                known, live_first = self._segments.locate_before_live(keys, self._clock())
+            if self._reading.acquire(blocking=False):
+                try:
+                    known, live_first = self._locate_before_live(keys)
+                finally:
+                    self._reading.release()
+            else:  # a long reading is under way, and must not hold up the event loop
+                known, live_first = await asyncio.to_thread(self._wait_and_locate_before_live, keys)
+        return _Request(records, rows, once, known, live_first, asyncio.get_running_loop().create_future())
 
-        answer: _Answer = asyncio.get_running_loop().create_future()
-        request = _Request(records, rows, once, known, live_first, answer)
+    def _enqueue(self, request: _Request) -> _Answer:
         with self._wake:
             if self._closing:
                 raise StoreUnavailable(f"{self.folder} is being closed: nothing more is stored")
             if self._writer is None:
                 self._writer = threading.Thread(target=self._write, name=f"append {self.folder.name}", daemon=True)
                 self._writer.start()
-            self._pending += len(records)
             self._queue.append(request)
             self._wake.notify()
-        return await answer
+        return request.answer
+
+    def _locate_before_live(self, keys: Sequence[int]) -> tuple[dict[int, Sequence[Located]], Offset]:
+        with _translated(self.folder):
+            return self._segments.locate_before_live(keys, self._clock())
+
+    def _wait_and_locate_before_live(self, keys: Sequence[int]) -> tuple[dict[int, Sequence[Located]], Offset]:
+        with self._reading:
+            return self._locate_before_live(keys)
 
     def _write(self) -> None:
         """Serve the queue until the log is closed: the writer thread."""
