@@ -417,6 +417,33 @@ def test_a_page_that_is_given_up_leaves_nothing_behind() -> None:
     asyncio.run(visit())
 
 
+def test_a_fork_in_the_middle_of_counting_does_not_stop_the_child() -> None:
+    """Another thread may hold any of the client's locks at that moment, and it stays behind in the parent."""
+    program = textwrap.dedent("""
+        import os, signal, sys, threading, rankward
+        client = rankward.Client("http://127.0.0.1:9", "key")
+        held, over = threading.Event(), threading.Event()
+
+        def hold():
+            with client._tally._lock, client._front._lock, client._lock:
+                held.set()
+                over.wait()
+
+        threading.Thread(target=hold).start()
+        held.wait()
+        child = os.fork()
+        if not child:
+            signal.alarm(int(sys.argv[1]))
+            decision = client.rank({}, {"soup": {}, "salad": {}}, event_id="mine")
+            client.close(0)
+            os._exit(0 if decision.action_id == "soup" else 1)
+        over.set()
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """)
+    ran = subprocess.run([sys.executable, "-c", program, str(round(PATIENCE_S / 4))], check=False, timeout=PATIENCE_S)
+    assert ran.returncode == 0
+
+
 def test_importing_starts_nothing() -> None:
     """A package that starts threads or processes when it is imported cannot be imported anywhere."""
     program = "import threading, rankward; assert threading.active_count() == 1"

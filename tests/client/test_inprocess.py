@@ -11,7 +11,9 @@ import pytest
 
 import rankward
 from rankward.api.options import ApiOptions
+from rankward.client.inprocess import InProcess
 from rankward.client.spool import Spool
+from rankward.client.stats import Tally
 from rankward.records import Activation, Interaction, Observation
 from rankward.settings import Limits, LoopSettings, Numbers
 from tests.client.networks import refused_endpoint
@@ -156,6 +158,60 @@ def test_the_asynchronous_client_decides_here_too(service: RunningService) -> No
 
     asyncio.run(visit())
     assert [type(record) for record in service.records(loop.loop)] == [Interaction, Observation]
+
+
+@pytest.mark.slow
+def test_a_batch_that_was_damaged_on_disk_does_not_hold_up_the_others(service: RunningService, tmp_path: Path) -> None:
+    """It is given up: nothing of it can be told from the rest."""
+    spool = Spool(tmp_path, most_bytes=1_000)
+    spool.put("interactions", b"this is no batch", 5)
+    spool.close()
+    loop = service.new_loop()
+    with rankward.Client(service.url, loop.key, timeout_s=LONG_S, local=True, folder=tmp_path) as client:
+        client.rank(CONTEXT, ACTIONS)
+        assert client.flush(LONG_S)
+        assert (client.stats.sent, client.stats.dropped) == (1, 5)
+
+
+def test_what_waits_is_written_a_little_at_a_time() -> None:
+    """Ten thousand events at once would hold up every page that shares the event loop, for a second or more."""
+
+    async def gather() -> None:
+        tally = Tally()
+        engine = InProcess(
+            "http://127.0.0.1:9", "key", refresh_s=1, spool=None, queue_size=1_000, verify=True, tally=tally
+        )
+        for number in range(100):
+            engine.report(Observation(event_id=f"e{number}", value=1.0))
+        gathering = asyncio.create_task(engine._gather())
+        turns = 0
+        while not gathering.done():
+            assert engine.stats.queued == 100
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns >= 5
+        assert engine.stats.queued == 100
+        await engine.close(0)
+
+    asyncio.run(gather())
+
+
+def test_a_mistake_of_ours_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, once, with where it happened; what can be sent is sent."""
+
+    async def gather() -> None:
+        tally = Tally()
+        engine = InProcess(
+            "http://127.0.0.1:9", "key", refresh_s=1, spool=None, queue_size=1_000, verify=True, tally=tally
+        )
+        for value in (1.0, "x", "y", 0.5):
+            engine.report(Observation(event_id="e", value=value))  # type: ignore[arg-type]
+        await engine._gather()
+        assert (engine.stats.queued, engine.stats.dropped) == (2, 2)
+        await engine.close(0)
+
+    asyncio.run(gather())
+    assert len([record for record in caplog.records if record.exc_info]) == 1
 
 
 def test_before_the_service_was_ever_reached_there_is_the_baseline() -> None:

@@ -21,6 +21,7 @@ import msgspec
 from rankward.client.calls import Answer, Asked, Reason, Report, SlotsAsked, UnansweredError, read_offer, slots_fallback
 from rankward.client.front import Front
 from rankward.client.inprocess import InProcess
+from rankward.client.lock import ProcessLock
 from rankward.client.remote import Remote
 from rankward.client.spool import Spool
 from rankward.client.stats import ClientStats, Tally
@@ -30,6 +31,7 @@ from rankward.records import EventId
 
 _FLUSH_S = 5.0
 _EXIT_S = 2.0  # for what waits when the process ends and nobody closed the client
+_LETTING_GO_S = 10.0  # beyond the time for sending, for keeping and counting what was not sent
 _SLACK_S = 0.01  # beyond the deadline, before the caller stops waiting for the background's word
 
 
@@ -154,7 +156,7 @@ class Client:
             tally=self._tally,
         )
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._start()
 
     def _start(self) -> None:
@@ -333,7 +335,7 @@ def _end(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread, en
         return
     closing = asyncio.run_coroutine_threadsafe(engine.close(timeout_s), loop)
     with suppress(TimeoutError):
-        closing.result(timeout_s + 1.0)
+        closing.result(timeout_s + _LETTING_GO_S)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from uuid import uuid4
 
@@ -13,6 +12,7 @@ from rankward.client.calls import (
     Report,
     UnansweredError,
 )
+from rankward.client.lock import ProcessLock
 from rankward.client.stats import Tally
 from rankward.decision import check_id, check_reward
 from rankward.errors import CallerError, RankwardError
@@ -35,7 +35,7 @@ class Front:
         """
         self._strict = strict
         self._tally = tally
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._fallen: OrderedDict[EventId, None] = OrderedDict()
 
     def fall_back(self, event_id: EventId | None, error: RankwardError) -> EventId:

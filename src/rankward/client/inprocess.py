@@ -8,8 +8,9 @@ import ssl
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -32,6 +33,7 @@ from rankward.records import (
 )
 from rankward.registry.archive import unpack
 from rankward.settings import Limits, parse_duration
+from rankward.uploads.flat import FlatError
 from rankward.uploads.write import split_batch, write_batch, write_interaction, write_outcome
 from rankward.vw.bins import read_bins
 from rankward.vw.learner import Learner
@@ -40,9 +42,12 @@ INTERACTIONS, OBSERVATIONS = "interactions", "observations"
 
 _MODEL = "/model?withBins=true"
 _MODEL_BYTES_MAX = 1 << 32  # of the service's own model: it is trusted
+Waiting = TypeVar("Waiting", Interaction, Report)
+
 _PATIENCE_S = 10.0
 _GATHER_S = 0.2  # before what was decided is uploaded, so that batches grow
 _BATCH_EVENTS = 500
+_WRITE_EVENTS = 20  # in one turn of the event loop, which has the application's pages to serve
 _BATCH_BYTES = 1_000_000
 _PAUSE_S = 0.2  # after a failure; it doubles
 _PAUSE_MAX_S = 30.0
@@ -142,6 +147,7 @@ class InProcess:
         self._lock = threading.Lock()
         self._decided: deque[tuple[Interaction, TimeUs]] = deque()
         self._reports: deque[tuple[Report, TimeUs]] = deque()
+        self._written: dict[str, list[bytes]] = {INTERACTIONS: [], OBSERVATIONS: []}  # on their way into batches
         self._batches: deque[_Batch] = deque()
         self._named: OrderedDict[EventId, Interaction] = OrderedDict()
         self._last_us = 0
@@ -248,6 +254,8 @@ class InProcess:
                 self._tally.complain(error)
             except (RankwardError, httpx.RequestError, msgspec.MsgspecError, ValueError) as error:
                 self._tally.away("the model is not kept fresh", error)
+            except Exception as error:  # a mistake of ours: what is known serves on
+                self._tally.stumble("the model is not kept fresh", error)
             await asyncio.sleep(self._refresh_s if self.ready else min(self._refresh_s, _PAUSE_S))
 
     async def _read_loop(self, known: _Loop | None) -> _Loop:
@@ -307,7 +315,7 @@ class InProcess:
                 else:
                     await self._send(_Batch(spooled.kind, body, spooled.count))
                 await asyncio.to_thread(self._spool.remove, spooled)
-            self._gather()
+            await self._gather()
             while self._batches:
                 await self._send(self._batches[0])
                 self._batches.popleft()
@@ -315,20 +323,39 @@ class InProcess:
             self._tally.away("uploads wait", error)
         except CallerError as error:  # the key or the endpoint, which may be mended
             self._tally.complain(error)
+        except Exception as error:  # a mistake of ours, which must not end all uploads
+            self._tally.stumble("uploads wait", error)
         else:
             return True
-        self._gather()
+        await self._gather()
         await asyncio.to_thread(self._put_by)
         return False
 
-    def _gather(self) -> None:
+    async def _gather(self) -> None:
         """Make batches of what waits: decisions first, then what was reported of them."""
-        with self._lock:
-            decided, self._decided = self._decided, deque()
-            reports, self._reports = self._reports, deque()
-        events = [write_interaction(interaction, time_us=time_us) for interaction, time_us in decided]
-        self._batches += _batches(INTERACTIONS, events)
-        self._batches += _batches(OBSERVATIONS, [write_outcome(report, time_us=time_us) for report, time_us in reports])
+        decided, reports = len(self._decided), len(self._reports)
+        await self._write(INTERACTIONS, self._decided, decided, write_interaction)
+        await self._write(OBSERVATIONS, self._reports, reports, write_outcome)
+
+    async def _write(
+        self, kind: str, queue: deque[tuple[Waiting, TimeUs]], count: int, write: Callable[..., bytes]
+    ) -> None:
+        """Move so many events from a queue into batches, a few at a time."""
+        written = self._written[kind]
+        while count > 0 or written:
+            with self._lock:
+                taken = [queue.popleft() for _ in range(min(count, _WRITE_EVENTS, len(queue)))]
+            for record, time_us in taken:
+                try:
+                    written.append(write(record, time_us=time_us))
+                except Exception as error:  # a mistake of ours: the events behind it must get there
+                    self._tally.count("dropped")
+                    self._tally.stumble("an event cannot be written", error)
+            count = count - len(taken) if taken else 0
+            if count == 0 or len(written) >= _BATCH_EVENTS:
+                self._batches += _batches(kind, written)
+                written.clear()
+            await asyncio.sleep(0)
 
     def _put_by(self) -> None:
         """Keep the batches for later: on disk where there is a place, else in memory as far as there is room."""
@@ -357,20 +384,21 @@ class InProcess:
         refusal = read_refusal(answer.status_code, answer.headers, answer.content)
         if answer.status_code != 400:
             raise refusal
-        if batch.count > 1:
-            events = split_batch(batch.body)
+        if batch.count > 1 and (events := _split(batch.body)) is not None:
             middle = len(events) // 2
             for half in (events[:middle], events[middle:]):
                 await self._send(_Batch(batch.kind, write_batch(half), len(half)))
             return
-        self._tally.count("dropped")
+        self._tally.count("dropped", batch.count)
         assert isinstance(refusal, CallerError), "400 is the caller's mistake"
         self._tally.complain(refusal)
 
     @property
     def _queued(self) -> int:
         spooled = self._spool.events if self._spool is not None else 0
-        return len(self._decided) + len(self._reports) + sum(batch.count for batch in self._batches) + spooled
+        written = sum(map(len, self._written.values()))
+        batched = sum(batch.count for batch in list(self._batches))
+        return len(self._decided) + len(self._reports) + written + batched + spooled
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until all is uploaded. Returns whether it was, within the time."""
@@ -391,7 +419,7 @@ class InProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._gather()
+        await self._gather()
         self._put_by()
         self._tally.count("dropped", sum(batch.count for batch in self._batches))
         self._batches.clear()
@@ -417,6 +445,14 @@ def _batches(kind: str, events: Sequence[bytes]) -> list[_Batch]:
         taken.append(event)
         size += len(event)
     return [*batches, _Batch(kind, write_batch(taken), len(taken))] if taken else batches
+
+
+def _split(body: bytes) -> list[bytes] | None:
+    """Take a batch apart into its events. None: it is damaged, as a file that lay on a disk may be."""
+    try:
+        return split_batch(body)
+    except FlatError:
+        return None
 
 
 def _model_id(headers: httpx.Headers) -> ModelId:

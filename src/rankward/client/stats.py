@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 
 import msgspec
 
+from rankward.client.lock import ProcessLock
 from rankward.errors import CallerError
 
 logger = logging.getLogger("rankward.client")
@@ -29,7 +29,7 @@ class Tally:
     """Counts, from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._counts: Counter[str] = Counter()
         self._fallbacks: Counter[str] = Counter()
         self._known: set[object] = set()
@@ -71,12 +71,19 @@ class Tally:
 
     def complain(self, error: CallerError) -> None:
         """Log a mistake of the caller's, once of each kind."""
-        with self._lock:
-            kind = (type(error), error.code)
-            first = kind not in self._known
-            self._known.add(kind)
-        if first:
+        if self._is_new((type(error), error.code)):
             logger.error("%s (said once of its kind)", error)
+
+    def stumble(self, what: str, error: Exception) -> None:
+        """Log what should not have happened, with where it did, once of each kind. What runs behind goes on."""
+        if self._is_new((what, type(error))):
+            logger.error("%s: %r (said once of its kind)", what, error, exc_info=error)
+
+    def _is_new(self, kind: object) -> bool:
+        with self._lock:
+            known = kind in self._known
+            self._known.add(kind)
+        return not known
 
     def stats(self, queued: int) -> ClientStats:
         """Say how things stand."""
