@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import zstandard
 
 from rankward.errors import InvalidRequest, NotFound
 from rankward.history import files
-from rankward.history.files import LogFile, digest_of, log_files, written
+from rankward.history.files import LogFile, binary_logs, digest_of, log_files, written
 
 LINES = [b'{"a":1}\n', b'{"a":2}\n', b'{"a":3}']
 
@@ -62,6 +63,31 @@ def test_a_line_without_end_is_no_line(tmp_path: Path, monkeypatch: pytest.Monke
         content(path)
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
+def test_what_unpacks_to_much_is_not_unpacked_at_once(pack: object, tmp_path: Path) -> None:
+    """A few kilobytes from elsewhere must not fill the memory."""
+    assert callable(pack)
+    path = tmp_path / "log.json"
+    path.write_bytes(pack(bytes(200 * 1024**2)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidRequest, match="no log"):
+            content(path)
+        assert tracemalloc.get_traced_memory()[1] < 100 * 1024**2
+    finally:
+        tracemalloc.stop()
+
+
+def test_long_lines_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of lines that are each within the bound are too much together."""
+    monkeypatch.setattr(files, "_READ_BYTES_MAX", 1_000)
+    path = tmp_path / "log.json"
+    path.write_bytes((b"x" * 599 + b"\n") * 5)
+    file = LogFile(path)
+    assert [len(file.lines(100)) for _ in range(4)] == [2, 2, 1, 0]
+    file.close()
+
+
 def test_a_mirrored_folder_is_walked_in_the_order_of_its_events(tmp_path: Path) -> None:
     """Personalizer began a new folder at each change of its configuration, and a file for each day and hour."""
     names = [
@@ -81,6 +107,7 @@ def test_a_mirrored_folder_is_walked_in_the_order_of_its_events(tmp_path: Path) 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert [str(path.relative_to(tmp_path)) for path in log_files([tmp_path])] == names
+    assert binary_logs([tmp_path]) == [tmp_path / others[0]], "so that it can be said what is left out"
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from rankward.errors import InvalidRequest
+from rankward.errors import Conflict, InvalidRequest
 from rankward.records import SettingsChange
 from rankward.registry.archive import pack
 from rankward.registry.service import Form, Imported
@@ -231,6 +231,30 @@ def test_the_loops_policy_stays_unless_it_is_to_be_taken(tmp_path: Path) -> None
             "circle", io.BytesIO(sent), bound=1_000_000, by_admin=True, try_out=try_out
         )  # from now on it is the loop's own
         assert circle.loop.settings == settings
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_policy_that_is_set_while_a_model_is_tried_stays(tmp_path: Path) -> None:
+    """The model was tried under the policy before: to serve it would be to decide by another than the loop has."""
+
+    async def story() -> None:
+        circle = Circle(tmp_path / "data", ORIGINAL)
+        here = asyncio.get_running_loop()
+
+        def set_meanwhile(arguments: str, model: bytes) -> None:
+            try_out(arguments, model)
+            asyncio.run_coroutine_threadsafe(circle.configuration.set_policy("circle", FAST), here).result()
+
+        with pytest.raises(Conflict, match="import it again"):
+            await circle.registry.import_model(
+                "circle", io.BytesIO(learned()), bound=1_000_000, by_admin=True, try_out=set_meanwhile
+            )
+
+        assert circle.loop.model_id is None
+        assert circle.loop.settings.policy == FAST
+        assert {epoch.policy for epoch in circle.home.catalog.epochs(circle.loop.loop_id)} >= {FAST}
         await circle.close()
 
     asyncio.run(story())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 import numpy as np
@@ -89,6 +89,31 @@ def test_rewards_without_noise_keep_the_epoch(tmp_path: Path) -> None:
         await circle.circle()
         [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
         assert (epoch.epoch_id, epoch.rate) == (1, None)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_a_test_of_the_rate_that_breaks_off_ends_one_trainer_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is wrong with it, a loop must go on learning at the rate that it has."""
+
+    def broken(*_: object) -> NoReturn:
+        raise RuntimeError("as a test has it")
+
+    async def story() -> None:
+        circle = Circle(tmp_path, new_loop_settings())
+        await clicks(circle, 600, prefix="e")
+        with monkeypatch.context() as patched:
+            patched.setattr("rankward.training.service.measure", broken)
+            with pytest.raises(RuntimeError, match="as a test has it"):
+                await circle.circle()
+            await circle.train()
+        assert newest_version(circle).learned == 600
+        await clicks(circle, 600, prefix="later")
+        await circle.circle()
+        assert len(circle.home.catalog.epochs(circle.loop.loop_id)) == 2, "it is put to the test at twice as many"
         await circle.close()
 
     asyncio.run(story())

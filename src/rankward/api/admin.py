@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,8 @@ from rankward.errors import InvalidRequest, NotFound, RankwardError
 from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView
 from rankward.registry.compare import Comparison
 from rankward.store.audit import Actor, Door
+
+logger = logging.getLogger(__name__)
 
 
 class AdminCall(msgspec.Struct, frozen=True):
@@ -357,6 +360,9 @@ def _route(operation: AdminOperation, doors: Doors) -> Route:
                 await doors.follow()
         except RankwardError as error:
             return refusal(error)
+        except Exception:
+            logger.exception("%s failed", operation.name)
+            return _refused(errors.unexpected())
         return _answer(operation, answer)
 
     return Route(operation.path, endpoint, methods=[operation.method])
@@ -374,6 +380,9 @@ def _answer(operation: AdminOperation, answer: Any) -> Response:
 
 def refusal(error: RankwardError) -> Response:
     """Answer an error in the contract's shape."""
-    refused = errors.answer(error, V2022)
+    return _refused(errors.answer(error, V2022))
+
+
+def _refused(refused: errors.ErrorAnswer) -> Response:
     headers = {} if refused.retry_after_s is None else {"Retry-After": str(refused.retry_after_s)}
     return Response(refused.body, refused.status, headers, media_type="application/json")

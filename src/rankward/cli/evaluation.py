@@ -18,7 +18,7 @@ from rich.text import Text
 
 from rankward import __version__
 from rankward.cli.logs import moment
-from rankward.cli.terminal import JsonOption, err, out, table
+from rankward.cli.terminal import JsonOption, SinceOption, UntilOption, err, out, table
 from rankward.errors import InvalidRequest
 from rankward.evaluation import service
 from rankward.evaluation.contender import Candidate
@@ -86,19 +86,8 @@ def evaluate(
     reward_aggregation: Annotated[
         Aggregation, typer.Option(help="What several rewards of an event add up to.")
     ] = Aggregation.EARLIEST,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="MOMENT",
-            show_default=False,
-            help="Leave out what was decided before: a day or moment (ISO 8601, UTC), or how long ago, as in 7d.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option("--to", metavar="MOMENT", show_default=False, help="Leave out what was decided then or later."),
-    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     search: Annotated[
         bool, typer.Option("--search", help="Look for better learning settings as well, and judge the best of them.")
     ] = False,

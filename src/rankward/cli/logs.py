@@ -18,6 +18,8 @@ from rankward.cli.terminal import (
     JsonOption,
     LoopArgument,
     OneLineErrors,
+    SinceOption,
+    UntilOption,
     command_line_user,
     err,
     home_at,
@@ -68,19 +70,8 @@ def export_log(
             help="To write; .gz or .zst at its end compresses, - is standard output.",
         ),
     ] = STANDARD,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="MOMENT",
-            show_default=False,
-            help="Leave out what was decided before: a day or moment (ISO 8601, UTC), or how long ago, as in 7d.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option("--to", metavar="MOMENT", show_default=False, help="Leave out what was decided then or later."),
-    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
     form: Annotated[
         Format | None,
         typer.Option(

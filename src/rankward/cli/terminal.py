@@ -185,5 +185,18 @@ MaybeLoopArgument = Annotated[
     typer.Argument(metavar="[LOOP]", help="Name of the loop.", autocompletion=_complete_loop),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="MOMENT",
+        show_default=False,
+        help="Leave out what was decided before: a day or moment (ISO 8601, UTC), or how long ago, as in 7d.",
+    ),
+]
+UntilOption = Annotated[
+    str | None,
+    typer.Option("--to", metavar="MOMENT", show_default=False, help="Leave out what was decided then or later."),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DATA = Path("data")

@@ -22,12 +22,15 @@ LINE_BYTES_MAX = 16 * 1024**2
 STANDARD = Path("-")
 """Names standard input or output."""
 
+_READ_BYTES_MAX = 64 * 1024**2  # of lines that are read at once
 _BUFFER_BYTES = 1 << 20
+_PACKED_BYTES = 1 << 10  # that are decompressed at once: zstd makes up to 32 MB of them
 _MAGIC_GZIP = b"\x1f\x8b"
 _MAGIC_ZSTD = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC = b"PAR1"
 _ENDINGS = {".json", ".jsonl", ".dsjson", ".ndjson", ".log", ".gz", ".zst", ".parquet"}
 _TABLE_ENDINGS = {".csv", ".tsv", ".gz", ".zst", ".parquet"}
+_BINARY = ".fb"
 _NEVER_LEARNED = "skipped-data"  # where Personalizer put events that were never activated
 
 
@@ -57,13 +60,19 @@ class LogFile:
         return self._raw.tell()
 
     def lines(self, count: int) -> list[bytes]:
-        """Read the next lines, at most so many; none at the end.
+        """Read the next lines, at most so many, and fewer where they are long; none at the end.
 
         Raises:
             InvalidRequest: the file is damaged, or no file of lines.
         """
+        found: list[bytes] = []
+        size = 0
         try:
-            found = list(islice(iter(lambda: self._lines.readline(LINE_BYTES_MAX), b""), count))
+            for line in islice(iter(lambda: self._lines.readline(LINE_BYTES_MAX), b""), count):
+                found.append(line)
+                size += len(line)
+                if size >= _READ_BYTES_MAX:
+                    break
         except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
             raise InvalidRequest(f"{self.path} is damaged: {error}. What came before is read.") from error
         if any(len(line) == LINE_BYTES_MAX for line in found):
@@ -91,7 +100,7 @@ class _Unpacked(io.RawIOBase):
     def __init__(self, packed: IO[bytes]) -> None:
         self._packed = packed
         self._frame: zstandard.ZstdDecompressionObj | None = None  # None: between two frames
-        self._unread = b""  # of what has been taken from the file
+        self._unread = memoryview(b"")  # of what has been taken from the file
         self._ready = memoryview(b"")
 
     def readable(self) -> bool:
@@ -99,14 +108,15 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         while not self._ready:
-            chunk = self._unread or self._packed.read(_BUFFER_BYTES)
-            if not chunk:
+            self._unread = self._unread or memoryview(self._packed.read(_BUFFER_BYTES))
+            if not self._unread:
                 if self._frame is not None:
                     raise EOFError("it ends within a frame")
                 return 0
             self._frame = self._frame or zstandard.ZstdDecompressor().decompressobj()
+            chunk = self._unread[:_PACKED_BYTES]
             self._ready = memoryview(self._frame.decompress(chunk))
-            self._unread = self._frame.unused_data
+            self._unread = self._unread[len(chunk) - len(self._frame.unused_data) :]
             if self._frame.eof:
                 self._frame = None
         count = min(len(buffer), len(self._ready))
@@ -157,6 +167,11 @@ def log_files(paths: Sequence[Path], *, tables: bool = False) -> list[Path]:
             raise NotFound(f"{path} has no file that ends in {', '.join(sorted(endings))}")
         found += within
     return found
+
+
+def binary_logs(paths: Sequence[Path]) -> list[Path]:
+    """Find the logs in folders that are in Personalizer's binary form, which `log_files` passes over."""
+    return [each for path in paths if path.is_dir() for each in sorted(path.rglob(f"*{_BINARY}")) if each.is_file()]
 
 
 @contextlib.contextmanager

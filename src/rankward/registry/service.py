@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from rankward.auditing import Trail
-from rankward.errors import InvalidRequest, InvalidSettings, NotFound
+from rankward.errors import Conflict, InvalidRequest, InvalidSettings, NotFound
 from rankward.records import Bins, Interactions, ModelId, SettingsChange, TimeUs
 from rankward.registry.archive import Parcel, pack, signed_bytes, unpack
 from rankward.registry.sign import Origin, fingerprint, refused, verify
@@ -138,14 +138,11 @@ class Registry:
         """
         loop = self._catalog.loop(name)
         version = self.version(loop, model_id)
-        if problem_type_of(version.policy) is not problem_type_of(loop.settings.policy):
-            raise InvalidSettings(
-                f"model {model_id} decides with --{problem_type_of(version.policy)}, the loop's policy with "
-                f"--{problem_type_of(loop.settings.policy)}: give the loop a policy of the model's kind first",
-                code="InvalidPolicyConfiguration",
-            )
+        _check_kind(version, loop.settings)
         await asyncio.to_thread(self._models.get, loop.loop_id, model_id)
-        changed = await self._go_on_from(name, version, f"rolled back to {model_id}")
+        changed = await self._go_on_from(
+            name, version, f"rolled back to {model_id}", check=lambda settings: _check_kind(version, settings)
+        )
         self._trail.note(
             "model promoted", loop=name, before={"model": loop.model_id or ""}, after={"model": version.model_id}
         )
@@ -201,6 +198,7 @@ class Registry:
 
         Raises:
             InvalidRequest: it is not let in, or is no model that the loop can go on from. Nothing is changed then.
+            Conflict: the loop's policy was changed while the model was tried. It serves on as it did.
         """
         settings = self._catalog.loop(name).settings
         found = await self.examine(
@@ -230,7 +228,13 @@ class Registry:
         self._catalog.add_version(version)
         changes = _policy_of(found.head) if take_policy else {}
         old = loop
-        loop = await self._go_on_from(name, version, f"imported {version.model_id}", changes)
+        loop = await self._go_on_from(
+            name,
+            version,
+            f"imported {version.model_id}",
+            changes,
+            check=lambda now: None if take_policy else _check_tried(settings, now),
+        )
         self._trail.note_settings("settings changed", name, old.settings, loop.settings)
         self._trail.note(
             "model imported",
@@ -294,9 +298,18 @@ class Registry:
         )
 
     async def _go_on_from(
-        self, name: str, version: ModelVersion, reason: str, changes: dict[str, object] | None = None
+        self,
+        name: str,
+        version: ModelVersion,
+        reason: str,
+        changes: dict[str, object] | None = None,
+        *,
+        check: Callable[[LoopSettings], None],
     ) -> Loop:
+        """Serve a version. `check` raises if the loop's settings, as they are by now, do not go with it."""
+
         async def once(loop: Loop) -> Loop:
+            check(loop.settings)
             _, joined_end = await self._joined(loop.loop_id).extent()
             settings = change(loop.settings, changes or {}, now=as_datetime(self._clock()))
             served = msgspec.structs.replace(loop, settings=settings, model_id=version.model_id)
@@ -333,6 +346,22 @@ class Registry:
             if version.model_id == model_id:
                 return version
         raise NotFound(f"loop {loop.name} keeps no model {model_id}: `rankward model list` names those it does")
+
+
+def _check_kind(version: ModelVersion, settings: LoopSettings) -> None:
+    if problem_type_of(version.policy) is not problem_type_of(settings.policy):
+        raise InvalidSettings(
+            f"model {version.model_id} decides with --{problem_type_of(version.policy)}, the loop's policy with "
+            f"--{problem_type_of(settings.policy)}: give the loop a policy of the model's kind first",
+            code="InvalidPolicyConfiguration",
+        )
+
+
+def _check_tried(tried: LoopSettings, now: LoopSettings) -> None:
+    """Make sure that a model was tried under the policy that the loop has now, whatever its exploration is by now."""
+    policies = [parse_policy(settings.policy).with_epsilon(0.0).text for settings in (tried, now)]
+    if tried.preset != now.preset or policies[0] != policies[1]:
+        raise Conflict("the loop's policy was changed while the model was tried: import it again")
 
 
 def describe(certificate: x509.Certificate) -> str:

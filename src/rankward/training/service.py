@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -45,6 +46,8 @@ from rankward.vw.rates import (
     next_check,
 )
 
+logger = logging.getLogger(__name__)
+
 VERSIONS_KEPT = 40
 _READ = 500
 _PAUSE_S = 0.05
@@ -55,6 +58,7 @@ _LETTER_SHARE = 0.01
 _LETTERS_LOOK = 16  # of a settled epoch, one event in so many is looked at
 _DAY_US = 86_400_000_000
 _NUMBERS_SHOWN = 5  # of those that a reason names
+_RATING = "rating"  # begins the name of a note that stands while the rate is put to the test
 _SIDES = (0, 1)  # of what `namespace_letters` returns: the context, the actions
 
 
@@ -117,6 +121,7 @@ class TrainingService:
     async def run(self, stop: asyncio.Event) -> None:
         """Learn what there is, wait for more, publish in between; until the epoch is retired or `stop` is set."""
         self._mark.clear()  # what it says is of a process that is no more, and has been read
+        self._rate_check = self._broken_check()
         while not stop.is_set():
             epoch = self._active()
             if epoch is None:
@@ -133,7 +138,8 @@ class TrainingService:
                         time_us=self._clock(),
                     )
                 )
-        self._board.take_down(self._loop.loop_id, f"training-{self._epoch_id}")
+        for note in ("training", _RATING):
+            self._board.take_down(self._loop.loop_id, f"{note}-{self._epoch_id}")
 
     def _active(self) -> Epoch | None:
         """Read the loop and the epoch anew. None: the epoch is retired, or the loop deleted."""
@@ -367,7 +373,10 @@ class TrainingService:
         lessons = await newest_lessons(self._log, self._joined, fold.lessons, start=epoch.start or 0, end=fold.offset)
         if len(lessons) < EVENTS_MIN:
             return  # the log does not hold them any more
+        note = f"{_RATING}-{epoch.epoch_id}"
+        self._board.post(epoch.loop_id, note, msgspec.json.encode(fold.learned))
         errors = measure(epoch.policy, epoch.interactions, lessons, epoch.bins)
+        self._board.take_down(epoch.loop_id, note)
         rate = choose_rate(errors, epoch.rate, learned=fold.learned)
         if rate is None:
             return
@@ -392,6 +401,18 @@ class TrainingService:
             offset = following
             found += [event for event in events if learns(epoch, event)]
         return found
+
+    def _broken_check(self) -> int:
+        """Say when the rate is put to the test again, in learned events, if the process before this one ended in that.
+
+        Else this one would, too, and every one after it. 0: it did not.
+        """
+        note = self._board.read(self._loop.loop_id).get(f"{_RATING}-{self._epoch_id}")
+        if note is None:
+            return 0
+        learned = msgspec.json.decode(note, type=int)
+        logger.error("epoch %d: the trainer ended while it put the rate to the test, at %d", self._epoch_id, learned)
+        return next_check(learned)
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()
