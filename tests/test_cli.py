@@ -543,6 +543,7 @@ def test_a_service_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
             ([str(tmp_path / "data"), "--port", port], "Choose another with --port"),
             ([str(tmp_path / "data"), "--port", "0", *tls], "no.pem cannot be read"),
             ([str(tmp_path / "newer"), "--port", "0"], "has format 99"),
+            ([str(tmp_path / "data"), "--port", "0", "--limit-pending-appends", "100"], "to at least 2000"),
         ):
             assert why in refusal(tmp_path, arguments)
 

@@ -17,8 +17,10 @@ from rankward.erasure import IDS_MAX, Forgotten, forget
 from rankward.errors import InvalidRequest, WorldError
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
+from rankward.ranking.features import FeatureBounds
 from rankward.records import Action, Activation, Erased, Features, History, Interaction, LearningMode, Observation
 from rankward.records import PastObservation as Past
+from rankward.settings import Limits
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.sealed import Held, SealedSegment
@@ -340,7 +342,15 @@ def test_decisions_do_not_wait_while_the_log_is_looked_through(tmp_path: Path) -
         def in_use(_: str) -> Any:
             pytest.fail("the log that decisions go to is in use")
 
-        administration = Administration(circle.home, circle.configuration, circle.registry, log=in_use, joined=in_use)
+        administration = Administration(
+            circle.home,
+            circle.configuration,
+            circle.registry,
+            log=in_use,
+            joined=in_use,
+            limits=Limits(),
+            bounds=FeatureBounds(),
+        )
         done = await administration.forget(circle.loop.name, ToForget(event_ids=["e1"]))
         assert done.events == 1
         await circle.close()

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from rankward.errors import InvalidSettings
 from rankward.records import LearningMode
-from rankward.settings import SETTINGS, STAMPS, Aggregation, LoopSettings, change, check, parse, parse_duration, show
+from rankward.settings import (
+    SETTINGS,
+    STAMPS,
+    Aggregation,
+    Limits,
+    LoopSettings,
+    change,
+    check,
+    check_limits,
+    parse,
+    parse_duration,
+    show,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +43,14 @@ def refused(changes: Mapping[str, object]) -> InvalidSettings:
     with pytest.raises(InvalidSettings) as error:
         changed(changes)
     return error.value
+
+
+def test_limits_that_would_turn_something_away_for_ever_are_refused() -> None:
+    """An upload of so many events would be told to try again in a second, again and again."""
+    check_limits(Limits())
+    for limits in (Limits(pending_appends=1_999), Limits(actions=5_000)):
+        with pytest.raises(InvalidSettings, match="RANKWARD_LIMIT_PENDING_APPENDS to at least"):
+            check_limits(limits)
 
 
 @pytest.mark.parametrize(

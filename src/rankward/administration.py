@@ -195,6 +195,8 @@ class Administration:
         *,
         log: Callable[[str], EventLog],
         joined: Callable[[str], JoinedLog],
+        limits: Limits,
+        bounds: FeatureBounds,
     ) -> None:
         """Prepare.
 
@@ -204,7 +206,11 @@ class Administration:
             registry: changes models.
             log: gives a loop's event log, by loop id.
             joined: gives a loop's joined log, by loop id.
+            limits: of one request; events that are imported are held to them, too.
+            bounds: of features, likewise.
         """
+        self._limits = limits
+        self._bounds = bounds
         self._home = home
         self._configuration = configuration
         self._registry = registry
@@ -629,8 +635,8 @@ class Administration:
         with self._home.importing(loop.loop_id):
             importer = Importer(
                 self._log(loop.loop_id),
-                bounds=FeatureBounds(),
-                limits=Limits(),
+                bounds=self._bounds,
+                limits=self._limits,
                 reward_wait_us=loop.settings.reward_wait // timedelta(microseconds=1),
                 strict=strict,
                 told=told,

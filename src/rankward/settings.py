@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 import isodate
 import msgspec
@@ -473,6 +473,42 @@ def show(value: object) -> str:
         case enum.Enum():
             return str(value.value)
     return str(value)
+
+
+Bounds = TypeVar("Bounds", bound=msgspec.Struct)
+
+
+def bounds_in(environment: Mapping[str, str], kind: type[Bounds]) -> Bounds:
+    """Read bounds of one request as the service's environment sets them: `RANKWARD_LIMIT_…`, or the default.
+
+    Args:
+        environment: variables by name.
+        kind: `Limits`, or `ranking.features.FeatureBounds`.
+
+    Raises:
+        InvalidSettings: one is no number.
+    """
+    variables = {f"RANKWARD_LIMIT_{name.upper()}": name for name in kind.__struct_fields__}
+    given = {name: environment[variable] for variable, name in variables.items() if variable in environment}
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidSettings(f"a variable RANKWARD_LIMIT_… cannot be read: {error}") from error
+
+
+def check_limits(limits: Limits) -> None:
+    """Refuse limits under which something that is allowed could never be done.
+
+    Raises:
+        InvalidSettings: with what to set.
+    """
+    for name in ("upload_events", "actions"):
+        most = getattr(limits, name)
+        if limits.pending_appends < most:
+            raise InvalidSettings(
+                f"pending_appends {limits.pending_appends} is less than {name} {most}: a call with so many would be "
+                f"turned away for ever. Set RANKWARD_LIMIT_PENDING_APPENDS to at least {most}"
+            )
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -57,6 +57,30 @@ def test_a_log_goes_from_one_loop_to_another(shell: Shell, tmp_path: Path, name:
     assert "no model that has bins" in shell.refused("logs", "export", "playground", "--with-bins")
 
 
+def test_an_import_takes_what_the_service_would(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever lets Rank have longer ids has logged them, and wants them back."""
+    file = tmp_path / "in.json"
+    [line] = lines_of([numbered(0)]).splitlines()
+    event_id = json.loads(line)["EventId"]
+    file.write_bytes(line.replace(event_id.encode(), b"e" * 300))
+    assert shell.json("logs", "import", "default", str(file))["counts"] == {"broken": 1}
+    monkeypatch.setenv("RANKWARD_LIMIT_ID_LENGTH", "300")
+    assert shell.json("logs", "import", "playground", str(file))["counts"] == {"imported": 1}
+    monkeypatch.setenv("RANKWARD_LIMIT_ID_LENGTH", "many")
+    assert "RANKWARD_LIMIT_" in shell.refused("logs", "import", "playground", str(file))
+
+
+def test_binary_logs_in_a_folder_are_said_to_be_left_out(shell: Shell, tmp_path: Path) -> None:
+    """Or half a log would pass for the whole."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "30_0000000000.json").write_bytes(lines_of([numbered(0)]))
+    (tmp_path / "logs" / "30_0000000001.fb").write_bytes(b"VWFB")
+    for command in (["logs", "import", "playground"], ["evaluate"]):
+        said = shell(*command, str(tmp_path / "logs")).stderr
+        assert "left out: 1 logs" in said
+        assert "30_0000000001.fb" in said
+
+
 def test_a_log_is_a_table_in_python(shell: Shell, tmp_path: Path) -> None:
     """From a loop, from its Parquet, from lines, and from a folder of them."""
     lines = tmp_path / "logs" / "in.json"

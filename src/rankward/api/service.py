@@ -64,7 +64,15 @@ class Doors:
             clock=home.clock,
             trail=home.trail,
         )
-        self.administration = Administration(home, self.configuration, self.registry, log=self.log, joined=self.joined)
+        self.administration = Administration(
+            home,
+            self.configuration,
+            self.registry,
+            log=self.log,
+            joined=self.joined,
+            limits=limits,
+            bounds=bounds,
+        )
         self.uploading = asyncio.Semaphore(UPLOADS_AT_ONCE)
         self.importing = asyncio.Lock()  # one model at a time: each may need gigabytes to be tried
         self.studies = StudyService(

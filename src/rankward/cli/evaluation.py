@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from rankward import __version__
-from rankward.cli.logs import moment
+from rankward.cli.logs import moment, say_left_out
 from rankward.cli.terminal import JsonOption, SinceOption, UntilOption, err, out, table
 from rankward.errors import InvalidRequest
 from rankward.evaluation import service
@@ -140,6 +140,7 @@ def evaluate(
         reward_max=reward_max,
         export_us=_microseconds(export_frequency, "--export-frequency"),
     )
+    say_left_out(logs)
     now = datetime.now(UTC)  # that a span "7d ago" counts from
     with ExitStack() as stack:
         paths = log_files([_kept(path, stack) for path in logs], tables=mapping is not None)

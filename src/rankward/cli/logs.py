@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -32,7 +32,7 @@ from rankward.configuration import Configuration
 from rankward.dsjson.read import Skip
 from rankward.errors import Conflict, InvalidRequest
 from rankward.history.export import Exported, LineSink, Sink, export
-from rankward.history.files import STANDARD, log_files, written
+from rankward.history.files import STANDARD, binary_logs, log_files, written
 from rankward.history.importing import DUPLICATE, IMPORTED, Imported
 from rankward.history.parquet import ParquetSink
 from rankward.joining.reward import RewardDefinition
@@ -148,6 +148,7 @@ def import_log(
     that was interrupted goes on when it is run again.
     """
     paths = log_files(files)
+    say_left_out(files)
     with home_at(data) as home:
         found = home.catalog.loop(loop)
         state = run_import(home, found, paths, strict=strict)
@@ -236,6 +237,18 @@ def _say(state: Imported) -> None:
         console.print(f"decided from {when(state.first_us)} to {when(state.last_us)}", markup=False)
     for broken in state.broken[:_BROKEN_SHOWN]:
         console.print(f"{broken.file}, line {broken.line}: {broken.why}", markup=False, soft_wrap=True)
+
+
+def say_left_out(paths: Sequence[Path]) -> None:
+    """Say which logs in folders are not read."""
+    found = binary_logs(paths)
+    if found:
+        err().print(
+            f"left out: {len(found)} logs in Personalizer's binary form, {found[0]} the first. Mirror them as JSON.",
+            style="yellow",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def moment(text: str | None, now: datetime) -> TimeUs | None:

@@ -15,7 +15,7 @@ from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.ranking.features import FeatureBounds
-from rankward.settings import Limits, show
+from rankward.settings import Limits, check_limits, show
 from rankward.wiring import Home
 
 _OPTIONS = ApiOptions()
@@ -162,6 +162,7 @@ def serve(
             string_length=limit_string_length,
         ),
     )
+    check_limits(options.limits)
     supervisor.serve(
         data,
         host=host,

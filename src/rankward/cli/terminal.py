@@ -18,8 +18,9 @@ from rankward.administration import Administration
 from rankward.cli.remote import Administrator, RemoteAdministration
 from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError, Unauthorized
+from rankward.ranking.features import FeatureBounds
 from rankward.registry.service import Registry
-from rankward.settings import as_datetime
+from rankward.settings import Limits, as_datetime, bounds_in
 from rankward.store.audit import Actor, Door
 from rankward.store.ports import EventLog, JoinedLog
 from rankward.wiring import Home
@@ -104,7 +105,15 @@ async def opened(home: Home) -> AsyncIterator[Opened]:
         registry = Registry(
             home.catalog, home.models, home.signing, log=log, joined=joined, clock=home.clock, trail=trail
         )
-        administration = Administration(home, configuration, registry, log=log, joined=joined).by(trail.actor)
+        administration = Administration(
+            home,
+            configuration,
+            registry,
+            log=log,
+            joined=joined,
+            limits=bounds_in(os.environ, Limits),
+            bounds=bounds_in(os.environ, FeatureBounds),
+        ).by(trail.actor)
         yield Opened(configuration, registry, administration)
 
 
