@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+from starlette.applications import Starlette
 
+from rankward.api.admin import AdminOperation, _route
 from rankward.api.errors import answer, gateway, unexpected
 from rankward.api.operation import V1_0, V2022
 from rankward.api.options import ApiOptions
+from rankward.api.service import Doors
 from rankward.errors import (
     Conflict,
     DataFolderHeld,
@@ -24,12 +29,15 @@ from rankward.errors import (
     Unauthorized,
 )
 from rankward.ranking.explore import InvalidPmfError
+from rankward.ranking.features import FeatureBounds
 from rankward.settings import Limits
 from rankward.vw.learner import LearnerRefusedError
-from tests.service import RunningService, request
+from rankward.wiring import Home
+from tests.service import ADMIN_KEY, KEY_HEADER, RunningService, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.service import LoopClient
 
@@ -133,6 +141,34 @@ def test_a_refusal_over_http_has_the_contracts_shape(service: RunningService) ->
             "innerError": {"code": "ActionCountOutOfBounds"},
         }
     }
+
+
+def test_a_mistake_of_ours_under_admin_is_answered_in_the_contracts_shape(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever parses errors must not meet a page of the framework's; what happened stands in the log."""
+
+    async def broken(_: object) -> None:
+        raise RuntimeError("a secret")
+
+    async def ask(home: Home) -> httpx.Response:
+        doors = Doors(home, limits=Limits(), bounds=FeatureBounds())
+        await doors.follow()
+        operation = AdminOperation(name="break", method="GET", path="/admin/break", summary="", handle=broken)
+        transport = httpx.ASGITransport(Starlette(routes=[_route(operation, doors)]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            answer = await client.get("/admin/break", headers={KEY_HEADER: ADMIN_KEY})
+        await doors.close()
+        return answer
+
+    home = Home(tmp_path)
+    home.furnish({"RANKWARD_ADMIN_KEY": ADMIN_KEY})
+    answer = asyncio.run(ask(home))
+
+    assert answer.status_code == 500
+    assert answer.json()["error"]["code"] == "internalServerError"
+    assert "secret" not in answer.text
+    assert "a secret" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 FOLLOW_S = 0.1
 UPLOADS_AT_ONCE = 4
 """Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
-UPLOADS_AT_ONCE = 4
-"""Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
 _AGAIN_S = 10.0  # before what failed is tried again
 
 
