@@ -548,6 +548,12 @@ def test_a_service_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
             assert why in refusal(tmp_path, arguments)
 
 
+def test_limits_without_a_flag_are_set_by_their_variables(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page of settings lists them all."""
+    monkeypatch.setenv("RANKWARD_LIMIT_UPLOAD_EVENTS", "5000")
+    assert "less than upload_events 5000" in shell.refused("serve", "--data", str(shell.data))
+
+
 @pytest.mark.slow
 def test_a_second_service_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     """Somebody who starts it twice must not end up with two ports and one worker."""

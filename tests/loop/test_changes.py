@@ -11,6 +11,7 @@ import pytest
 
 from rankward.errors import NotFound
 from rankward.records import Action, Features, Interaction, LearningMode, Observation
+from rankward.store.ports import ModelVersion
 from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 from tests.service import PATIENCE_S
@@ -229,6 +230,53 @@ def test_an_event_that_the_learner_refuses_is_set_aside_and_the_loop_goes_on(tmp
         version = newest_version(circle)
         assert version.learned == 60
         assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_an_epoch_that_was_kept_just_as_it_caught_up_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept now and then on its way. Where nothing comes after that, the old policy would go on deciding."""
+    monkeypatch.setattr("rankward.training.service._CHECKPOINT_US", 0)  # so that it is kept after every stretch
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        await circle.configuration.change("circle", {"default_reward": 0.5})
+        await circle.train()
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert epoch.default_reward == 0.5
+        assert circle.loop.model_id == newest_version(circle).model_id
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_an_epoch_that_was_stopped_just_as_it_caught_up_serves(tmp_path: Path) -> None:
+    """The next trainer finds nothing more to learn, and what was learned must serve all the same."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        await circle.configuration.change("circle", {"default_reward": 0.5})
+        stop = asyncio.Event()
+
+        class Kept:
+            """The catalog, which has the trainer stopped as soon as something is kept, and lets nothing serve."""
+
+            def __getattr__(self, name: str) -> object:
+                return getattr(circle.home.catalog, name)
+
+            def publish(self, version: ModelVersion, **_: object) -> None:
+                """Keep it."""
+                circle.home.catalog.publish(version, serve=False)
+                stop.set()
+
+        trainer = circle.home.training("circle", 2, circle.log, circle.joined)
+        trainer._catalog = Kept()  # type: ignore[assignment]
+        await trainer.run(stop)
+        assert [epoch.state for epoch in circle.home.catalog.epochs(circle.loop.loop_id)] == ["serving", "building"]
+        await circle.train()
+        [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
+        assert epoch.default_reward == 0.5
         await circle.close()
 
     asyncio.run(story())

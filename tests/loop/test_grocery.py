@@ -21,8 +21,9 @@ from rankward.settings import LoopSettings
 from rankward.simulate.world import Round
 from rankward.simulate.worlds import make_world
 from rankward.wiring import new_loop_settings
-from tests.service import RunningService
+from tests.service import RunningService, eventually
 
+WAVES = 10  # after each, its waits are over, and what was learned serves
 EVENTS = 5_000
 LAST = 1_000
 CLIENTS = 4
@@ -37,23 +38,35 @@ CLIENTS = 4
 def test_a_shop_is_learned_through_the_real_client(
     tmp_path: Path, settings: LoopSettings, share_of_optimum: float
 ) -> None:
-    """With a reward wait of one second and a model a second, nobody helps it: this is what an application gets."""
+    """Ten models, each behind the decisions by a tenth of all: this is what an application gets."""
     world = make_world("grocery")
     rounds = world.rounds(np.random.default_rng(7))
     lock = threading.Lock()
     service = RunningService(tmp_path).start()
-    quick = {"reward_wait": timedelta(seconds=1), "model_export_frequency": timedelta(seconds=1)}
+    played: list[tuple[float, float]] = []
     try:
-        loop = service.new_loop(msgspec.structs.replace(settings, **quick))
+        loop = service.new_loop(msgspec.structs.replace(settings, model_export_frequency=timedelta(milliseconds=100)))
         clients = [_client(service.url, loop.key) for _ in range(CLIENTS)]
+        each = EVENTS // WAVES // CLIENTS
         with ThreadPoolExecutor(CLIENTS) as pool:
-            played = list(pool.map(lambda client: list(_play(client, rounds, lock, EVENTS // CLIENTS)), clients))
+            for wave in range(WAVES):
+                for pairs in pool.map(lambda client: list(_play(client, rounds, lock, each)), clients):
+                    played += pairs
+                service.pass_time(loop.loop)
+                _wait_until_served(service, loop.loop, (wave + 1) * each * CLIENTS)
     finally:
         service.close()
-    # The last of each client were the last of all: they ran side by side.
-    last = [pair for pairs in played for pair in pairs[-LAST // CLIENTS :]]
-    got, best = (float(np.mean([pair[column] for pair in last])) for column in (0, 1))
+    got, best = (float(np.mean([pair[column] for pair in played[-LAST:]])) for column in (0, 1))
     assert got >= share_of_optimum * best, f"{got / best:.3f} of the optimum"
+
+
+def _wait_until_served(service: RunningService, name: str, learned: int) -> None:
+    def served() -> bool:
+        loop = service.loop(name)
+        versions = service.home.catalog.versions(loop.loop_id)
+        return learned in [version.learned for version in versions if version.model_id == loop.model_id]
+
+    eventually(served, f"a model serves that has learned {learned} events")
 
 
 def _client(endpoint: str, key: str) -> Any:

@@ -1,12 +1,14 @@
 """`rankward serve`: everything on one machine."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.text import Text
 
@@ -15,7 +17,7 @@ from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.ranking.features import FeatureBounds
-from rankward.settings import Limits, check_limits, show
+from rankward.settings import Limits, bounds_in, check_limits, show
 from rankward.wiring import Home
 
 _OPTIONS = ApiOptions()
@@ -148,7 +150,8 @@ def serve(
         proxy_user_header=proxy_user_header,
         proxy_grants_header=proxy_grants_header,
         request_log=request_log,
-        limits=Limits(
+        limits=msgspec.structs.replace(
+            bounds_in(os.environ, Limits),  # those without a flag are set by their variables alone
             body_bytes=limit_body_bytes,
             model_bytes=limit_model_bytes,
             actions=limit_actions,

@@ -176,7 +176,8 @@ class TrainingService:
                     if offset == start:
                         read_at = mark
                 events = [event for event in found if learns(epoch, event)]
-                if fold is None and events:
+                caught_up_before = epoch.state != "serving" and checkpoint.learned and not found
+                if fold is None and (events or caught_up_before):
                     epoch = await self._settle(epoch, events, checkpoint.joined_offset)
                     fold = self._open(epoch, checkpoint)
                 if fold is not None:
@@ -248,6 +249,9 @@ class TrainingService:
         return settled
 
     def _publish_if_due(self, epoch: Epoch, fold: Fold, *, caught_up: bool) -> None:
+        if epoch.state != "serving" and caught_up and fold.learned:
+            self._publish(epoch, fold, serve=True)  # perhaps what was kept already when it had just got here
+            return
         if fold.learned <= self._published_learned:
             return
         since_us = self._clock() - self._published_us
@@ -255,8 +259,6 @@ class TrainingService:
         if epoch.state == "serving":
             if since_us >= frequency_us:
                 self._publish(epoch, fold, serve=True)
-        elif caught_up:
-            self._publish(epoch, fold, serve=True)
         elif since_us >= _CHECKPOINT_US:
             self._publish(epoch, fold, serve=False)
 
