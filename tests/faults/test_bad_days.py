@@ -26,16 +26,13 @@ def test_a_full_disk_turns_writes_away_and_loses_nothing(tmp_path: Path) -> None
         client = service.client(LOOP)
         pid = service.children()["api0"]
         assert client.rank(request("a", "b", eventId="before")).status_code == 201
-        written = max(path.stat().st_size for path in service.root.rglob("*-wal"))
-        _limit_files(pid, written + 4_096)
+        _limit_files(pid, 4_096)  # the log keeps more in front of what is appended
         refused = []
-        for number in range(40):
+        for number in range(10):
             answer = client.rank(request("a", "b", eventId=f"full-{number}"))
-            if answer.status_code != 201:
-                refused.append(f"full-{number}")
-                assert answer.status_code == 507, answer.text
-                assert answer.json()["error"]["code"] == "insufficientStorage"
-        assert refused
+            refused.append(f"full-{number}")
+            assert answer.status_code == 507, answer.text
+            assert answer.json()["error"]["code"] == "insufficientStorage"
         assert client.get("/configurations/service").status_code == 200
         _limit_files(pid, resource.RLIM_INFINITY)
         assert client.rank(request("a", "b", eventId="after")).status_code == 201
