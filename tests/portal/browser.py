@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from axe_playwright_python.sync_playwright import Axe
 
+from tests.service import PATIENCE_S
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -66,6 +68,7 @@ class Visitor:
             locale="en-GB",
             accept_downloads=True,
         )
+        self.context.set_default_timeout(1_000 * PATIENCE_S)
         self.context.add_init_script(_WATCH_CSP)
         self.context.route(lambda address: not address.startswith(url), self._refuse)
         self.page: Page = self.context.new_page()
