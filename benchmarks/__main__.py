@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import binning, explaining, pipeline, ranking, slots, storage
+from benchmarks import binning, explaining, pipeline, ranking, slots, storage, watching
 from benchmarks.report import Row, describe_machine, say, show
 
 GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
@@ -25,6 +25,7 @@ GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "stages": pipeline.stages,
     "import": pipeline.imports,
     "fresh": pipeline.freshness,
+    "figures": watching.figures,
     "restart": storage.restart,
     "size": storage.size,
     "large": storage.large,

@@ -21,6 +21,9 @@ from rankward.optimization.desk import OptimizationStatus
 from rankward.optimization.watcher import read_watched
 from rankward.store.ports import Catalog, ModelVersion
 from rankward.training.service import TrainingStatus
+from rankward.watching.comparison import LiveComparison, Value
+from rankward.watching.service import NOTE as WATCHING
+from rankward.watching.service import WatchingStatus
 from rankward.worker import JoiningStatus
 
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
@@ -86,6 +89,29 @@ class LoopCollector:
             "watched: the estimate, and the ends of an interval that holds at every look.",
             labels=["loop", "figure"],
         )
+        uncounted = GaugeMetricFamily("rankward_watch_queue", "Joined events not in the figures.", labels=["loop"])
+        reward = GaugeMetricFamily(
+            "rankward_reward",
+            "Mean reward per event since the settings were edited, of `online`, `baseline` or `uniform`: the estimate, "
+            "and the ends of an interval that holds at every look.",
+            labels=["loop", "policy", "figure"],
+        )
+        over = GaugeMetricFamily(
+            "rankward_reward_over",
+            "By how much the mean reward of the policy that acts is above that of `baseline` or `uniform`. It is "
+            "better beyond doubt where `low` is above 0.",
+            labels=["loop", "policy", "figure"],
+        )
+        match = GaugeMetricFamily(
+            "rankward_apprentice_match",
+            "Share of an apprentice's last 1,000 events in which it drew what was shown.",
+            labels=["loop"],
+        )
+        achieved = GaugeMetricFamily(
+            "rankward_apprentice_achieved",
+            "Share of the baseline's reward that fell to those events.",
+            labels=["loop"],
+        )
         now_us = self._clock()
         for loop in self._catalog.loops():
             notes = self._read_notes(loop.loop_id)
@@ -103,6 +129,16 @@ class LoopCollector:
                 behind = joining.end - joining.head
                 unread.add_metric([loop.name], behind)
                 lag.add_metric([loop.name], (now_us - joining.now_us) / 1e6 if behind else 0.0)
+            watching = read_watching(notes)
+            if watching is not None:
+                uncounted.add_metric([loop.name], watching.behind)
+                for family, policy, known in _compared(watching.comparison, reward, over):
+                    for figure, number in (("estimate", known.value), ("low", known.low), ("high", known.high)):
+                        family.add_metric([loop.name, policy, figure], number)
+                if watching.apprentice is not None:
+                    match.add_metric([loop.name], watching.apprentice.match)
+                    if watching.apprentice.achieved is not None:
+                        achieved.add_metric([loop.name], watching.apprentice.achieved)
             for status in training:
                 unlearned.add_metric([loop.name], status.joined_end - status.joined_offset)
                 rate.add_metric([loop.name], status.rate_per_s)
@@ -116,7 +152,8 @@ class LoopCollector:
             if serving is not None:
                 age.add_metric([loop.name], (now_us - serving.created_us) / 1e6)
             aside.add_metric([loop.name], len(self._catalog.set_asides(loop.loop_id)))
-        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged, runs, gained]
+        earned = [uncounted, reward, over, match, achieved]
+        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged, runs, gained, *earned]
 
 
 def _figures(mean: Mean | None) -> Sequence[tuple[str, float]]:
@@ -126,6 +163,28 @@ def _figures(mean: Mean | None) -> Sequence[tuple[str, float]]:
 def read_challenging(notes: Mapping[str, bytes]) -> ChallengingStatus | None:
     """Read how far a loop's challengers are. None: it has none, or their process does not run."""
     return msgspec.json.decode(notes[NOTE], type=ChallengingStatus) if NOTE in notes else None
+
+
+def _compared(
+    comparison: LiveComparison | None, reward: GaugeMetricFamily, over: GaugeMetricFamily
+) -> list[tuple[GaugeMetricFamily, str, Value]]:
+    """List what a comparison knows, with the metric and policy that it goes to."""
+    if comparison is None:
+        return []
+    known = [
+        (reward, "online", comparison.online),
+        (reward, "baseline", comparison.baseline or comparison.shown),
+        (reward, "uniform", comparison.uniform),
+        (over, "baseline", comparison.over_baseline),
+        (over, "uniform", comparison.over_uniform),
+    ]
+    return [(family, policy, value) for family, policy, value in known if value is not None]
+
+
+def read_watching(notes: Mapping[str, bytes]) -> WatchingStatus | None:
+    """Read from a loop's notes how far its figures go. None: nobody has kept any yet."""
+    note = notes.get(WATCHING)
+    return None if note is None else msgspec.json.decode(note, type=WatchingStatus)
 
 
 def read_statuses(notes: Mapping[str, bytes]) -> tuple[JoiningStatus | None, list[TrainingStatus]]:

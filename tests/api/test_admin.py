@@ -111,6 +111,22 @@ def test_settings_and_policy_are_changed_and_the_effects_told(service: RunningSe
     assert admin(service, "DELETE", f"/loops/{loop.loop}/policy").json()["after"]["preset"] == "personalizer"
 
 
+def test_what_a_loop_earns_is_told(service: RunningService) -> None:
+    """For dashboards of one's own: the same as the portal shows."""
+    loop = service.new_loop()
+    path = f"/loops/{loop.loop}"
+    earnings = admin(
+        service, "GET", f"{path}/earnings?from=2026-01-01T00:00:00Z&to=2026-01-02T00:00:00%2B00:00&step=2h"
+    )
+    assert earnings.json()["step_us"] >= 7_200_000_000
+    assert earnings.json()["points"] == []
+    assert admin(service, "GET", f"{path}/earnings").json()["total"]["events"] == 0
+    assert admin(service, "GET", f"{path}/actions").json()["actions"] == []
+    assert admin(service, "GET", f"{path}/comparison").json()["against_baseline"] == "undecided"
+    assert admin(service, "GET", f"{path}/apprentice").json()["advice"] == "none"
+    assert admin(service, "GET", f"{path}/exploration").json()["advice"] == "unknown"
+
+
 SLOTS = "--ccb_explore_adf"
 ANY_EPSILON = "--cb_explore_adf --epsilon 0.1 --power_t 0 -l 0.001 --cb_type mtr -q ::"
 
@@ -124,6 +140,12 @@ ANY_EPSILON = "--cb_explore_adf --epsilon 0.1 --power_t 0 -l 0.001 --cb_type mtr
         ("POST", "/loops", {"name": 3}, (400, "invalidRequest")),
         ("POST", "/loops", {"name": "default"}, (503, "operationNotAllowed")),
         ("GET", "/loops/none", None, (404, "resourceNotFound")),
+        ("GET", "/loops/none/comparison", None, (404, "resourceNotFound")),
+        ("GET", "/loops/default/earnings?from=yesterday", None, (400, "invalidRequest")),
+        ("GET", "/loops/default/earnings?step=often", None, (400, "invalidRequest")),
+        ("GET", "/loops/default/earnings?step=7s", None, (400, "invalidRequest")),
+        ("GET", "/loops/default/earnings?from=2026-01-02&to=2026-01-01", None, (400, "invalidRequest")),
+        ("GET", "/loops/default/actions?to=never", None, (400, "invalidRequest")),
         ("PATCH", "/loops/default/settings", {"reward_wait": "soon"}, (400, "invalidServiceConfiguration")),
         ("PATCH", "/loops/default/settings", {"reward_wait": "-5s"}, (400, "invalidServiceConfiguration")),
         ("PATCH", "/loops/default/settings", {"policy": "x"}, (400, "invalidServiceConfiguration")),

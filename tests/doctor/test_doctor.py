@@ -24,6 +24,10 @@ from rankward.store.ports import Epoch, Loop, ModelVersion, SetAside
 from rankward.store.studies import StudyKind
 from rankward.study_run import StudyStatus
 from rankward.training.service import TrainingStatus
+from rankward.watching.apprentice import Advice, Apprenticeship
+from rankward.watching.comparison import LiveComparison, Side, Value
+from rankward.watching.exploration import Amount, Exploration
+from rankward.watching.service import WatchingStatus
 from rankward.wiring import Home
 from tests.loop.circle import Circle
 
@@ -398,3 +402,79 @@ def test_facts_are_read_whether_the_service_runs_or_not(tmp_path: Path) -> None:
     assert after.next_due_us is None
     assert after.unlearned_since_us == {1: NOW_US + 10 * SECOND_US}
     assert after.sample == Sample(events=4, rewards=2, reward_mean=0.25, baseline_chosen=2, choices_max=2)
+
+
+def compared(over: float) -> LiveComparison:
+    """A comparison in which the loop is better than its baseline by so much, give or take 0.02."""
+    value = Value(value=over, low=over - 0.02, high=over + 0.02)
+    side = Side.UNDECIDED if abs(over) < 0.02 else Side.ONLINE if over > 0 else Side.OTHER
+    return LiveComparison(
+        since_us=0,
+        newest_us=NOW_US,
+        events=4_000,
+        online=value,
+        baseline=value,
+        uniform=value,
+        over_baseline=value,
+        over_uniform=value,
+        shown_events=0,
+        shown=None,
+        against_baseline=side,
+        against_uniform=side,
+    )
+
+
+@pytest.mark.parametrize(
+    ("over", "expected"),
+    [
+        (-0.05, {"below-baseline": Severity.WARNING}),
+        (0.01, {"learning": Severity.NOTE}),
+        (0.05, {"learning": Severity.NOTE, "above-baseline": Severity.NOTE}),
+    ],
+)
+def test_a_loop_that_earns_less_than_before_is_called_so(over: float, expected: dict[str, Severity]) -> None:
+    """It learns, and nothing else is wrong: only what it is for does not work."""
+    facts = but(comparison=compared(over))
+    assert names(facts) == expected
+    remark = f"from {over - 0.02:+.4f} to {over + 0.02:+.4f} beyond doubt"
+    assert figures(facts)["over first action"] == (f"{over:+.4f}", remark)
+    apprentice = but(comparison=compared(over), learning_mode=LearningMode.APPRENTICE)
+    assert not names(apprentice).keys() & {"below-baseline", "above-baseline"}
+
+
+@pytest.mark.parametrize(
+    ("advice", "expected"),
+    [
+        (Advice.GO_ON, set()),
+        (Advice.SWITCH, {"apprentice-ready"}),
+        (Advice.STALLED, {"apprentice-stalled"}),
+    ],
+)
+def test_an_apprentice_that_can_do_it_is_pointed_out(advice: Advice, expected: set[str]) -> None:
+    """It would go on being an apprentice for ever: nobody looks at a page every day."""
+    does = Apprenticeship(windows=(), now=None, bound=0.6, advice=advice, words="over the last 1,000 events …")
+    facts = but(learning_mode=LearningMode.APPRENTICE, apprenticeship=does)
+    assert names(facts).keys() - {"apprentice", "learning"} == expected
+    assert not names(but(apprenticeship=does)).keys() & {"apprentice-ready", "apprentice-stalled"}
+
+
+@pytest.mark.parametrize(
+    ("advice", "expected"),
+    [(Amount.LESS, {"explores-much"}), (Amount.MORE, {"explores-little"}), (Amount.KEEP, set())],
+)
+def test_what_exploring_costs_is_said_where_it_could_be_better(advice: Amount, expected: set[str]) -> None:
+    """It is paid every day, by whoever does not ask."""
+    exploring = Exploration(
+        events=2_000, mass=0.3, cost=None, share=0.1, degrees=(), low=0.01, high=0.1, advice=advice, words="it costs"
+    )
+    assert names(but(exploring=exploring)).keys() - {"learning"} == expected
+
+
+def test_figures_that_lag_are_said_to() -> None:
+    """A chart that ends an hour ago looks as if nothing happened since."""
+    behind = WatchingStatus(offset=0, joined_end=6_000, failure=None, time_us=NOW_US)
+    assert names(but(watching=behind)) == {"figures-behind": Severity.WARNING}
+    assert names(but(watching=msgspec.structs.replace(behind, offset=5_990))) == {"learning": Severity.NOTE}
+    failing = msgspec.structs.replace(behind, offset=6_000, failure="the disk does not answer")
+    [finding] = findings(but(watching=failing))
+    assert "the disk does not answer" in finding.why

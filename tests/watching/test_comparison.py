@@ -24,7 +24,7 @@ from rankward.records import (
     SlotChoice,
 )
 from rankward.settings import Aggregation
-from rankward.watching.comparison import Comparing, ComparingState, Comparison, Side, Value
+from rankward.watching.comparison import Comparing, ComparingState, LiveComparison, Side, Value
 from rankward.watching.seen import see
 from tests.evaluation.logs import START_US, event, log
 
@@ -43,7 +43,7 @@ class Truth(NamedTuple):
     uniform: float
 
 
-def compared(events: Sequence[JoinedEvent], rewards: RewardRange = RANGE, *, since_us: int = 0) -> Comparison:
+def compared(events: Sequence[JoinedEvent], rewards: RewardRange = RANGE, *, since_us: int = 0) -> LiveComparison:
     """Compare on events, all at once."""
     comparing = Comparing(ComparingState(since_us=since_us), rewards)
     comparing.add([see(each, DEFINITION) for each in events if not each.skip_learn])
@@ -88,7 +88,7 @@ def pages(events: int, rng: random.Random) -> Iterator[tuple[JoinedEvent, Truth]
         yield JoinedEvent(number, entry, interaction), Truth(0.5, 0.5, 0.5)
 
 
-def misses(told: Comparison, worth: Sequence[Truth]) -> bool:
+def misses(told: LiveComparison, worth: Sequence[Truth]) -> bool:
     """Whether anything that is told is not true."""
     online, baseline, uniform = (sum(each) / len(worth) for each in zip(*worth, strict=True))
     claims: list[tuple[Value | None, float]] = [

@@ -24,6 +24,7 @@ from rankward.administration import (
     PolicyChoice,
     PolicyView,
     PresetView,
+    Span,
     ToForget,
 )
 from rankward.api import errors
@@ -37,6 +38,10 @@ from rankward.errors import InvalidRequest, NotFound, RankwardError
 from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView
 from rankward.registry.compare import Comparison
 from rankward.store.audit import Actor, Door
+from rankward.watching.apprentice import Apprenticeship
+from rankward.watching.comparison import LiveComparison
+from rankward.watching.exploration import Exploration
+from rankward.watching.figures import ActionBoard, Series
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +109,15 @@ async def _compare(call: AdminCall) -> Comparison:
     return await call.administration.compare(call.name, call.query["first"], call.query["second"])
 
 
+def _span(call: AdminCall) -> Span:
+    return Span(start=call.query.get("from"), end=call.query.get("to"), step=call.query.get("step"))
+
+
 _LOOP = "/admin/loops/{loop}"
+_SPAN = (
+    ("from", "Beginning of the span, of decisions, as ISO 8601; if left out, a day before its end."),
+    ("to", "End of the span, exclusive, as ISO 8601; if left out, now."),
+)
 
 ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
     AdminOperation(
@@ -205,6 +218,48 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         handle=lambda call: call.administration.reset_policy(call.name),
         response=Changed,
         follows=True,
+    ),
+    AdminOperation(
+        name="showEarnings",
+        method="GET",
+        path=f"{_LOOP}/earnings",
+        summary="Show what a loop earned over time, beside its baseline and chance.",
+        handle=lambda call: call.administration.earnings(call.name, _span(call)),
+        response=Series,
+        options=(*_SPAN, ("step", "Length of a stretch, such as 1h or PT1H; if left out, what makes a chart.")),
+    ),
+    AdminOperation(
+        name="showActions",
+        method="GET",
+        path=f"{_LOOP}/actions",
+        summary="Show what became of a loop's actions: how often each was offered and chosen, and what it earned.",
+        handle=lambda call: call.administration.actions(call.name, _span(call)),
+        response=ActionBoard,
+        options=_SPAN,
+    ),
+    AdminOperation(
+        name="showComparison",
+        method="GET",
+        path=f"{_LOOP}/comparison",
+        summary="Say whether a loop is better than its baseline and than chance, beyond doubt.",
+        handle=lambda call: call.administration.comparison(call.name),
+        response=LiveComparison,
+    ),
+    AdminOperation(
+        name="showApprentice",
+        method="GET",
+        path=f"{_LOOP}/apprentice",
+        summary="Show how well an apprentice matches its baseline, and whether it is time to let it decide.",
+        handle=lambda call: call.administration.apprentice(call.name),
+        response=Apprenticeship,
+    ),
+    AdminOperation(
+        name="showExploration",
+        method="GET",
+        path=f"{_LOOP}/exploration",
+        summary="Show what a loop paid for exploring in the last week, and what would be better.",
+        handle=lambda call: call.administration.exploration(call.name),
+        response=Exploration,
     ),
     AdminOperation(
         name="listChallengers",

@@ -8,6 +8,7 @@ from rankward import __version__
 from rankward.cli import (
     care,
     challengers,
+    comparing,
     demonstration,
     evaluation,
     events,
@@ -64,6 +65,7 @@ app.command("rank", rich_help_panel=_TRAFFIC)(events.rank)
 app.command("reward", rich_help_panel=_TRAFFIC, context_settings={"ignore_unknown_options": True})(events.reward)
 app.command("tail", rich_help_panel=_TRAFFIC)(events.tail)
 app.command("simulate", rich_help_panel=_TRAFFIC)(simulation.simulate)
+app.command("compare", rich_help_panel=_EVALUATION)(comparing.compare)
 app.command("evaluate", rich_help_panel=_EVALUATION)(evaluation.evaluate)
 app.command("optimize", rich_help_panel=_EVALUATION)(optimizing.optimize)
 app.command("doctor", rich_help_panel=_CARE)(care.doctor)

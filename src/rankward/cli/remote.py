@@ -33,6 +33,9 @@ from rankward.errors import WorldError
 from rankward.optimization.view import NewOptimization, OptimizationHistory, OptimizationView
 from rankward.records import ModelId
 from rankward.registry.compare import Comparison
+from rankward.watching.apprentice import Apprenticeship
+from rankward.watching.comparison import LiveComparison
+from rankward.watching.exploration import Exploration
 
 _TIMEOUT_S = 30.0
 _TRIAL_TIMEOUT_S = 120.0  # a model may be tried for a minute before it is taken in
@@ -169,6 +172,21 @@ class RemoteAdministration:
         """Erase events from a loop's logs."""
         done: Forgotten = await self._call("forgetEvents", wanted, loop=name)
         return done
+
+    async def comparison(self, name: str) -> LiveComparison:
+        """Tell whether a loop is better than its baseline and than chance."""
+        found: LiveComparison = await self._call("showComparison", loop=name)
+        return found
+
+    async def apprentice(self, name: str) -> Apprenticeship:
+        """Tell how an apprentice does, and what to do."""
+        found: Apprenticeship = await self._call("showApprentice", loop=name)
+        return found
+
+    async def exploration(self, name: str) -> Exploration:
+        """Tell what a loop pays for exploring."""
+        found: Exploration = await self._call("showExploration", loop=name)
+        return found
 
     async def doctor(self, name: str) -> Report:
         """Say what a loop waits for, and why it is not learning."""

@@ -18,9 +18,13 @@ from rankward.store.optimizations import Optimization
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
 from rankward.study_run import NOTE as STUDY
 from rankward.study_run import StudyStatus
-from rankward.telemetry import find_version, read_statuses
+from rankward.telemetry import find_version, read_statuses, read_watching
 from rankward.training.service import TrainingStatus
 from rankward.vw.arguments import ProblemType, problem_type_of
+from rankward.watching.apprentice import Apprenticeship
+from rankward.watching.comparison import LiveComparison
+from rankward.watching.exploration import Exploration
+from rankward.watching.service import WatchingStatus
 from rankward.wiring import Home
 
 ALIVE_US = 10_000_000  # the worker and the trainers leave word every second
@@ -63,6 +67,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     challengers: tuple[Position, ...] = ()
     optimization: Optimization | None = None  # the newest run; None: there was none
     younger: int = 0  # models that learn beside the one that serves, to take over when they do better
+    watching: WatchingStatus | None = None  # None: nobody has kept figures of it yet
+    comparison: LiveComparison | None = None  # None: nothing is joined
+    apprenticeship: Apprenticeship | None = None  # the same
+    exploring: Exploration | None = None  # the same
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
     @property
@@ -134,6 +142,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
         notes = home.board.read(loop.loop_id)
         challengers = ChallengerService(home, home.trail)
         status, training = read_statuses(notes)
+        figures = home.figures()
         facts = Facts(
             loop=loop,
             now_us=home.clock(),
@@ -152,6 +161,10 @@ async def gather(home: Home, loop: Loop) -> Facts:
             disk_is_full=not home.folder.reserve.exists(),
             optimization=next(iter(home.optimizations.listed(loop.loop_id)), None),
             study=msgspec.json.decode(notes[STUDY], type=StudyStatus) if STUDY in notes else None,
+            watching=read_watching(notes),
+            comparison=figures.comparison(loop) if joined_end else None,
+            apprenticeship=figures.apprentice(loop) if joined_end else None,
+            exploring=figures.exploration(loop) if joined_end else None,
             mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
             challengers=tuple(await challengers.listed(loop)),
             younger=challengers.younger(loop),

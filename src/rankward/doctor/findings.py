@@ -18,8 +18,12 @@ from rankward.store.challengers import ChallengerState
 from rankward.store.optimizations import OptimizationState
 from rankward.store.ports import Epoch
 from rankward.vw.arguments import problem_type_of
+from rankward.watching.apprentice import Advice
+from rankward.watching.comparison import Side
+from rankward.watching.exploration import Amount
 
 LEARNING_LATE_US = 30_000_000  # an event that could have been learned this long ago should have been
+_FIGURES_BEHIND = 5_000  # events
 _ENOUGH = 20  # events, before anything is concluded from a share
 
 
@@ -45,6 +49,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 def findings(facts: Facts) -> list[Finding]:
     """Draw the conclusions, the worst first."""
     found = [*_machinery(facts), *_progress(facts), *_rewards(facts), *_choices(facts), *_optimization(facts)]
+    found += _earnings(facts)
     order = list(Severity)
     if not any(finding.severity is not Severity.NOTE for finding in found):
         found.insert(
@@ -87,6 +92,19 @@ def _machinery(facts: Facts) -> list[Finding]:
                 why=f"{facts.mirroring.failure}. It is tried again, and nothing is left out; learning is not touched.",
                 do=f"Look after the place, or set another: `rankward settings set {facts.loop.name} "
                 "log_mirror_sas_uri=…`.",
+            )
+        )
+    watching = facts.watching
+    if watching is not None and (watching.failure is not None or watching.behind > _FIGURES_BEHIND):
+        found.append(
+            Finding(
+                severity=Severity.WARNING,
+                name="figures-behind",
+                what=f"What is shown of its earnings lacks {counted(watching.behind, 'joined event')}.",
+                why=f"{watching.failure}. It is tried again."
+                if watching.failure is not None
+                else "They are counted behind everything else, and are being caught up on.",
+                do="Nothing is lost by it: deciding and learning do not need them.",
             )
         )
     if facts.disk_is_full and facts.worker_lives:
@@ -420,6 +438,62 @@ def _rewards(facts: Facts) -> list[Finding]:
                 do="Give every decision an id of its own, or leave eventId out.",
             )
         )
+    return found
+
+
+def _earnings(facts: Facts) -> list[Finding]:
+    """Whether it earns more than what was done before, and what that costs."""
+    found = []
+    mode, comparison = facts.loop.settings.learning_mode, facts.comparison
+    if mode is LearningMode.ONLINE and comparison is not None and comparison.over_baseline is not None:
+        over = comparison.over_baseline
+        by = f"{over.value:+.4f} per event, between {over.low:+.4f} and {over.high:+.4f} at every look"
+        if comparison.against_baseline is Side.OTHER:
+            found.append(
+                Finding(
+                    severity=Severity.WARNING,
+                    name="below-baseline",
+                    what="It earns less than its first action would, beyond doubt.",
+                    why=f"{by}, over {counted(comparison.events, 'decision')}.",
+                    do=f"Let the application's own choice be shown meanwhile, with `rankward settings set "
+                    f"{facts.loop.name} learning_mode=Apprentice`, and look for a better policy with an evaluation.",
+                )
+            )
+        elif comparison.against_baseline is Side.ONLINE:
+            found.append(
+                Finding(
+                    severity=Severity.NOTE,
+                    name="above-baseline",
+                    what="It earns more than its first action would, beyond doubt.",
+                    why=f"{by}, over {counted(comparison.events, 'decision')}.",
+                )
+            )
+    if mode is LearningMode.ONLINE and facts.exploring is not None:
+        exploring = facts.exploring
+        if exploring.advice in {Amount.LESS, Amount.MORE}:
+            less = exploring.advice is Amount.LESS
+            found.append(
+                Finding(
+                    severity=Severity.NOTE,
+                    name="explores-much" if less else "explores-little",
+                    what=f"It would do better to explore {'less' if less else 'more'}.",
+                    why=f"In the last week, {exploring.words}.",
+                )
+            )
+    if mode is LearningMode.APPRENTICE and facts.apprenticeship is not None:
+        advice, words = facts.apprenticeship.advice, facts.apprenticeship.words
+        if advice in {Advice.SWITCH, Advice.STALLED}:
+            ready = advice is Advice.SWITCH
+            found.append(
+                Finding(
+                    severity=Severity.NOTE if ready else Severity.WARNING,
+                    name="apprentice-ready" if ready else "apprentice-stalled",
+                    what="The apprentice has learned enough to decide."
+                    if ready
+                    else "The apprentice does not get better.",
+                    why=f"{words[0].upper()}{words[1:]}.",
+                )
+            )
     return found
 
 

@@ -117,6 +117,10 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
     ]
     if facts.sample.reward_mean is not None:
         made.append(("mean reward", f"{facts.sample.reward_mean:.4f}", f"of the newest {facts.sample.events:,}"))
+    if facts.comparison is not None and facts.comparison.over_baseline is not None:
+        over = facts.comparison.over_baseline
+        sure = f"from {over.low:+.4f} to {over.high:+.4f} beyond doubt"
+        made.append(("  over first action", f"{over.value:+.4f}", sure))
     for epoch in facts.epochs:
         learned, following = facts.learned_of(epoch)
         behind = facts.joined_end - following if following is not None else facts.joined_end

@@ -75,9 +75,16 @@ class Sums(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def merge(self, other: Sums) -> None:
         """Take the decisions of other sums in."""
-        for name in self.__struct_fields__:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, max(mine, theirs) if name == "weight_max" else mine + theirs)
+        self.events += other.events
+        self.count += other.count
+        self.rewards += other.rewards
+        self.weights += other.weights
+        self.weight_squares += other.weight_squares
+        self.weighted_rewards += other.weighted_rewards
+        self.weight_squares_rewards += other.weight_squares_rewards
+        self.weighted_reward_squares += other.weighted_reward_squares
+        self.weight_max = max(self.weight_max, other.weight_max)
+        self.supported += other.supported
 
 
 def ips(sums: Sums) -> float | None:

@@ -54,7 +54,7 @@ class Block(msgspec.Struct, array_like=True):
                 self.achieved += above
 
 
-class Window(msgspec.Struct, frozen=True, kw_only=True):
+class ApprenticeWindow(msgspec.Struct, frozen=True, kw_only=True):
     """The last 1,000 events of apprentice mode up to a moment, or as many as there were. Shares are within [0, 1]."""
 
     from_us: TimeUs  # decisions
@@ -81,14 +81,14 @@ class Advice(enum.StrEnum):
 class Apprenticeship(msgspec.Struct, frozen=True, kw_only=True):
     """How an apprentice does."""
 
-    windows: tuple[Window, ...]  # one for every 100 events, ascending; empty: there were none
-    now: Window | None  # the newest
+    windows: tuple[ApprenticeWindow, ...]  # one for every 100 events, ascending; empty: there were none
+    now: ApprenticeWindow | None  # the newest
     bound: float | None  # `achieved` from which on to switch: 0.75 of what is reachable; None: there were no events
     advice: Advice
     words: str  # the advice, for people
 
 
-def windows(blocks: Sequence[Block]) -> list[Window]:
+def windows(blocks: Sequence[Block]) -> list[ApprenticeWindow]:
     """Tell the window that ends with each block.
 
     Args:
@@ -102,7 +102,7 @@ def windows(blocks: Sequence[Block]) -> list[Window]:
         low, high = _wilson(match, events)
         rewards = sum(block.rewards for block in within)
         found.append(
-            Window(
+            ApprenticeWindow(
                 from_us=within[0].from_us,
                 to_us=max(block.to_us for block in within),
                 events=events,
@@ -144,7 +144,7 @@ def apprenticeship(blocks: Sequence[Block], mode: LearningMode, loop_name: str) 
     )
 
 
-def _advice(found: Sequence[Window], mode: LearningMode, loop_name: str) -> tuple[Advice, str]:
+def _advice(found: Sequence[ApprenticeWindow], mode: LearningMode, loop_name: str) -> tuple[Advice, str]:
     if mode is not LearningMode.APPRENTICE:
         return Advice.NONE, f"the loop is not an apprentice: its learning mode is {mode}"
     if not found or found[-1].events < WINDOW_EVENTS:

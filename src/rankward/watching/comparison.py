@@ -41,7 +41,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     high: float
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class LiveComparison(msgspec.Struct, frozen=True, kw_only=True):
     """What is known beyond doubt since a moment. None stands where no event says anything.
 
     An event with several slots counts as the mean of its slots. Imported events do not count: others decided them.
@@ -57,16 +57,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     over_uniform: Value | None  # the first less the third
     shown_events: int  # decided in a mode that shows the baseline
     shown: Value | None  # what the baseline earned in those
-
-    @property
-    def against_baseline(self) -> Side:
-        """Whether the policy that acted is better than the baseline, or worse."""
-        return _side(self.over_baseline)
-
-    @property
-    def against_uniform(self) -> Side:
-        """Whether the policy that acted is better than chance, or worse."""
-        return _side(self.over_uniform)
+    against_baseline: Side  # whether the policy that acted is better than the baseline, beyond doubt
+    against_uniform: Side  # whether it is better than chance
 
 
 def _side(difference: Value | None) -> Side:
@@ -199,7 +191,7 @@ class Comparing:
         self._shown_count += float(upweights.sum())
         self._shown_rewards += float((rewards * upweights).sum())
 
-    def told(self) -> Comparison:
+    def told(self) -> LiveComparison:
         """Tell what is known."""
         alpha = ALPHA / (len(_VALUES) + len(_OVER))
         online = ips(self._sums["online"])
@@ -222,7 +214,7 @@ class Comparing:
         shown = None
         if self._shown_count:
             shown = self._value(self._shown_rewards / self._shown_count, self._shown, ALPHA)
-        return Comparison(
+        return LiveComparison(
             since_us=self.since_us,
             newest_us=self._newest_us,
             events=self._sums["online"].events,
@@ -231,6 +223,8 @@ class Comparing:
             uniform=values["uniform"],
             over_baseline=over["baseline"],
             over_uniform=over["uniform"],
+            against_baseline=_side(over["baseline"]),
+            against_uniform=_side(over["uniform"]),
             shown_events=self._shown_events,
             shown=shown,
         )

@@ -17,7 +17,7 @@ from rankward.records import ModelId, TimeUs
 from rankward.store.ports import Board, Loop
 from rankward.store.rollups import Rollups
 from rankward.watching.apprentice import BLOCK_EVENTS, WINDOW_BLOCKS, Apprenticeship, apprenticeship
-from rankward.watching.comparison import Comparing, ComparingState, Comparison, since_of
+from rankward.watching.comparison import Comparing, ComparingState, LiveComparison, since_of
 from rankward.watching.estimate import Estimated, estimate, estimate_shown
 from rankward.watching.exploration import Exploration, exploration
 from rankward.watching.fold import (
@@ -151,12 +151,13 @@ class Figures:
         total, tallies = Tally(), dict[TimeUs, Tally]()
         for at, body in self._read(loop, series, from_us, to_us):
             tally = decode_tally(body)
-            total.merge(tally)
             begin = at // step_us * step_us
             if begin in tallies:
                 tallies[begin].merge(tally)
             else:
                 tallies[begin] = tally
+        for tally in tallies.values():
+            total.merge(tally)
         return Series(
             from_us=from_us,
             to_us=to_us,
@@ -165,7 +166,7 @@ class Figures:
             total=_point(from_us, total, rewards),
         )
 
-    def comparison(self, loop: Loop) -> Comparison | None:
+    def comparison(self, loop: Loop) -> LiveComparison:
         """Tell whether the loop is better than its baseline and than chance, beyond doubt.
 
         Unlike the estimates of `series`, these intervals may be looked at and acted on at any time: all of them are
@@ -173,19 +174,14 @@ class Figures:
         is edited (`last_configuration_edit`: policy, preset, exploration, reward wait, default reward, aggregation) or
         the range of rewards is, and whenever the figures are taken anew. A model that is promoted, imported or
         deleted does not begin them anew.
-
-        Returns:
-            What is known since then. None: nothing has been joined yet.
         """
         with closing(self._open_rollups(loop.loop_id)) as rollups:
             body = rollups.state()
         state = None if body is None else decode_state(body)
-        if state is None:
-            return None
         since_us = since_of(loop.settings)
-        is_current = state.comparing.since_us == since_us  # no event may have come since an edit
-        comparing = state.comparing if is_current else ComparingState(since_us=since_us)
-        return Comparing(comparing, state.basis.rewards).told()
+        if state is None or state.comparing.since_us != since_us:  # no event has come since an edit
+            return Comparing(ComparingState(since_us=since_us), _range_of(loop)).told()
+        return Comparing(state.comparing, state.basis.rewards).told()
 
     def apprentice(self, loop: Loop, *, events: int = 50_000) -> Apprenticeship:
         """Tell how well an apprentice matches its baseline, in rolling windows of 1,000 events, and what to do.
@@ -295,13 +291,19 @@ def _fitted(
 ) -> tuple[str, int]:
     """Choose the series to read, and the length of a stretch: the one that was asked for, or the next that is kept."""
     if to_us <= from_us:
-        raise InvalidRequest("the span is empty: its end must be after its beginning")
+        raise InvalidRequest(
+            "the span is empty: its end must be after its beginning", code="InvalidRequest", target="from"
+        )
     finest_us = min(steps_us.values())
     if step_us is None:
         wide = [each for each in _NICE_US if each >= finest_us]
         step_us = next((each for each in wide if (to_us - from_us) / each <= POINTS), wide[-1])
     if step_us <= 0 or step_us % finest_us:
-        raise InvalidRequest(f"a step of {step_us / 1e6:g} s is no multiple of {finest_us // 1_000_000} s: use one")
+        raise InvalidRequest(
+            f"a step of {step_us / 1e6:g} s is no multiple of {finest_us // 1_000_000} s: use one",
+            code="InvalidRequest",
+            target="step",
+        )
     fits = [(series, base_us) for series, base_us in steps_us.items() if step_us % base_us == 0]
     series, _ = max(fits, key=lambda each: each[1])
     if from_us < horizon_us(series, now_us):
@@ -319,7 +321,9 @@ def _drawable(
     if (to_us - from_us) / step_us > POINTS_MAX:
         raise InvalidRequest(
             f"{(to_us - from_us) // step_us} stretches of {step_us // 1_000_000} s are more than {POINTS_MAX}: "
-            "ask for a longer step, or a shorter span"
+            "ask for a longer step, or a shorter span",
+            code="InvalidRequest",
+            target="step",
         )
     return series, step_us
 

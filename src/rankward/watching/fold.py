@@ -6,7 +6,7 @@ taken from the log again are the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -16,7 +16,7 @@ from rankward.records import JoinedEvent, LearningMode, Offset, TimeUs
 from rankward.settings import Aggregation, LoopSettings
 from rankward.store.rollups import Place, Row
 from rankward.watching.apprentice import BLOCK_EVENTS, Block
-from rankward.watching.comparison import Comparing, ComparingState
+from rankward.watching.comparison import Comparing, ComparingState, LiveComparison
 from rankward.watching.exploring import explore
 from rankward.watching.seen import Seen, see
 from rankward.watching.tally import ActionTallies, Tally
@@ -98,6 +98,8 @@ class Fold:
         self._tallies: dict[Place, Tally] = {}
         self._actions: dict[Place, ActionTallies] = {}
         self._blocks: dict[Place, Block] = {}
+        self._last_key = (-1, -1)  # minute and time of `_last_places`
+        self._last_places: Sequence[Place] = ()
         self._touched: dict[Place, Offset] = {}  # since the last commit, with the newest joined event in it
 
     def compare_since(self, since_us: TimeUs) -> None:
@@ -108,12 +110,9 @@ class Fold:
 
     def needs(self, events: Iterable[JoinedEvent], now_us: TimeUs) -> set[Place]:
         """Tell which rows the figures of these events stand in, as far as they are not loaded."""
-        return {
-            place
-            for event in events
-            for place in _places(event.entry.time_us, now_us)
-            if place not in self._tallies and place not in self._actions
-        }
+        minutes = {event.entry.time_us // MINUTE_US for event in events}
+        wanted = {place for minute in minutes for place in _places(minute * MINUTE_US, now_us)}
+        return wanted - self._tallies.keys() - self._actions.keys()
 
     def load(self, wanted: Collection[Place], found: Mapping[Place, bytes]) -> None:
         """Take rows over from the store; those that were not found are begun."""
@@ -148,7 +147,7 @@ class Fold:
                 explored = explore(seen.asked, [basis.rewards.scale_one(reward) for reward in seen.rewards])
             if seen.mode is LearningMode.APPRENTICE and seen.usable and not entry.imported:
                 self._take_apprentice(seen, event.offset)
-        for place in _places(entry.time_us, now_us):
+        for place in self._places_of(entry.time_us, now_us):
             self._touched[place] = event.offset
             if place.series in STEPS_US:
                 if seen is None:
@@ -158,6 +157,13 @@ class Fold:
             elif seen is not None:
                 self._actions[place].add(seen)
 
+    def _places_of(self, time_us: TimeUs, now_us: TimeUs) -> Sequence[Place]:
+        """Tell what `_places` does; most events are of the same minute as the one before."""
+        key = (time_us // MINUTE_US, now_us)
+        if key != self._last_key:
+            self._last_key, self._last_places = key, _places(time_us, now_us)
+        return self._last_places
+
     def _take_apprentice(self, seen: Seen, offset: Offset) -> None:
         block = self.state.apprentice
         if block is None or block.events >= BLOCK_EVENTS:
@@ -166,6 +172,10 @@ class Fold:
         place = Place(APPRENTICE, block.at)
         self._blocks[place] = block
         self._touched[place] = offset
+
+    def told(self) -> LiveComparison:
+        """Tell how the policy that acts compares, as of the last `encoded_state`."""
+        return self._comparing.told()
 
     def rows(self) -> dict[Place, Row]:
         """Encode what was changed since the last time, and keep no more than that at hand."""

@@ -17,8 +17,9 @@ from rankward.records import Offset, TimeUs
 from rankward.settings import LoopSettings
 from rankward.store.ports import Board, EventLog, JoinedLog, Loop
 from rankward.store.rollups import Rollups, RollupStep
-from rankward.watching.comparison import ComparingState, since_of
-from rankward.watching.fold import Basis, Fold, State, decode_state, drops
+from rankward.watching.apprentice import WINDOW_BLOCKS, ApprenticeWindow, windows
+from rankward.watching.comparison import ComparingState, LiveComparison, since_of
+from rankward.watching.fold import APPRENTICE, Basis, Fold, State, decode_block, decode_state, drops
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ _READ = 500
 _DROP_US = 60_000_000
 _STATUS_US = 1_000_000
 _IDLE_STATUS_US = 5_000_000
+_TELL_US = 5_000_000  # between two times that intervals are computed for the board
 
 
 class WatchingStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +38,8 @@ class WatchingStatus(msgspec.Struct, frozen=True, kw_only=True):
     offset: Offset  # the next joined event
     joined_end: Offset
     failure: str | None  # why the last try failed; None: it did not
+    comparison: LiveComparison | None = None  # at most some seconds old; None: nothing is known yet
+    apprentice: ApprenticeWindow | None = None  # the same; None: no event was decided by an apprentice
     time_us: TimeUs  # of this status
 
     @property
@@ -82,6 +86,10 @@ class WatchingService:
         self._dropped_us: TimeUs = 0
         self._posted_us: TimeUs = 0
         self._reached: Offset = 0
+        self._told_at: Offset | None = None  # how far the figures went when what is on the board was told
+        self._told_us: TimeUs = 0
+        self._comparison: LiveComparison | None = None
+        self._apprentice: ApprenticeWindow | None = None
 
     def follow(self, loop: Loop) -> None:
         """Take over the loop as the catalog has it now."""
@@ -179,11 +187,20 @@ class WatchingService:
         if now_us - self._posted_us < every_us:
             return
         self._posted_us = now_us
-        if self._fold is not None:
-            self._reached = self._fold.state.offset
+        fold = self._fold
+        if fold is not None and fold.state.offset != self._told_at and now_us - self._told_us >= _TELL_US:
+            self._told_at, self._told_us = fold.state.offset, now_us
+            blocks = [decode_block(body) for _, body in self._rollups.newest(APPRENTICE, limit=WINDOW_BLOCKS)]
+            self._comparison, self._apprentice = fold.told(), next(reversed(windows(blocks)), None)
         status = WatchingStatus(
-            offset=self._reached, joined_end=(await self._joined.extent())[1], failure=failure, time_us=now_us
+            offset=self._reached if fold is None else fold.state.offset,
+            joined_end=(await self._joined.extent())[1],
+            failure=failure,
+            comparison=self._comparison,
+            apprentice=self._apprentice,
+            time_us=now_us,
         )
+        self._reached = status.offset
         self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(status))
 
     async def close(self) -> None:

@@ -72,14 +72,22 @@ class Tally(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     def merge(self, other: Tally) -> None:
         """Take the events of another stretch in."""
-        for name in ("events", "skipped", "unusable", "defaulted", "outside", "matched", "preferred"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.events += other.events
+        self.skipped += other.skipped
+        self.unusable += other.unusable
+        self.defaulted += other.defaulted
+        self.outside += other.outside
+        self.matched += other.matched
+        self.preferred += other.preferred
         for mode, count in other.modes.items():
             self.modes[mode] = self.modes.get(mode, 0) + count
         for model_id, count in other.models.items():
             self._count_model(model_id, count)
-        for name in ("earned", "online", "baseline", "uniform", "exploring"):
-            getattr(self, name).merge(getattr(other, name))
+        self.earned.merge(other.earned)
+        self.online.merge(other.online)
+        self.baseline.merge(other.baseline)
+        self.uniform.merge(other.uniform)
+        self.exploring.merge(other.exploring)
 
     def _count_model(self, model_id: ModelId, count: int) -> None:
         if model_id not in self.models and len(self.models) >= MODELS_MAX:

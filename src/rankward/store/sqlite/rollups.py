@@ -15,6 +15,7 @@ from rankward.store.sqlite.live import as_world_error, connect, os_error_as_ours
 
 FORMAT = 3
 """Of the tables and of what stands in them: a file of another format is thrown away."""
+_CHECKPOINT_PAGES = 1_000  # nobody else checkpoints it
 
 _SCHEMA = """
 CREATE TABLE state (only INTEGER PRIMARY KEY CHECK (only = 1), body BLOB NOT NULL);
@@ -70,6 +71,7 @@ class SqliteRollups:
         try:
             # What a loss of power takes away is taken from the joined log again.
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
             connection.execute("PRAGMA secure_delete = ON")  # action ids of erased events must not linger
             [version] = connection.execute("PRAGMA user_version").fetchone()
             if version != FORMAT:
