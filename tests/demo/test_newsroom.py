@@ -4,33 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import msgspec
 import pytest
 
-from rankward.api.options import ApiOptions
 from rankward.demo.newsroom import LOOP
 from rankward.demo.stories import STORIES
 from rankward.demo.world import EDITOR, Time
 from rankward.records import Activation, LearningMode, MultiSlotInteraction, Observation
-from tests.service import RunningService, eventually
+from tests.service import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import httpx
+
+    from tests.service import RunningService
 
 pytestmark = pytest.mark.slow
 
 ME = {"device": "phone", "time": "noon", "follows": ["food"], "name": "you-1"}
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service with the demo in it."""
-    running = RunningService(tmp_path_factory.mktemp("demo"), options=ApiOptions(demo=True))
-    try:
-        yield running.start()
-    finally:
-        running.close()
 
 
 def ask(demo: RunningService, path: str, body: Any, kind: str = "application/json") -> httpx.Response:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
 
 from tests.service import PATIENCE_S
 
@@ -41,6 +43,22 @@ def find_chromium() -> str | None:
         for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
             subprocess.run(["apt-get", *command], env=environment, check=False, capture_output=True)
     return shutil.which("chromium")
+
+
+def running_chromium() -> Iterator[Browser]:
+    """Run the system's Chromium, without a head, for a fixture to hand on.
+
+    While it runs, this thread has an event loop that runs: it must end before other tests begin loops of their own.
+    """
+    path = find_chromium()
+    if path is None:
+        pytest.skip("PAGES ARE NOT TESTED: there is no Chromium. On Debian and Ubuntu: apt-get install chromium")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield running
+        finally:
+            running.close()
 
 
 class Visitor:

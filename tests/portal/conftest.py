@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from playwright.sync_api import sync_playwright
 
 from rankward.wiring import new_loop_settings
-from tests.portal.browser import Visitor, find_chromium
+from tests.portal.browser import Visitor, running_chromium
 from tests.service import ADMIN_KEY, RunningService, eventually, request
 
 if TYPE_CHECKING:
@@ -23,19 +22,8 @@ WINDOWS = {"phone": (375, False), "phone, dark": (375, True), "desktop": (1440, 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """The system's Chromium, without a head.
-
-    While it runs, this thread has an event loop that runs: it must end before other tests begin loops of their own.
-    """
-    path = find_chromium()
-    if path is None:
-        pytest.skip("THE PORTAL IS NOT TESTED: there is no Chromium. On Debian and Ubuntu: apt-get install chromium")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        try:
-            yield running
-        finally:
-            running.close()
+    """One for all pages."""
+    yield from running_chromium()
 
 
 @pytest.fixture(scope="package")

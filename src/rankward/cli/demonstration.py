@@ -61,11 +61,26 @@ def _free_port(host: str) -> int:
     return USUAL_PORT
 
 
+def _admin_key(home: Home) -> str:
+    """Say what opens the portal. With a folder of its own there is nothing to keep it from the audience."""
+    made: dict[str, str] = home.keys().get("admin", {})  # type: ignore[assignment]
+    return made.get("key", "that you set")
+
+
 def _announcer(host: str, *, kept: bool) -> Callable[[Home, int], None]:
     def announce(home: Home, port: int) -> None:
         console = out()
         console.print(
             Text.assemble(("The Tidings", "bold"), " is out at ", (f"{address(host, port)}/demo", "bold cyan")),
+            soft_wrap=True,
+        )
+        console.print(
+            Text.assemble(
+                "Behind the scenes: ",
+                (f"{address(host, port)}/portal", "cyan"),
+                " with the key ",
+                (_admin_key(home), "cyan"),
+            ),
             soft_wrap=True,
         )
         console.print(

@@ -37,6 +37,7 @@ RATE_MAX = 50
 """Simulated readers a second, at most."""
 _PATIENCE_S = 5.0  # of whoever waits for a page
 _AT_ONCE = 16  # simulated readers
+_UNWATCHED_S = 60.0  # nobody comes to a demo that nobody has looked at for so long
 _SEEN = 8  # of the crowd's visits that are told of
 _AGREES = 0.8  # share of places from which on an apprentice knows what the editor does
 
@@ -135,7 +136,7 @@ class Newsroom:
             endpoint: where that service answers.
         """
         self._doors = doors
-        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell of every single call
+        logging.getLogger().setLevel(logging.WARNING)  # its terminal is for the audience, and calls itself all the time
         self._client = AsyncClient(endpoint, furnish(doors.home), timeout_s=_PATIENCE_S)
         self._rng = np.random.default_rng()
         self._board = Board()
@@ -145,7 +146,7 @@ class Newsroom:
         self._wanted = asyncio.Event()
         self._places = asyncio.Semaphore(_AT_ONCE)
         self._reading: set[asyncio.Task[None]] = set()
-        self._opened = time.monotonic()
+        self._opened = self._looked = time.monotonic()
         self._crowd = asyncio.create_task(self._admit())
 
     async def close(self) -> None:
@@ -228,6 +229,8 @@ class Newsroom:
 
     def view(self, reader: Reader) -> View:
         """Say how everything stands, and what the model believes of a reader."""
+        self._looked = time.monotonic()
+        self._wanted.set()
         service = self._doors.loop(LOOP)
         model_id = service.loop.model_id
         version = find_version(self._doors.home.catalog.versions(service.loop.loop_id), model_id)
@@ -249,11 +252,11 @@ class Newsroom:
         )
 
     async def _admit(self) -> None:
-        """Let the crowd in, so many a second."""
+        """Let the crowd in, so many a second, as long as somebody looks."""
         now = asyncio.get_running_loop().time
         due = now()
         while True:
-            if not self._rate:
+            if not self._rate or time.monotonic() - self._looked > _UNWATCHED_S:
                 self._wanted.clear()
                 await self._wanted.wait()
                 due = now()

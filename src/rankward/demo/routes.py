@@ -18,7 +18,7 @@ from rankward.api import errors
 from rankward.api.app import read_body
 from rankward.api.operation import V2022
 from rankward.api.schema.body import decode
-from rankward.demo.newsroom import REWARD_WAIT_S, Newsroom, Opinion, Scene
+from rankward.demo.newsroom import LOOP, REWARD_WAIT_S, Newsroom, Opinion, Scene
 from rankward.demo.stories import STORIES, Topic
 from rankward.demo.world import Reader
 from rankward.errors import InvalidRequest, RankwardError
@@ -45,7 +45,7 @@ def demo_routes(newsroom: Newsroom) -> list[BaseRoute]:
             topics=list(Topic),
             wait_s=REWARD_WAIT_S,
             origin=str(request.base_url).rstrip("/"),
-            portal="/",
+            portal=f"/portal/loops/{LOOP}",
         )
         return HTMLResponse(shown, headers=_SECURITY_HEADERS)
 

@@ -1,7 +1,8 @@
 // Draws clicks per page over time: what was shown, beside the editor's page, chance, and the best there is.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 340, HEIGHT = 170, RIGHT = 62, BOTTOM = 16, TOP = 8;
+const WIDTH = 340, HEIGHT = 182, RIGHT = 62, BOTTOM = 30, TOP = 8;
+const LETTER = 6.2; // about how wide one is
 const NAMES = { best: "best", shown: "the loop", editor: "editor", chance: "chance" };
 
 /** Make an SVG element with attributes. */
@@ -41,12 +42,16 @@ export function draw(element, lines, marks) {
   const x = (second) => ((second - first) / Math.max(1, last - first)) * (WIDTH - RIGHT);
   const y = (value) => TOP + (1 - (value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const path = (name) => "M" + lines.map((point) => `${x(point.second).toFixed(1)} ${y(point.clicks[name]).toFixed(1)}`).join("L");
+  const free = [0, 0]; // from where on each of the two rows below the lines has room
   for (const mark of marks) {
     if (mark.second < first || mark.second > last) continue;
     const at = x(mark.second);
+    const from = Math.min(at, WIDTH - mark.what.length * LETTER);
     svg.append(make("path", { class: "mark", d: `M${at} ${TOP}V${HEIGHT - BOTTOM}` }));
-    const near = at > (WIDTH - RIGHT) / 2;
-    svg.append(make("text", { x: at, y: HEIGHT - 3, "text-anchor": near ? "end" : "start" }, mark.what));
+    const row = free.findIndex((end) => end <= from);
+    if (row < 0) continue;
+    free[row] = from + mark.what.length * LETTER;
+    svg.append(make("text", { x: from, y: HEIGHT - BOTTOM + 12 + 13 * row }, mark.what));
   }
   svg.append(make("path", { class: "area", d: `${path("shown")}L${x(last)} ${y(low)}L0 ${y(low)}Z` }));
   for (const name of ["best", "chance", "editor", "shown"]) svg.append(make("path", { class: name, d: path(name) }));

@@ -14,6 +14,7 @@ const FLASHES = {
 };
 const NEXT = { ordinary: "festival", festival: "storm", storm: "ordinary" };
 const WAIT_MS = Number(document.body.dataset.waitS) * 1000;
+const SILENT_MAX = 3;
 const MARGIN_MS = 1500; // so that what is clicked at the last moment still counts
 
 const $ = (id) => document.getElementById(id);
@@ -23,6 +24,7 @@ let view = null; // as the service last said
 let page = null; // the front page that is up: {eventId, learningMode, stories, at}
 let paging = null; // the request for the next one
 let act = "";
+let silent = 0; // times in a row that nobody answered
 
 async function ask(path, body) {
   const answer = await fetch(`/demo/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -111,9 +113,15 @@ function become() {
 async function look() {
   try {
     view = await ask("view", me);
+    silent = 0;
     show();
   } catch (error) {
     console.warn(error);
+    if (++silent === SILENT_MAX) {
+      act = "";
+      $("act-title").textContent = "The demo has ended";
+      $("act-text").textContent = "Nobody answers any more. Start it again with rankward demo, and this page goes on by itself.";
+    }
   }
 }
 
@@ -204,9 +212,9 @@ function fill(row, what, value) {
 
 const ACTS = {
   begin: { number: 0, title: "The editor makes the front page", text: "And a model looks over the editor’s shoulder. It knows nothing yet. Let some readers in, and watch.", button: "Let the readers in", go: () => scene({ rate: 20 }) },
-  watch: { number: 0, title: "An apprentice watches", text: "Readers get the editor’s page. Behind it the model guesses what the editor would do, and learns from every page.", button: "Let it decide", go: () => scene({ learningMode: "Online" }) },
-  ready: { number: 0, title: "The apprentice knows the job", text: "It does what the editor does, nearly everywhere. Nobody has seen a page of its own yet. Shall it decide?", button: "Let it decide", go: () => scene({ learningMode: "Online" }) },
-  decide: { number: 1, title: "Now the loop decides", text: "It begins as the editor would, tries other stories now and then, and learns from what is clicked. Become somebody else above, and click along.", button: "Change everybody’s taste", go: () => change() },
+  watch: { number: 0, title: "An apprentice watches", text: "Readers get the editor’s page. Behind it the model guesses what the editor would do, and learns from every page.", button: "Let it decide", go: () => scene({ learningMode: "Online", rate: 50 }) },
+  ready: { number: 0, title: "The apprentice knows the job", text: "It does what the editor does, nearly everywhere. Nobody has seen a page of its own yet. Shall it decide?", button: "Let it decide", go: () => scene({ learningMode: "Online", rate: 50 }) },
+  decide: { number: 1, title: "Now the loop decides", text: "It begins as the editor would, tries other stories now and then, and learns from what is clicked. Become somebody else below, and click along.", button: "Change everybody’s taste", go: () => change() },
   adapt: { number: 2, title: "Everybody’s taste has changed", text: "Nobody told the loop. What it knew is worth less at once, it sees so in the clicks, and learns anew.", button: "What about my app?", go: () => finish() },
 };
 
@@ -221,19 +229,23 @@ function showAct() {
   const watching = view.learningMode !== "Online" && view.matched !== null;
   $("act-meter").hidden = !watching;
   if (watching) {
-    if (!$("act-meter").firstChild) $("act-meter").append(element("span"), element("b", "unseen"));
-    $("act-meter").firstChild.style.width = percent(view.matched).replace(" ", "");
-    $("act-meter").lastChild.textContent = `It would do as the editor does in ${percent(view.matched)} of all places`;
-    $("act-do").textContent = `Let it decide (agrees on ${percent(view.matched)})`;
-  } else $("act-do").textContent = shown.button;
+    $("act-meter").firstElementChild.style.width = `${view.matched * 100}%`;
+    $("act-matched").textContent = `It would do as the editor does in ${percent(view.matched)} of all places`;
+  }
+  $("act-do").textContent = watching ? `Let it decide (${percent(view.matched)} like the editor)` : shown.button;
   $("start-over").hidden = name === "begin";
   if (name === act) return;
   act = name;
   $("act-title").textContent = shown.title;
   $("act-text").textContent = shown.text;
+  stand(shown.number);
+}
+
+/** Mark how far the play has come. */
+function stand(number) {
   document.querySelectorAll(".acts li").forEach((item, index) => {
-    item.classList.toggle("done", index < shown.number);
-    if (index === shown.number) item.setAttribute("aria-current", "step");
+    item.classList.toggle("done", index < number);
+    if (index === number) item.setAttribute("aria-current", "step");
     else item.removeAttribute("aria-current");
   });
 }
@@ -247,6 +259,7 @@ async function scene(change) {
 const change = () => scene({ season: NEXT[view.season] });
 
 function finish() {
+  stand(3);
   $("yours").scrollIntoView();
   $("yours").focus({ preventScroll: true });
 }
@@ -267,7 +280,10 @@ $("nothing").addEventListener("click", () => {
   if (age() <= WAIT_MS) give(null);
   turn();
 });
-$("reader").addEventListener("close", turn);
+$("reader").addEventListener("close", async () => {
+  await turn();
+  $("paper").focus({ preventScroll: true }); // the story that was opened from may be gone
+});
 document.querySelector(".snippets").addEventListener("change", (event) => {
   for (const snippet of document.querySelectorAll("[data-language]")) snippet.hidden = snippet.dataset.language !== event.target.value;
 });

@@ -1,5 +1,6 @@
 // The front page: lays stories out by place, and lets them glide when they change places.
 
+const TRY = 0.1; // what is chosen with less probability than this is shown to learn of it
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Make an element of a class, with text or children. */
@@ -23,11 +24,11 @@ function card(story, printed, open) {
   button.addEventListener("click", () => open(printed, story));
   const tag = element("p", "tag", element("span", "", story.topic));
   if (printed.probability !== null) {
-    const chance = element("span", "chance", `${Math.round(printed.probability * 100)} %`);
+    const chance = element("span", "chance", `${printed.probability < TRY ? "a try, " : ""}${Math.round(printed.probability * 100)} %`);
     chance.title = "The probability with which it was chosen for this place";
     tag.append(chance);
   }
-  item.append(picture, element("div", "words", tag, element("h3", "", button), element("p", "teaser", story.teaser)));
+  item.append(element("div", "picture", picture), element("div", "words", tag, element("h3", "", button), element("p", "teaser", story.teaser)));
   return item;
 }
 
