@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "auditing",
                 "challenge.following",
                 "challenge.service",
+                "evaluation.checkpoint",
                 "evaluation.files",
                 "evaluation.measure",
                 "evaluation.service",

@@ -628,6 +628,7 @@ class Administration:
         finally:
             await log.close()
             await joined.close()
+        await asyncio.to_thread(self._home.forget_checkpoints, but=())  # events that wait to be learned are in them
         # Neither ids nor the subject are noted: they are to be forgotten.
         asked = "of a subject" if wanted.subject is not None else f"by {len(wanted.event_ids)} ids"
         self._trail.note("events erased", loop=name, detail=asked)

@@ -161,6 +161,7 @@ class StudyRun:
             progress=lambda state: self._tell(share + (1 - share) * state.read, state),
             cancelled=self._cancelled,
             keep=lambda trained: self._keep(msgspec.structs.replace(trained, name=ONLINE)),
+            checkpoints=self._checkpoints,
         )
         return Findings(report=report, models=tuple(self._models), features=found.scores, facts=found.facts)
 
@@ -182,9 +183,18 @@ class StudyRun:
                 progress=progress,
                 cancelled=self._cancelled,
                 keep=self._keep,
+                checkpoints=self._checkpoints,
             )
         else:
-            report = evaluate(source, asked, setup, progress=progress, cancelled=self._cancelled, keep=self._keep)
+            report = evaluate(
+                source,
+                asked,
+                setup,
+                progress=progress,
+                cancelled=self._cancelled,
+                keep=self._keep,
+                checkpoints=self._checkpoints,
+            )
         if not report.counts.judged and not report.counts.baseline_only:
             raise EvaluationFailedError(
                 "no decision of the span can be judged yet: one counts when its reward wait is over, and if it was "
@@ -192,7 +202,13 @@ class StudyRun:
             )
         return report
 
+    @property
+    def _checkpoints(self) -> Path:
+        """Where its processes keep how far they have come, so that the next attempt goes on from there."""
+        return self._home.checkpoints(self._study.loop_id, self._study.key)
+
     def _source(self) -> LoopLog:
+        """Take the log as it was at the first attempt: what was kept then is about that."""
         study = self._study
 
         async def end() -> Offset:
@@ -202,12 +218,16 @@ class StudyRun:
             finally:
                 await joined.close()
 
+        if study.joined_end is None:
+            study = self._study = msgspec.structs.replace(study, joined_end=asyncio.run(end()))
+            self._home.studies.write(study)
+        assert study.joined_end is not None, "it was just settled"
         return LoopLog(
             root=str(self._home.folder.root),
             loop_id=study.loop_id,
             start_us=study.start_us,
             end_us=study.end_us,
-            joined_end=asyncio.run(end()),
+            joined_end=study.joined_end,
         )
 
     def _keep(self, trained: Trained) -> None:
@@ -296,7 +316,9 @@ class StudyDesk:
         if not self._looks or busy:
             return
         self._looks = False
-        for study in self._home.studies.unfinished():
+        unfinished = self._home.studies.unfinished()
+        self._home.forget_checkpoints(but=[study.key for study in unfinished])
+        for study in unfinished:
             if study.attempts - study.interrupted >= ATTEMPTS_MAX:
                 self._give_up(study)
                 continue

@@ -192,6 +192,20 @@ class Home:
         """Read an epoch's mark from outside its process."""
         return FileMark(self.folder.mark(loop_id, epoch_id))
 
+    def checkpoints(self, loop_id: str, key: str) -> Path:
+        """Say where a study keeps how far it has come."""
+        return self.folder.loops / loop_id / "checkpoints" / key
+
+    def forget_checkpoints(self, *, but: Collection[str]) -> None:
+        """Remove what studies that are over have kept.
+
+        Args:
+            but: keys of studies that are to go on.
+        """
+        for path in self.folder.loops.glob("*/checkpoints/*"):
+            if path.name not in but:
+                shutil.rmtree(path, ignore_errors=True)
+
     def forget_marks(self, loop_id: str, *, but: Collection[int]) -> None:
         """Remove what the trainers of retired epochs left behind.
 

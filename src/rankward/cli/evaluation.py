@@ -1,5 +1,6 @@
 """`rankward evaluate`: judge policies by a log, without a server."""
 
+import hashlib
 import os
 import shutil
 import sys
@@ -113,6 +114,15 @@ def evaluate(
         int | None,
         typer.Option(min=1, help=f"To use at most. {service.PROCESSES}; every core, for a search.", show_default=False),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep there how far it has come, and go on from what is there. A folder of yours alone: what lies in "
+            "it is trusted.",
+            show_default=False,
+        ),
+    ] = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the report as a page, plots included.", show_default=False),
@@ -152,6 +162,7 @@ def evaluate(
             since_us=moment(since, now),
             until_us=moment(until, now),
         )
+        checkpoints = None if resume is None else resume / _digest(paths)
         with _bar("evaluating") as show:
             if search:
                 own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration, numbers)
@@ -164,10 +175,16 @@ def evaluate(
                     budget_s=None if search_minutes is None else 60 * search_minutes,
                     processes=processes or os.cpu_count() or service.PROCESSES,
                     progress=show,
+                    checkpoints=checkpoints,
                 )
             else:
                 report = service.evaluate(
-                    source, candidates, setup, processes=processes or service.PROCESSES, progress=show
+                    source,
+                    candidates,
+                    setup,
+                    processes=processes or service.PROCESSES,
+                    progress=show,
+                    checkpoints=checkpoints,
                 )
         if importance:
             with _bar("measuring features") as show:
@@ -179,6 +196,7 @@ def evaluate(
                     seed=seed,
                     processes=processes or service.PROCESSES,
                     progress=show,
+                    checkpoints=checkpoints,
                 )
             report = msgspec.structs.replace(report, features=found.scores, facts=found.facts)
     if html is not None:
@@ -226,6 +244,12 @@ def _kept(path: Path, stack: ExitStack) -> Path:
     with kept.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     return kept
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Tell files from others, and from what they were before they were written to again."""
+    known = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -52,6 +53,7 @@ def measure_features(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     keep: Callable[[Trained], None] = lambda _: None,
+    checkpoints: Path | None = None,
 ) -> Importances:
     """Judge a policy with all features, without each, and with each permuted. Blocks until it is done.
 
@@ -67,6 +69,7 @@ def measure_features(
         progress: told now and then how far it has come.
         cancelled: asked now and then whether to stop.
         keep: given what the policy has learned with all features, if it wants it kept.
+        checkpoints: see `evaluation.service.evaluate`.
 
     Raises:
         CancelledError: `cancelled` said so.
@@ -90,7 +93,16 @@ def measure_features(
         )
         for number in range(count)
     ]
-    parts = replayed(source, whole, setup, processes=count, progress=progress, cancelled=cancelled, keep=keep).parts
+    parts = replayed(
+        source,
+        whole,
+        setup,
+        processes=count,
+        progress=progress,
+        cancelled=cancelled,
+        keep=keep,
+        checkpoints=checkpoints,
+    ).parts
     if not compiled(parts, whole, setup).trusted:
         return Importances((), census.facts())
     found = {(loss.blindness.features, loss.blindness.way): loss.estimate for part in parts for loss in part.losses}

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from rankward.errors import InvalidRequest, RankwardError
+from rankward.evaluation.checkpoint import EVERY_S, Place, Stand
 from rankward.evaluation.contender import Candidate, Trained
 from rankward.evaluation.replay import FLAWS_KEPT, Part, Replay, Setup
 from rankward.evaluation.report import (
@@ -128,6 +130,7 @@ def evaluate(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     keep: Callable[[Trained], None] = lambda _: None,
+    checkpoints: Path | None = None,
 ) -> Report:
     """Judge policies by a log. Blocks until it is done.
 
@@ -139,13 +142,23 @@ def evaluate(
         progress: told now and then how far it has come.
         cancelled: asked now and then whether to stop.
         keep: given what has been learned by each policy that wants it kept.
+        checkpoints: a folder to keep in how far it has come, and to go on from what is there; None: it begins anew.
 
     Raises:
         InvalidRequest: two candidates have one name, or one of a policy that is always there.
         CancelledError: `cancelled` said so.
         EvaluationFailedError: a process broke; the message says on what.
     """
-    found = replayed(source, candidates, setup, processes=processes, progress=progress, cancelled=cancelled, keep=keep)
+    found = replayed(
+        source,
+        candidates,
+        setup,
+        processes=processes,
+        progress=progress,
+        cancelled=cancelled,
+        keep=keep,
+        checkpoints=checkpoints,
+    )
     report = compiled(found.parts, candidates, setup)
     return msgspec.structs.replace(
         report,
@@ -171,12 +184,16 @@ def replayed(
     progress: Callable[[Progress], None] | None,
     cancelled: Callable[[], bool],
     keep: Callable[[Trained], None],
+    checkpoints: Path | None = None,
 ) -> Replayed:
     """Play policies along a log, each process a share of them. Arguments and errors as of `evaluate`."""
     _check_names(candidates)
     count = max(1, min(processes, len(candidates)))
     shares = _shares(candidates, count)
-    workers = [_Worker(source, share, setup, references=number == 0) for number, share in enumerate(shares)]
+    workers = [
+        _Worker(source, share, setup, references=number == 0, checkpoints=checkpoints)
+        for number, share in enumerate(shares)
+    ]
     begun_s = told_s = time.monotonic()
     try:
         while any(worker.part is None for worker in workers):
@@ -234,6 +251,7 @@ def search(
     progress: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     keep: Callable[[Trained], None] | None = None,
+    checkpoints: Path | None = None,
 ) -> Report:
     """Look for better learning settings, and judge what was found beside policies that were asked for. Blocks.
 
@@ -250,6 +268,7 @@ def search(
         progress: told now and then how far it has come.
         cancelled: asked now and then whether to stop.
         keep: given what has been learned by the finalists, and by each policy that wants it kept. None: nobody is.
+        checkpoints: see `evaluate`.
 
     Returns:
         A report as `evaluate` gives it, finalists included, with the record of the search.
@@ -290,6 +309,7 @@ def search(
                     processes=processes,
                     progress=_shown(progress, course, number, begun_s),
                     cancelled=lambda: cancelled() or is_over(),
+                    checkpoints=checkpoints,
                 )
         if cancelled():
             raise CancelledError("the search was cancelled")
@@ -319,6 +339,7 @@ def search(
         progress=_shown(progress, course, len(stretches), begun_s),
         cancelled=cancelled,
         keep=keep or (lambda _: None),
+        checkpoints=checkpoints,
     )
     run = SearchRun(
         seed=seed,
@@ -372,13 +393,21 @@ class _Told(msgspec.Struct):
 class _Worker:
     """A process that judges a share of the policies."""
 
-    def __init__(self, source: Source, share: Sequence[Candidate], setup: Setup, *, references: bool) -> None:
+    def __init__(
+        self,
+        source: Source,
+        share: Sequence[Candidate],
+        setup: Setup,
+        *,
+        references: bool,
+        checkpoints: Path | None,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
         self.told = _Told()
         self._names = [candidate.name for candidate in share]
         self._process: BaseProcess = context.Process(
-            target=_work, args=(source, share, setup, references, theirs), daemon=True
+            target=_work, args=(source, share, setup, references, checkpoints, theirs), daemon=True
         )
         self._process.start()
         theirs.close()
@@ -414,30 +443,65 @@ class _Worker:
         self.connection.close()
 
 
-def _work(source: Source, share: Sequence[Candidate], setup: Setup, references: bool, connection: Connection) -> None:
+def _work(
+    source: Source,
+    share: Sequence[Candidate],
+    setup: Setup,
+    references: bool,
+    checkpoints: Path | None,
+    connection: Connection,
+) -> None:
     """Judge a share of the policies: what a worker's process does."""
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     told = _Told()
-    skipped: Counter[str] = Counter()
-    told_s = time.monotonic()
-    replay = Replay(share, setup, references=references)
     try:
-        for batch in source.batches():
+        place = None if checkpoints is None else Place(checkpoints, source, share, setup, references=references)
+        _replay(source, share, setup, references, place, told, connection)
+    except (RankwardError, OSError) as error:
+        told.failure = str(error)
+    connection.send_bytes(msgspec.msgpack.encode(told))
+
+
+def _replay(
+    source: Source,
+    share: Sequence[Candidate],
+    setup: Setup,
+    references: bool,
+    place: Place | None,
+    told: _Told,
+    connection: Connection,
+) -> None:
+    """Play a share of the policies along the log, from where it had come if anything is kept."""
+    stand = place.get() if place is not None else None
+    skipped = Counter[str]() if stand is None else Counter(stand.skipped)
+    if stand is not None:
+        told.events, told.flaws, told.part = stand.events, stand.flaws, stand.part
+    if told.part is None:
+        replay = Replay(share, setup, references=references) if stand is None or stand.replay is None else stand.replay
+        taken = 0 if stand is None else stand.batches
+        told_s = kept_s = time.monotonic()
+        for number, batch in enumerate(source.batches(), start=1):
+            if number <= taken:
+                continue
             for event in batch.events:
                 replay.take(event)
+            taken = number
             told.events += len(batch.events)
             told.read = batch.read
             skipped.update(batch.skipped)
             told.flaws = [*told.flaws, *batch.flaws][:FLAWS_KEPT]
-            if time.monotonic() - told_s >= _TELL_EVERY_S:
-                told_s = time.monotonic()
+            now_s = time.monotonic()
+            if place is not None and now_s - kept_s >= EVERY_S:
+                place.put(Stand(taken, told.events, dict(skipped), told.flaws, replay, None))
+                kept_s = time.monotonic()
+            if now_s - told_s >= _TELL_EVERY_S:
+                told_s = now_s
                 connection.send_bytes(msgspec.msgpack.encode(told))
         told.part = replay.end()
-    except (RankwardError, OSError) as error:
-        told.failure = str(error)
+        if place is not None:
+            place.put(Stand(taken, told.events, dict(skipped), told.flaws, None, told.part))
     told.skipped = dict(skipped)
-    connection.send_bytes(msgspec.msgpack.encode(told))
 
 
 def _progress(workers: Sequence[_Worker], elapsed_s: float) -> Progress:

@@ -62,6 +62,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     searches: bool = False  # whether better policies are to be looked for
     state: StudyState = StudyState.WAITING
     attempts: int = 0  # at running it
+    joined_end: Offset | None = None  # joined events from then on are left out; None: no attempt has been made yet
     interrupted: int = 0  # of those, how many were stopped on purpose
     description: str = ""  # why it failed, or what was asked and not done; for people
     optimal: str = ""  # name of the policy to take; empty: none is known

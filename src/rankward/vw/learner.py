@@ -11,7 +11,7 @@ it, and for learners that share it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -56,8 +56,14 @@ class Learner:
         self.arguments = arguments
         self._terms = Terms.of(arguments)
         self._workspace = _start(arguments, model)
+        self._bins = bins
         self._owns_parser = parser is None
         self._parser = Parser(self._workspace, arguments, bins) if parser is None else parser
+
+    def __reduce__(self) -> tuple[Callable[..., Learner], tuple[object, ...]]:
+        """Keep what is learned, to go on from where the learner is kept with what it belongs to."""
+        parser = None if self._owns_parser else self._parser
+        return _gone_on, (self.arguments, self.save(), self._bins, parser)
 
     def pmf(self, context: Features, actions: Sequence[Action]) -> list[float]:
         """Give each action's probability, in request order, as the learner says it.
@@ -247,6 +253,10 @@ class Learner:
             self._workspace.finish()
 
 
+def _gone_on(arguments: str, model: bytes, bins: Bins | None, parser: Parser | None) -> Learner:
+    return Learner(arguments, model, bins=bins, parser=parser)
+
+
 def shared_parser(arguments: str, bins: Bins | None = None) -> Parser:
     """Make a parser for several learners.
 
@@ -257,7 +267,15 @@ def shared_parser(arguments: str, bins: Bins | None = None) -> Parser:
     Raises:
         LearnerRefusedError: the arguments cannot be used.
     """
-    return Parser(_start(arguments, None), arguments, bins)
+    return SharedParser(_start(arguments, None), arguments, bins)
+
+
+class SharedParser(Parser):
+    """A parser that belongs to no learner, and can be kept with those that share it."""
+
+    def __reduce__(self) -> tuple[Callable[..., Parser], tuple[object, ...]]:
+        """Keep what it was made with: what is parsed can be parsed again."""
+        return shared_parser, (self._arguments, self._bins)
 
 
 def _start(arguments: str, model: bytes | None) -> Workspace:

@@ -90,6 +90,7 @@ class Parser:
         self._binner = None if bins is None or not bins.edges else Binner(bins)
         self._workspace = workspace
         self._arguments = arguments
+        self._bins = bins
         self._weighing: Workspace | None = None  # parses what weighs more than 1; None: nothing has yet
         self._kept: OrderedDict[Action, pylibvw.example] = OrderedDict()  # the least recently used in front
         self._offered: tuple[Features, Sequence[Action]] | None = None  # what `_examples` are of, if it is to be scored
