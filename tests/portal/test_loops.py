@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankward.store.audit import AuditFilter, Door
-from tests.service import KEY_HEADER, RunningService
+from tests.service import KEY_HEADER, RunningService, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +48,24 @@ def test_a_loop_is_made_used_and_removed(visit: Callable[..., Visitor], filled: 
         ("loop created", Door.PORTAL),
     ]
     assert noted[0].who.startswith("admin key ")
+
+
+def test_a_loop_of_few_minutes_is_not_said_to_have_no_rewards(
+    visit: Callable[..., Visitor], filled: RunningService
+) -> None:
+    """The first thing that somebody sees after the first rewards must not deny them."""
+    figures, loop = filled.home.figures(), filled.home.catalog.loop("shown")
+
+    def counted() -> bool:
+        status = figures.status(loop)
+        return status is not None and status.behind == 0 and status.offset > 0
+
+    eventually(counted, "the figures are made")
+    visitor = visit()
+    card = visitor.open("/portal/loops/shown/card").locator("body")
+
+    assert "Average reward" in card.inner_text()
+    assert "No reward in the last 24 hours." not in card.inner_text()
 
 
 def test_a_name_that_cannot_be_used_is_refused_beside_the_field(visit: Callable[..., Visitor]) -> None:
