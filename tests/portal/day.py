@@ -65,7 +65,7 @@ class Day:
         times = np.cumsum(1 / busy)
         for number, (played, at) in enumerate(zip(world.rounds(self._rng), times / times[-1], strict=False)):
             self.now_us = max(self.now_us, begin_us + round(at * DAY_US))
-            event_id = f"{name}-{number:05d}"
+            event_id = f"{name}-{number}"
             outcome = await ranking.rank(
                 RankRequest(
                     event_id=event_id,

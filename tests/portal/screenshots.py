@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-IN_DOCS = {"portal-loops": ("/portal/", False), "portal-audit": ("/portal/audit", True)}
+IN_DOCS = {
+    "portal-overview": ("/portal/loops/shown/overview", False),
+    "portal-comparison": ("/portal/loops/shown/comparison", True),
+}
 """Pictures of the docs, by file name: a page's path, and whether it is dark."""
 SHOWN_IN_DOCS = {"width": 1280, "height": 800}
 LOOP = "shown"  # the name that the paths in `PAGES` have
