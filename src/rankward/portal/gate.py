@@ -90,14 +90,15 @@ class Gate:
         address = request.client.host if request.client else ""
         now_us = self._clock()
         since_us = now_us - LOCKED_S * 1_000_000
-        failed = self.sessions.attempts(address, since_us)
+        # Whoever guesses from many addresses makes it slow for all, but locks nobody out.
+        everywhere = self.sessions.attempts(address, since_us).everywhere
+        await asyncio.sleep(min(_SLOWEST_S, 0.1 * max(0, everywhere - _SLOWED_AFTER)))
+        failed = self.sessions.attempts(address, since_us)  # from here on nothing waits: guesses at once count, too
         if failed.from_here >= FAILURES_MAX:
             raise Overloaded(
                 f"{failed.from_here} keys from your address were wrong: wait {LOCKED_S // 60} minutes, then try again",
                 retry_after_s=LOCKED_S,
             )
-        # Whoever guesses from many addresses makes it slow for all, but locks nobody out.
-        await asyncio.sleep(min(_SLOWEST_S, 0.1 * max(0, failed.everywhere - _SLOWED_AFTER)))
         key = self._doors.keys.key(sent.encode())
         if key is None:
             self.sessions.note_failure(address, now_us, forget_before_us=since_us)
