@@ -8,6 +8,7 @@ import pytest
 
 from rankward.store.studies import StudyKind
 from tests.portal.test_policy import learned
+from tests.portal.test_signing_in import signed_in
 from tests.service import RunningService
 
 if TYPE_CHECKING:
@@ -87,3 +88,10 @@ def test_importance_is_measured(visit: Callable[..., Visitor], filled: RunningSe
     visitor.check()
     loop_id = filled.loop(name).loop_id
     assert len(filled.home.studies.listed(loop_id, StudyKind.IMPORTANCE)) == 1
+
+
+def test_a_kind_of_study_that_there_is_not_is_not_found(filled: RunningService) -> None:
+    """An address that was mistyped is the visitor's mistake: it must not look like ours, nor fill the log."""
+    answer = filled.send("GET", "/portal/loops/shown/studies/weather/x/progress", headers=signed_in(filled))
+
+    assert answer.status_code == 404

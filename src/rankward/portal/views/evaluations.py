@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
-from rankward.errors import CallerError, InvalidRequest
+from rankward.errors import CallerError, InvalidRequest, NotFound
 from rankward.evaluation.asking import Question
 from rankward.evaluation.findings import Findings
 from rankward.evaluation.report import PolicyResult, Report
@@ -108,7 +108,10 @@ async def _show(visit: Visit) -> Response:
 
 async def _progress(visit: Visit) -> Response:
     """What an open page asks for while a study runs; when it has ended, the page is loaded anew."""
-    kind = StudyKind(visit.request.path_params["kind"])
+    named = str(visit.request.path_params["kind"])
+    if named not in set(StudyKind):
+        raise NotFound(f"there are no studies of the kind {named[:20]!r}")
+    kind = StudyKind(named)
     study = visit.doors.studies.find(visit.loop, kind, str(visit.request.path_params["study"]))
     if study.state.finished:
         return Response(status_code=204, headers={"HX-Refresh": "true"})
