@@ -687,15 +687,19 @@ class Administration:
         """
         loop = self._home.catalog.loop(name)
         with self._home.importing(loop.loop_id):
+            log = self._home.event_log(loop.loop_id)  # of its own: see `forget`
             importer = Importer(
-                self._log(loop.loop_id),
+                log,
                 bounds=self._bounds,
                 limits=self._limits,
                 reward_wait_us=loop.settings.reward_wait // timedelta(microseconds=1),
                 strict=strict,
                 told=told,
             )
-            imported = await importer.run(files)
+            try:
+                imported = await importer.run(files)
+            finally:
+                await log.close()
         self._trail.note("history imported", loop=name, detail=f"{len(files)} files")
         return imported
 

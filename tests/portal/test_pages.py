@@ -30,6 +30,7 @@ PAGES = {
     "quick start": "/portal/loops/shown/start",
     "configuration": "/portal/loops/shown/configuration",
     "configuration, reset": "/portal/loops/shown/configuration/reset",
+    "logs": "/portal/loops/shown/logs",
     "keys": "/portal/loops/shown/keys",
     "audit": "/portal/audit",
     "audit, nothing found": "/portal/audit?who=nobody-of-this-name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import IO, Protocol
 
 import msgspec
@@ -80,21 +80,42 @@ async def export(
         until_us: decisions at this time or later are left out; None: they are not.
         told: is told how far it is, every few thousand events.
     """
+    state = Exported(total=0)
+    async for wanted, state.read, state.total in stretches_within(log, joined, since_us=since_us, until_us=until_us):
+        sink.write(wanted)
+        state.written += len(wanted)
+        told(state)
+    sink.close()
+    return state
+
+
+async def stretches_within(
+    log: EventLog, joined: JoinedLog, *, since_us: TimeUs | None, until_us: TimeUs | None
+) -> AsyncIterator[tuple[list[JoinedEvent], int, int]]:
+    """Read the events that are joined now, in the order of their joining, at most some thousands at once.
+
+    Args:
+        log: the loop's event log.
+        joined: its joined log.
+        since_us: decisions before this time are left out; None: they are not.
+        until_us: decisions at this time or later are left out; None: they are not.
+
+    Yields:
+        Events, how many joined events were looked at so far, and how many there are to look at.
+    """
     first, end = await joined.extent()
     start = first if since_us is None else await first_due(joined, since_us)
-    state = Exported(total=end - start)
     offset = start
     while offset < end:
         events, following = await read_joined(log, joined, offset, limit=min(_READ, end - offset))
         if following == offset:
             break
-        wanted = [event for event in events if _within(event.entry.time_us, since_us, until_us)]
-        sink.write(wanted)
         offset = following
-        state.read, state.written = offset - start, state.written + len(wanted)
-        told(state)
-    sink.close()
-    return state
+        yield (
+            [event for event in events if _within(event.entry.time_us, since_us, until_us)],
+            offset - start,
+            end - start,
+        )
 
 
 def _within(time_us: TimeUs, since_us: TimeUs | None, until_us: TimeUs | None) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from rankward.dsjson.read import LineReader, Skipped
+from rankward.dsjson.read import LineReader, Skip, Skipped
+from rankward.errors import InvalidRequest
 from rankward.history.columns import ColumnMap
 from rankward.history.files import LogFile, is_parquet
 from rankward.history.mapped import MappedSource
@@ -107,3 +108,26 @@ def open_source(
     if is_parquet(path):
         return ParquetSource(path, bounds=bounds, limits=limits, reward_wait_us=reward_wait_us)
     return LineSource(path, LineReader(bounds=bounds, limits=limits, reward_wait_us=reward_wait_us, mode=mode))
+
+
+def check_log(path: Path, *, bounds: FeatureBounds, limits: Limits) -> None:
+    """Look whether a file is a log, by its first lines.
+
+    Args:
+        path: of the file.
+        bounds: how much features may hold.
+        limits: how long ids may be.
+
+    Raises:
+        InvalidRequest: none of them can be used.
+    """
+    source = open_source(path, bounds=bounds, limits=limits, reward_wait_us=0)
+    try:
+        results = source.read()
+    finally:
+        source.close()
+    if not results:
+        raise InvalidRequest(f"{path.name} is empty: nothing was imported")
+    first = results[0]
+    if isinstance(first, Skipped) and all(isinstance(each, Skipped) and each.kind is Skip.BROKEN for each in results):
+        raise InvalidRequest(f"{path.name} is no log: its first {source.unit} {first.why}. Nothing was imported.")

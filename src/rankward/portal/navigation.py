@@ -31,6 +31,7 @@ OF_A_LOOP: tuple[Entry, ...] = (
     Entry("Optimization", "/loops/{loop}/optimizations", "target"),
     Entry("Features", "/loops/{loop}/features", "features"),
     Entry("Quick start", "/loops/{loop}/start", "start"),
+    Entry("Logs", "/loops/{loop}/logs", "log"),
     Entry("Keys", "/loops/{loop}/keys", "key"),
 )
 """Pages about one loop. The first of them is where a loop's name leads to."""

@@ -79,6 +79,8 @@ function upload(form) {
   sending.open("POST", form.action + (asked.length ? `?${asked.join("&")}` : ""));
   sending.setRequestHeader("HX-Request", "true");
   sending.setRequestHeader("Content-Type", "application/octet-stream");
+  const file = form.querySelector("input[type=file]").files[0];
+  sending.setRequestHeader("X-File-Name", encodeURIComponent(file.name));
   for (const [name, value] of Object.entries(JSON.parse(document.body.getAttribute("hx-headers")))) sending.setRequestHeader(name, value);
   sending.upload.addEventListener("progress", ({ loaded, total }) => (bar.value = loaded / (total || 1)));
   sending.addEventListener("loadend", () => {
@@ -91,7 +93,7 @@ function upload(form) {
   bar.value = 0;
   bar.hidden = false;
   button.disabled = true;
-  sending.send(form.querySelector("input[type=file]").files[0]);
+  sending.send(file);
 }
 
 // A part of a page that could not be had is said, rather than missed.
