@@ -73,6 +73,7 @@ def test_what_is_exported_can_be_imported_into_another_loop(
     assert [msgspec.json.decode(line)["EventId"] for line in lines] == [f"e{number}" for number in range(EVENTS)]
 
     visitor.open(f"/portal/loops/{target}/logs")
+    page.get_by_label("Learn from all of it").check()
     for said in (f"{EVENTS} lines imported", "It was imported before"):
         page.get_by_label("Log file").set_input_files(file)
         page.get_by_role("button", name="Import").click()
@@ -82,6 +83,8 @@ def test_what_is_exported_can_be_imported_into_another_loop(
         assert file.name in page.get_by_role("status").inner_text()
     assert sum(isinstance(record, History) for record in records(filled, target)) == EVENTS
     assert ("history imported", Door.PORTAL) in noted(filled, target)
+    epochs = filled.home.catalog.epochs(filled.loop(target).loop_id)
+    assert [epoch.reason for epoch in epochs].count("history was imported") == 1
 
 
 def test_a_span_without_decisions_is_an_empty_file_and_one_that_ends_first_is_refused(
