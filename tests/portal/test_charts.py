@@ -59,6 +59,7 @@ def test_a_chart_is_drawn_read_and_taken_away(visit: Callable[..., Visitor], wid
     page.locator(".canvas").hover(position={"x": 120, "y": 100})
     assert page.locator(".legend dt").first.inner_text() == "online <b>", "names are text"
     page.get_by_text("As a table").click()
+    page.locator(".numbers tbody tr").last.wait_for()
     assert page.locator(".numbers tbody tr").count() == len(DATA["times"])  # type: ignore[arg-type]
     visitor.check()
 
