@@ -17,13 +17,16 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 # More arguments for the command a target runs: `make test ARGS='-k joining'`, `make run ARGS='--port 9090'`.
 ARGS ?=
 
+# Processes that `make test` runs tests in, each file in one: most of the time they wait for services that are starting.
+JOBS ?= 3
+
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: help run demo test test-faults check lint test-fast format bench bench-learning bench-evaluation lock hooks clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=python3.12  DATA=data  VENV=.venv  ARGS='more arguments for the command'"
+	@echo "Variables: PYTHON=python3.12  DATA=data  VENV=.venv  JOBS=3  ARGS='more arguments for the command'"
 
 # One simple command, which make starts without a shell between: Ctrl-C goes straight to the service.
 run: $(VENV)/.run ## start the service and its portal on http://127.0.0.1:8080, with its files in data/
@@ -33,7 +36,7 @@ demo: $(VENV)/.run ## show a front page that learns, on files that are thrown aw
 	@$(BIN)/rankward demo $(ARGS)
 
 test: $(VENV)/.dev ## run every test but the fault tests
-	$(BIN)/python -m pytest -m "not fault" $(ARGS)
+	$(BIN)/python -m pytest -m "not fault" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-faults: $(VENV)/.dev ## run the tests that kill, fill and soak, for minutes
 	$(BIN)/python -m pytest -m fault $(ARGS)
