@@ -47,6 +47,16 @@ def test_a_log_without_exploration_is_called_so() -> None:
 
 
 @pytest.mark.slow
+def test_a_log_that_is_too_short_to_learn_along_is_called_so() -> None:
+    """Every policy is uniform on it, and every feature worth nothing: that reads as a mistake unless it is said."""
+    setup = msgspec.structs.replace(SETUP, export_us=7 * 86_400_000_000)
+    candidates = [custom("mine", POLICY, exploration=0.1)]
+
+    assert "before they knew anything" in evaluate(Written(tuple(log(50))), candidates, setup).verdict
+    assert "before they knew anything" not in evaluate(Written(tuple(log(700))), candidates, SETUP).verdict
+
+
+@pytest.mark.slow
 def test_the_better_policy_is_named() -> None:
     """It is what the contract calls optimal, and what an apply takes."""
     report = evaluate(Written(tuple(log(4_000))), [custom("mine", BALANCED.name, exploration=0.02)], SETUP)

@@ -538,7 +538,7 @@ def compiled(parts: Sequence[Part], candidates: Sequence[Candidate], setup: Setu
         counts=first.counts,
         policies=tuple(found),
         optimal=best,
-        verdict=_verdict(first.counts, found, best, trusted=trusted),
+        verdict=_verdict(first.counts, found, best, trusted=trusted) + _too_short(first, candidates, setup),
         trusted=trusted,
         flaws=first.flaws,
     )
@@ -560,6 +560,17 @@ def optimal(results: Sequence[PolicyResult]) -> str:
     if better:
         return max(better)[1]
     return "online" if any(result.verdict is Verdict.REFERENCE for result in results) else ""
+
+
+def _too_short(part: Part, candidates: Sequence[Candidate], setup: Setup) -> str:
+    """Say so where policies had no time to learn: until the first export they are uniform."""
+    span_us = part.end_us - part.start_us
+    if not part.counts.judged or span_us >= setup.export_us or not any(each.learns for each in candidates):
+        return ""
+    return (
+        f" The log spans {span_us / 1e6:.0f} s, and what is learned is published every {setup.export_us / 1e6:.0f} s: "
+        "policies were judged before they knew anything. Take a longer log, or a shorter export frequency."
+    )
 
 
 def _verdict(counts: EventCounts, results: Sequence[PolicyResult], best: str, *, trusted: bool) -> str:
