@@ -54,6 +54,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "training.service",
                 "registry",
                 "store.changes",
+                "cluster.servers",
+                "store.nats",
                 "store.sqlite",
                 "vw.trial",
                 "watching.figures",

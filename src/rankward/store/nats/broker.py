@@ -1,0 +1,231 @@
+"""The connection to the JetStream servers: one for each process, on a thread of its own, for callers of both kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import threading
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import nats.errors
+import nats.js.errors
+import uvloop
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+from rankward.errors import RankwardError, StorageFull, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+OLDEST_SERVER = (2, 11, 0)
+"""Keys that expire one by one, and what the tests run on, need a server no older than this."""
+SERVERS_SUBJECT = "rankward.servers"
+"""Where our server configurations let an application ask servers for their state; else only the system account may."""
+ACK_S = 5.0
+"""How long a publisher waits for the quorum before it says that the store is not available."""
+_CONNECT_S = 5.0
+_FULL = {10077, 10047, 10023}  # errors of JetStream that say: no room
+
+
+class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the servers are, and what is asked of them. It lies in the data folder of each node."""
+
+    servers: tuple[str, ...]  # URLs, nats:// or tls://
+    prefix: str = "rankward"  # of all subjects, streams and buckets: one for each installation on the servers
+    replicas: int = 1  # of each stream: 1, 3 or 5
+    credentials: str | None = None  # path of a credentials file
+    tls_ca: str | None = None  # path of the certificate of whoever signed the servers'
+    accept_lazy_flush: bool = False  # whether servers may keep what they have acknowledged in memory for a while
+
+
+class Broker:
+    """Speaks with the servers. Safe to share between threads and event loops."""
+
+    def __init__(self, options: BrokerOptions, *, name: str = "rankward") -> None:
+        """Connect.
+
+        Args:
+            options: where to.
+            name: what the servers' own tools show of this connection.
+
+        Raises:
+            StoreUnavailable: no server answers, or what answers cannot be relied on.
+        """
+        self.options = options
+        self._name = name
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
+        self._thread.start()
+        self.client = Client()
+        self.js: JetStreamContext = self.client.jetstream(timeout=ACK_S)
+        try:
+            self.call(self._connect)
+            self.call(self._check)
+        except BaseException:
+            self.close()
+            raise
+
+    def call(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine beside the connection, and wait for it. Not for event loops: they would stand still.
+
+        Raises:
+            StoreUnavailable: the servers do not answer, or refuse.
+            StorageFull: they have no room.
+        """
+        return asyncio.run_coroutine_threadsafe(self._translated(work), self._loop).result()
+
+    async def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Run a coroutine beside the connection, from another event loop.
+
+        Raises:
+            StoreUnavailable: the servers do not answer, or refuse.
+            StorageFull: they have no room.
+        """
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._translated(work), self._loop))
+
+    def subject(self, *parts: str) -> str:
+        """Name a subject of this installation."""
+        return ".".join((self.options.prefix, *parts))
+
+    def stream(self, *parts: str) -> str:
+        """Name a stream or bucket of this installation."""
+        return "-".join((self.options.prefix, *parts))
+
+    async def ensure_stream(self, name: str, subjects: list[str], **more: Any) -> None:
+        """Make a stream that is kept for good, unless it is there. Runs beside the connection.
+
+        Args:
+            name: of the stream.
+            subjects: what it keeps.
+            more: further settings, by the names of `StreamConfig`.
+        """
+        config = StreamConfig(
+            name=name,
+            subjects=subjects,
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            num_replicas=self.options.replicas,
+            allow_direct=True,
+            **more,
+        )
+        with contextlib.suppress(nats.js.errors.BadRequestError):  # somebody made it, perhaps with other settings
+            await self.js.add_stream(config)
+            return
+        await self.js.stream_info(name)
+
+    async def _translated(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            return await work()
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise as_ours(error) from error
+
+    async def _connect(self) -> None:
+        options = self.options
+        more: dict[str, Any] = {}
+        if options.credentials is not None:
+            more["user_credentials"] = options.credentials
+        if options.tls_ca is not None:
+            import ssl  # noqa: PLC0415
+
+            more["tls"] = ssl.create_default_context(cafile=options.tls_ca)
+        try:
+            await asyncio.wait_for(
+                self.client.connect(
+                    servers=list(options.servers),
+                    name=self._name,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    connect_timeout=2,
+                    ping_interval=5,
+                    max_outstanding_pings=2,
+                    error_cb=_note,
+                    allow_reconnect=True,
+                    **more,
+                ),
+                _CONNECT_S * max(1, len(options.servers)),
+            )
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            raise StoreUnavailable(
+                f"no server answers at {', '.join(options.servers)} ({str(error) or 'timeout'}): check that it runs, "
+                "and the address, user and password"
+            ) from error
+
+    async def _check(self) -> None:
+        """Refuse servers that are too old, or that lose what they have acknowledged when the power fails."""
+        version = tuple(int(part) for part in re.findall(r"\d+", str(self.client.connected_server_version))[:3])
+        if version < OLDEST_SERVER:
+            raise StoreUnavailable(
+                f"the server at {self.client.connected_url} is NATS {'.'.join(map(str, version))}: "
+                f"{'.'.join(map(str, OLDEST_SERVER))} or newer is needed"
+            )
+        if self.options.accept_lazy_flush:
+            return
+        try:
+            answer = await self.client.request(SERVERS_SUBJECT, b"", timeout=2)
+        except nats.errors.Error as error:
+            raise StoreUnavailable(
+                "it cannot be seen whether the servers flush what they acknowledge to the disk: export the service "
+                f"$SYS.REQ.SERVER.PING.VARZ to this account as {SERVERS_SUBJECT}, as docs/cluster.md shows, or say "
+                "--accept-lazy-flush"
+            ) from error
+        state = msgspec.json.decode(answer.data)
+        if not state["data"].get("jetstream", {}).get("config", {}).get("sync_always", False):
+            raise StoreUnavailable(
+                f"the server {state['server']['name']} keeps what it has acknowledged in memory for up to its "
+                "sync_interval, and a power failure would lose it: set `sync_interval: always` in its jetstream "
+                "block, or say --accept-lazy-flush"
+            )
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(RankwardError):
+            self.call(self._hang_up)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _hang_up(self) -> None:
+        await self.client.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:  # the client leaves some that wait for what will not come
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def as_ours(error: Exception) -> RankwardError:
+    """Say what failed in our own terms."""
+    if isinstance(error, nats.js.errors.APIError):
+        if error.err_code in _FULL:
+            return StorageFull(
+                f"the JetStream servers have no room ({error.description}): give them more, or keep less"
+            )
+        return StoreUnavailable(f"JetStream refused: {error.description} (code {error.err_code})")
+    reason = str(error) or type(error).__name__
+    return StoreUnavailable(f"the JetStream servers do not answer ({reason}): try again in a second")
+
+
+async def _note(error: Exception) -> None:
+    logger.warning("the connection to the servers: %s", str(error) or type(error).__name__)
+
+
+def read_options(path: Path) -> BrokerOptions | None:
+    """Read where a node's servers are; None: the folder is not a node's, but an embedded installation.
+
+    Raises:
+        StoreUnavailable: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=BrokerOptions)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreUnavailable(f"{path} cannot be read: {error}") from error

@@ -1,0 +1,57 @@
+"""The connection to the servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rankward.cluster.servers import free_ports, running_servers
+from rankward.errors import StoreUnavailable
+from rankward.store.nats.broker import Broker, BrokerOptions, read_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rankward.cluster.servers import Server
+
+pytestmark = pytest.mark.slow
+
+
+def test_what_is_published_is_there_for_another_connection(nats_server: Server) -> None:
+    """Without this nothing works."""
+    options = BrokerOptions(servers=(nats_server.url,), prefix="broker-test")
+    one, other = Broker(options), Broker(options)
+    try:
+        one.call(lambda: one.ensure_stream(one.stream("words"), [one.subject("words")]))
+        one.call(lambda: one.ensure_stream(one.stream("words"), [one.subject("words")]))  # again: it is there
+        ack = one.call(lambda: one.js.publish(one.subject("words"), b"hello"))
+        assert other.call(lambda: other.js.get_msg(other.stream("words"), ack.seq)).data == b"hello"
+    finally:
+        one.close()
+        other.close()
+
+
+def test_a_server_that_does_not_answer_is_said_so() -> None:
+    """An operator who mistyped the address reads which one."""
+    [port] = free_ports(1)
+    with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}"):
+        Broker(BrokerOptions(servers=(f"nats://127.0.0.1:{port}",)))
+
+
+def test_a_server_that_flushes_lazily_is_refused_unless_it_is_accepted(tmp_path: Path) -> None:
+    """What was acknowledged must outlive a power failure, or the operator has said that it need not."""
+    with running_servers(tmp_path, 1, sync="2m") as [server]:
+        with pytest.raises(StoreUnavailable, match="sync_interval: always"):
+            Broker(BrokerOptions(servers=(server.url,)))
+        Broker(BrokerOptions(servers=(server.url,), accept_lazy_flush=True)).close()
+
+
+def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:
+    """Each process of a node opens the folder alone."""
+    assert read_options(tmp_path / "node.json") is None
+    (tmp_path / "node.json").write_text('{"servers": ["nats://here:4222"], "replicas": 3}')
+    assert read_options(tmp_path / "node.json") == BrokerOptions(servers=("nats://here:4222",), replicas=3)
+    (tmp_path / "node.json").write_text("{")
+    with pytest.raises(StoreUnavailable, match=r"node\.json"):
+        read_options(tmp_path / "node.json")
