@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "records",
         frozenset(
             {
-                *("errors", "records", "settings", "store.challengers"),
+                *("errors", "invocation", "records", "settings", "store.challengers"),
                 *("store.audit", "store.optimizations", "store.ports", "store.rollups", "store.sessions"),
                 *("store.stretches", "store.studies"),
             }

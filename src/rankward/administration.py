@@ -18,9 +18,8 @@ import msgspec
 from rankward.auditing import Trail, differences
 from rankward.challengers import ChallengerService, Position
 from rankward.configuration import Configuration, retraining, with_changes, with_policy
-from rankward.doctor.facts import gather
-from rankward.doctor.findings import findings
-from rankward.doctor.report import Report, report
+from rankward.doctor.report import Report
+from rankward.doctor.rounds import Rounds
 from rankward.erasure import Forgotten, forget
 from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
 from rankward.history.importing import Imported, Importer
@@ -240,6 +239,7 @@ class Administration:
         self._log = log
         self._joined = joined
         self._optimizing = OptimizationService(home, log=log, joined=joined, limits=Limits())
+        self._rounds = Rounds(home)
         self._actor = SERVICE
 
     def by(self, actor: Actor) -> Administration:
@@ -703,10 +703,14 @@ class Administration:
         self._trail.note("history imported", loop=name, detail=f"{len(files)} files")
         return imported
 
-    async def doctor(self, name: str) -> Report:
-        """Say what a loop waits for, and why it is not learning."""
-        facts = await gather(self._home, self._home.catalog.loop(name))
-        return report(facts, findings(facts))
+    async def doctor(self, name: str, *, age_us: int = 0) -> Report:
+        """Say what a loop waits for, and why it is not learning.
+
+        Args:
+            name: of the loop.
+            age_us: how old the answer may be, in microseconds.
+        """
+        return await self._rounds.report(self._home.catalog.loop(name), age_us=age_us)
 
 
 def _parsed(changes: Mapping[str, str], *, by_operator: bool) -> dict[str, object]:

@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from rankward.invocation import command
 from rankward.portal.gate import COOKIE, FAILURES_MAX
 from tests.service import ADMIN_KEY, RunningService
 
@@ -62,7 +63,7 @@ def test_the_sign_in_says_where_the_key_is_and_never_the_key(visit: Callable[...
     page = visitor.open("/portal/sign-in")
     page.get_by_text("Where do I find it?").click()
 
-    assert page.get_by_text("rankward loop keys --admin --show").is_visible()
+    assert page.get_by_text(f"{command()} loop keys --admin --show").is_visible()
     assert ADMIN_KEY not in page.content()
     visitor.check()
 
@@ -100,6 +101,16 @@ def test_a_loops_key_opens_that_loop_alone(filled: RunningService) -> None:
     assert filled.send("GET", "/portal/loops/shown/keys", headers=cookie).status_code == 404
     assert filled.send("GET", "/portal/new-loop", headers=cookie).status_code == 403
     assert "shown" not in filled.send("GET", "/portal/audit?loop=shown", headers=cookie).text.partition("<ol")[2]
+
+
+def test_signing_in_again_ends_the_session_before(filled: RunningService) -> None:
+    """What is signed in anew on the same browser is one session: a copy of the old cookie must not outlive it."""
+    before = signed_in(filled)
+    answer = post(filled, "/portal/sign-in", {"key": ADMIN_KEY}, **before)
+    after = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+    assert filled.send("GET", "/portal/about", headers=before).status_code == 303
+    assert filled.send("GET", "/portal/about", headers=after).status_code == 200
 
 
 def test_a_session_ends_with_its_key(filled: RunningService) -> None:

@@ -62,6 +62,15 @@ def test_code_that_can_be_run_here_ranks_and_rewards(filled: RunningService, tmp
     assert ran == (2 if slots else 4)
 
 
+def test_rank_and_reward_of_the_shell_are_one_paste(filled: RunningService) -> None:
+    """Where rewards are waited for two seconds, nobody types fast enough; and each paste is an event of its own."""
+    for slots in (False, True):
+        code = snippets(filled.url, slots=slots)[0].code
+        assert "}' &&\ncurl" in code
+        assert "first-$(date +%s)" in code
+        assert "#" not in code, "a shell that reads no comments would trip over it"
+
+
 def test_the_form_shows_the_answer_and_sends_the_reward(visit: Callable[..., Visitor], filled: RunningService) -> None:
     """A decision and a reward, without a line of code; what cannot be asked is said."""
     loop = filled.new_loop().loop

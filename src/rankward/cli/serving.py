@@ -16,8 +16,10 @@ from rankward import __version__, supervisor
 from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.cli.terminal import DATA, DataOption, out, table
+from rankward.doctor.words import in_full
+from rankward.invocation import command
 from rankward.ranking.features import FeatureBounds
-from rankward.settings import Limits, bounds_in, check_limits, show
+from rankward.settings import Limits, bounds_in, check_limits
 from rankward.wiring import Home
 
 _OPTIONS = ApiOptions()
@@ -199,7 +201,7 @@ def _announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], Non
         console.print()
         console.print(_loops(home, with_keys=sys.stdout.isatty()))
         console.print(Text(f"\nKeys lie in {home.folder.keys}", style="dim"), soft_wrap=True)
-        for line in _next_steps(data, endpoint):
+        for line in _next_steps(data, endpoint, admin_key=bool(home.keys().get("admin"))):
             console.print(line, soft_wrap=True)
         sys.stdout.flush()
 
@@ -212,21 +214,23 @@ def _loops(home: Home, *, with_keys: bool) -> Any:
     made = table("loop", "learns after", "publishes every", *(["key"] if with_keys else []))
     for loop in home.catalog.loops():
         settings = loop.settings
-        row = [loop.name, show(settings.reward_wait), show(settings.model_export_frequency)]
+        row = [loop.name, in_full(settings.reward_wait), in_full(settings.model_export_frequency)]
         if with_keys:
             row.append(keys.get(loop.name, {}).get("key1", "as you set it"))
         made.add_row(*row)
     return made
 
 
-def _next_steps(data: Path, endpoint: str) -> list[Text]:
+def _next_steps(data: Path, endpoint: str, *, admin_key: bool) -> list[Text]:
     given_data = "" if data == DATA else f" --data {shlex.quote(str(data))}"
     given_endpoint = "" if endpoint == "http://127.0.0.1:8080" else f" --endpoint {endpoint}"
     environment = "" if data == DATA else f"RANKWARD_DATA={shlex.quote(str(data))} "
+    called = command()
     steps = {
         "Look around": f"{endpoint}/",
-        "See it learn": f"rankward simulate grocery{given_endpoint}{given_data}",
+        "  with the admin key": f"{called} loop keys --admin --show{given_data}" if admin_key else "as you set it",
+        "See it learn": f"{called} simulate grocery{given_endpoint}{given_data}",
         "From code": f"{environment}python examples/quickstart.py{given_endpoint}",
-        "Why is it not learning?": f"rankward doctor{given_data}",
+        "Why is it not learning?": f"{called} doctor{given_data}",
     }
     return [Text.assemble((f"{name:<25}", "dim"), step) for name, step in steps.items()]

@@ -27,6 +27,22 @@ def ago(time_us: TimeUs, now_us: TimeUs) -> str:
     return f"{span((now_us - time_us) / 1e6)} ago"
 
 
+def in_full(duration: timedelta) -> str:
+    """Write a length of time in full, as it was set.
+
+    >>> in_full(timedelta(seconds=2)), in_full(timedelta(hours=1, minutes=30))
+    ('2 seconds', '1 hour 30 minutes')
+    """
+    hours, rest = divmod(duration.seconds, 3_600)
+    minutes, seconds = divmod(rest, 60)
+    exact = seconds + duration.microseconds / 1e6
+    parts = [(duration.days, "day"), (hours, "hour"), (minutes, "minute"), (seconds, "second")]
+    said = [counted(number, unit) for number, unit in parts if number]
+    if duration.microseconds:
+        said = [*(each for each in said if not each.endswith(("second", "seconds"))), f"{exact:g} seconds"]
+    return " ".join(said) or "0 seconds"
+
+
 def span(seconds: float) -> str:
     """Write a length of time in at most two units.
 

@@ -139,8 +139,10 @@ class Gate:
         key_digest: bytes | None = None,
         proxied: bool = False,
     ) -> None:
-        """Begin a session, and put its cookie onto an answer."""
+        """Begin a session in place of the one before, and put its cookie onto an answer."""
         now_us = self._clock()
+        if before := request.cookies.get(COOKIE):
+            self.sessions.end(_digest(before))
         self.sessions.expire(created_before_us=now_us - LASTS_S * 1_000_000, seen_before_us=now_us - IDLE_S * 1_000_000)
         token = secrets.token_urlsafe(32)
         self.sessions.begin(

@@ -48,7 +48,7 @@ def event_chart(series: Series) -> dict[str, Any]:
         "times": _middles(series),
         "series": [
             {"name": "events a minute", "values": [point.events / minutes for point in series.points]},
-            {"name": "with the default reward", "values": [point.defaulted / minutes for point in series.points]},
+            {"name": "without a reward", "values": [point.defaulted / minutes for point in series.points]},
         ],
     }
 

@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
+from rankward.doctor.words import counted, in_full
+from rankward.invocation import command
 from rankward.portal.gate import csrf_token
 from rankward.portal.navigation import OF_A_LOOP, OF_ALL
 from rankward.portal.sparkline import sparkline
@@ -65,7 +67,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"moment": moment, "grouped": grouped, "prose": prose}
+        self._templates.filters |= {"moment": moment, "grouped": grouped, "prose": prose, "in_full": in_full}
         self._templates.globals |= {
             "version": __version__,
             "asset": lambda name: f"/portal{assets.base}/{name}",
@@ -73,6 +75,8 @@ class Renderer:
             "of_all": OF_ALL,
             "sparkline": sparkline,
             "Role": Role,
+            "command": command(),
+            "counted": counted,
         }
 
     def page(self, template: str, request: Request, *, status: int = 200, **values: Any) -> Response:

@@ -18,6 +18,9 @@ from rankward.store.audit import Actor, Door
 from rankward.store.ports import Loop
 from rankward.store.sessions import Role, Session
 
+DOCTOR_AGE_US = 2_000_000
+"""How old the doctor's word may be on a page: however many of them are open, he reads no more often."""
+
 
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """A request of somebody who is signed in, and may make it."""

@@ -156,9 +156,19 @@ def _unknown(
     )
 
 
+def percent(part: float) -> str:
+    """Write a part of 1 for people, to a tenth where it is more than that.
+
+    >>> percent(0.0896), percent(0.00042)
+    ('9.0 %', '0.042 %')
+    """
+    return f"{100 * part:.1f} %" if part >= 0.001 else f"{100 * part:.2g} %"
+
+
 def _advice(mass: float, share: float, low: float | None, high: float | None, *, is_sure: bool) -> tuple[Amount, str]:
     now = (
-        f"{mass:.2%} of the probability goes to others than the likeliest actions, and costs {share:.2%} of the reward"
+        f"{percent(mass)} of the probability goes to others than the likeliest actions, and costs {percent(share)} of "
+        "the reward"
     )
     enough = f"{WANTED:,.0f} events that count in {PERIOD_DAYS:.0f} days"
     if low is None:
@@ -167,11 +177,11 @@ def _advice(mass: float, share: float, low: float | None, high: float | None, *,
         )
     if high is not None and low > high:
         return Amount.KEEP, (
-            f"{now}. Evaluations need {low:.2%} for {enough}, and more than {high:.2%} costs more than {COST_MAX:.0%}: "
-            "what is cheap tells little here, so let them have longer spans"
+            f"{now}. Evaluations need {percent(low)} for {enough}, and more than {percent(high)} costs more than "
+            f"{percent(COST_MAX)}: what is cheap tells little here, so let them have longer spans"
         )
-    most = "" if high is None else f", and up to {high:.2%} it costs at most {COST_MAX:.0%}"
-    reach = f"from {low:.2%} on evaluations have {enough}{most}"
+    most = "" if high is None else f", and up to {percent(high)} it costs at most {percent(COST_MAX)}"
+    reach = f"from {percent(low)} on evaluations have {enough}{most}"
     if mass < low:
         return Amount.MORE, f"{now}; {reach}: raise `exploration` in proportion"
     if high is None or mass <= high:

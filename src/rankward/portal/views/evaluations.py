@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from datetime import UTC, datetime
 from urllib.parse import quote
 
 import msgspec
@@ -15,8 +14,8 @@ from rankward.evaluation.asking import Question
 from rankward.evaluation.findings import Findings
 from rankward.evaluation.report import PolicyResult, Report
 from rankward.portal.lines import looks_chart
+from rankward.portal.moments import read_moment, written
 from rankward.portal.view import View, Visit
-from rankward.records import TimeUs
 from rankward.settings import as_datetime
 from rankward.store.sessions import Role
 from rankward.store.studies import AskedPolicy, Study, StudyKind
@@ -53,8 +52,8 @@ async def _show_new(visit: Visit) -> Response:
     now_us = visit.doors.home.clock()
     first_us = max(now_us - _WEEK_US, visit.loop.created_us)
     given = {
-        "start": _written(first_us),
-        "end": _written(now_us + 60_000_000),
+        "start": written(first_us),
+        "end": written(now_us + 60_000_000),
         "name": "",
         "policies": "",
         "searches": "",
@@ -79,8 +78,8 @@ async def _create(visit: Visit) -> Response:
     try:
         question = Question(
             name=form.get("name", "").strip() or f"asked {as_datetime(visit.doors.home.clock()):%Y-%m-%d %H:%M}",
-            start_us=_read(form.get("start", ""), "from"),
-            end_us=_read(form.get("end", ""), "to"),
+            start_us=read_moment(form.get("start", ""), "to evaluate from"),
+            end_us=read_moment(form.get("end", ""), "to evaluate to"),
             policies=_policies(form.get("policies", "")),
             searches="searches" in form,
         )
@@ -136,17 +135,6 @@ async def _apply(visit: Visit) -> Response:
 def _path(visit: Visit, study_id: str = "") -> str:
     base = f"/portal/loops/{visit.loop_name}/evaluations"
     return f"{base}/{quote(study_id, safe='')}" if study_id else base
-
-
-def _written(time_us: TimeUs) -> str:
-    return f"{as_datetime(time_us).astimezone(UTC):%Y-%m-%dT%H:%M}"
-
-
-def _read(text: str, what: str) -> TimeUs:
-    try:
-        return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000_000)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"{text[:40]!r} is no moment to evaluate {what}: write it as 2026-01-31T18:00") from None
 
 
 def _policies(text: str) -> tuple[AskedPolicy, ...]:

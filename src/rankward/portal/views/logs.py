@@ -7,7 +7,6 @@ import gzip
 import io
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
 from urllib.parse import quote, unquote
@@ -25,6 +24,7 @@ from rankward.history.importing import DUPLICATE, IMPORTED, Imported
 from rankward.history.sources import check_log
 from rankward.joining.reward import RewardDefinition
 from rankward.mirroring.service import NOTE, MirroringStatus
+from rankward.portal.moments import read_moment, written
 from rankward.portal.view import View, Visit
 from rankward.records import JoinedEvent, TimeUs
 from rankward.settings import as_datetime
@@ -52,15 +52,16 @@ async def _page(visit: Visit, *, refused: CallerError | None = None) -> Response
         held=held,
         settings=loop.settings,
         mirroring=None if note is None else msgspec.json.decode(note, type=MirroringStatus),
-        start=_written(loop.created_us if held.first_us is None else held.first_us),
-        end=_written(doors.home.clock() + _MINUTE_US),
+        start=written(loop.created_us if held.first_us is None else held.first_us),
+        end=written(doors.home.clock() + _MINUTE_US),
         bound=doors.limits.model_bytes,
     )
 
 
 async def _export(visit: Visit) -> Response:
     asked = visit.request.query_params
-    since_us, until_us = _moment(asked.get("from", ""), "from"), _moment(asked.get("to", ""), "to")
+    since_us = read_moment(asked.get("from", ""), "to export from")
+    until_us = read_moment(asked.get("to", ""), "to export to")
     if since_us >= until_us:
         raise InvalidRequest("the span to export ends before it begins: put the earlier moment first")
     loop = visit.loop
@@ -172,17 +173,6 @@ async def _delete(visit: Visit) -> Response:
         return await _page(visit, refused=InvalidRequest(f"type {name} to delete the log: nothing was deleted"))
     await visit.doors.configuration.by(visit.actor).clear_log(name)
     return visit.redirect(_path(visit), notice="The log is deleted.")
-
-
-def _written(time_us: TimeUs) -> str:
-    return f"{as_datetime(time_us).astimezone(UTC):%Y-%m-%dT%H:%M}"
-
-
-def _moment(text: str, what: str) -> TimeUs:
-    try:
-        return round(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1_000_000)
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f"{text[:40]!r} is no moment to export {what}: write it as 2026-01-31T18:00") from None
 
 
 def _path(visit: Visit) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.responses import Response
 
 from rankward.administration import NewLoop
 from rankward.errors import CallerError
 from rankward.portal.navigation import OF_A_LOOP
-from rankward.portal.view import View, Visit
+from rankward.portal.view import DOCTOR_AGE_US, View, Visit
 from rankward.store.sessions import Role
 from rankward.vw.presets import BALANCED, PRESETS
+from rankward.watching.figures import Series
 from rankward.watching.fold import DAY_US, HOUR_US, MINUTE_US
 
 _RECENT_US = 10 * MINUTE_US
@@ -28,14 +31,20 @@ async def _open(visit: Visit) -> Response:
 async def _card(visit: Visit) -> Response:
     loop, now_us = visit.loop, visit.doors.home.clock()
     figures = visit.doors.home.figures()
-    day = figures.series(loop, from_us=now_us - DAY_US, to_us=now_us, step_us=HOUR_US // 2)
-    minutes = figures.series(loop, from_us=now_us - _RECENT_US, to_us=now_us, step_us=MINUTE_US)
+
+    def read() -> tuple[Series, Series]:
+        return (
+            figures.series(loop, from_us=now_us - DAY_US, to_us=now_us, step_us=HOUR_US // 2),
+            figures.series(loop, from_us=now_us - _RECENT_US, to_us=now_us, step_us=MINUTE_US),
+        )
+
+    day, minutes = await asyncio.to_thread(read)
     earned = {point.at_us: point.earned for point in day.points}
     rewards = [known.value if (known := earned.get(at)) else None for at in range(day.from_us, day.to_us, day.step_us)]
     per_minute = minutes.total.events / (_RECENT_US / MINUTE_US)
     return visit.page(
         "loop_card",
-        report=await visit.administration.doctor(visit.loop_name),
+        report=await visit.administration.doctor(loop.name, age_us=DOCTOR_AGE_US),
         series=day,
         rewards=rewards,
         per_minute=f"{per_minute:.1f}" if 0 < per_minute < 10 else f"{per_minute:,.0f}",

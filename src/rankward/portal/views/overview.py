@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from rankward.portal.lines import event_chart, reward_chart
 from rankward.portal.spans import choices, span_of
-from rankward.portal.view import View, Visit
+from rankward.portal.view import DOCTOR_AGE_US, View, Visit
 from rankward.store.audit import AuditFilter
 from rankward.watching.figures import Series
 
@@ -37,10 +37,11 @@ async def _live(visit: Visit) -> Response:
     now_us = home.clock()
     newest = await asyncio.to_thread(home.figures().series, loop, from_us=now_us - _RATE_US, to_us=now_us)
     series = await _series(visit)
-    report = await visit.administration.doctor(loop.name)
+    report = await visit.administration.doctor(loop.name, age_us=DOCTOR_AGE_US)
     return visit.page(
         "overview_live",
         loop=await visit.administration.loop(loop.name),
+        reward_wait=loop.settings.reward_wait,
         total=series.total,
         per_minute=newest.total.events * 60_000_000 / _RATE_US,
         report=report,

@@ -28,6 +28,7 @@ async def _show(visit: Visit) -> Response:
         snippets=snippets(endpoint, slots=slots),
         slots=slots,
         example=example(slots=slots),
+        reward_wait=visit.loop.settings.reward_wait,
     )
 
 
