@@ -16,7 +16,7 @@ from rankward.api.identity import IdentityProvider
 from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError, StoreUnavailable
 from rankward.ranking.features import FeatureBounds
-from rankward.ranking.service import RankingService
+from rankward.ranking.service import Published, RankingService
 from rankward.registry.service import Registry
 from rankward.settings import Limits
 from rankward.store.ports import EventLog, JoinedLog, Loop
@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 FOLLOW_S = 0.1
 UPLOADS_AT_ONCE = 4
 """Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
+_READ_AT_ONCE = 4  # models: one that comes slowly over the network holds up no other loop, and memory is bounded
 _AGAIN_S = 10.0  # before what failed is tried again
 
 
@@ -52,6 +53,8 @@ class Doors:
         self._gone: list[RankingService] = []  # loops that were deleted, to be let go of
         self._change_mark = self._change_hint = -1
         self._load_lock = FolderLock(home.folder.run / "load.lock")
+        self._loading = asyncio.Lock()  # among the loops of this process
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock, trail=home.trail)
         self.registry = Registry(
             home.catalog,
@@ -205,31 +208,37 @@ class Doors:
         if any(again <= now for again in self._broken.values()):
             self._change_mark = -1
         self.take_over()
-        for name, service in list(self.ranking.items()):
-            wanted = (service.loop.model_id, service.loop.settings.exploration)
-            failed, again = self._failed.get(name, (None, 0.0))
-            if not service.needs_load() or (failed == wanted and now < again):
-                continue
-            try:
-                await self._load(service)
-                self._failed.pop(name, None)
-            except RankwardError as error:  # the old model goes on serving
-                logger.error("loop %s: model %s does not load, and is tried again: %s", name, wanted[0], error)
-                self._failed[name] = (wanted, now + _AGAIN_S)
+        await asyncio.gather(*[self._renew(name, service, now) for name, service in self.ranking.items()])
         while self._gone:
             await self._drop(self._gone.pop())
         self.ready = True
 
-    async def _load(self, service: RankingService) -> None:
-        """Load a model while no other process does: loading holds the interpreter, and one must stay free."""
-        while not self._load_lock.take():
-            await asyncio.sleep(0.002)
+    async def _renew(self, name: str, service: RankingService, now: float) -> None:
+        """Give a loop the model that serves now, unless it has it, or has just failed to load it."""
+        wanted = (service.loop.model_id, service.loop.settings.exploration)
+        failed, again = self._failed.get(name, (None, 0.0))
+        if not service.needs_load() or (failed == wanted and now < again):
+            return
         try:
-            started = time.perf_counter()
-            await service.load()
-            model_load_seconds.observe(time.perf_counter() - started)
-        finally:
-            self._load_lock.release()
+            async with self._reading:
+                published = await service.read()
+                await self._load(service, published)
+            self._failed.pop(name, None)
+        except RankwardError as error:  # the old model goes on serving
+            logger.error("loop %s: model %s does not load, and is tried again: %s", name, wanted[0], error)
+            self._failed[name] = (wanted, now + _AGAIN_S)
+
+    async def _load(self, service: RankingService, published: Published | None) -> None:
+        """Load a model while no other process does: loading holds the interpreter, and one must stay free."""
+        async with self._loading:
+            while not self._load_lock.take():
+                await asyncio.sleep(0.002)
+            try:
+                started = time.perf_counter()
+                await service.load(published)
+                model_load_seconds.observe(time.perf_counter() - started)
+            finally:
+                self._load_lock.release()
 
     async def _drop(self, service: RankingService) -> None:
         loop_id = service.loop.loop_id

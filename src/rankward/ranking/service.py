@@ -76,6 +76,13 @@ class Scorer:
         self._learner.close()
 
 
+class Published(msgspec.Struct, frozen=True):
+    """A version as it was read, not loaded yet."""
+
+    version: ModelVersion
+    model: bytes
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What became of a Rank."""
 
@@ -233,7 +240,7 @@ class RankingService:
         """
         self.loop = loop
         if self.needs_load():
-            await self.load()
+            await self.load(await self.read())
 
     def needs_load(self) -> bool:
         """Whether another model is to be loaded, or the same one with another exploration."""
@@ -241,13 +248,21 @@ class RankingService:
             return self.loop.model_id is not None
         return (self.scorer.model_id, self.scorer.exploration) != (self.loop.model_id, self.loop.settings.exploration)
 
-    async def load(self) -> None:
-        """Read and load the loop's model beside the running one, then let it serve.
+    async def read(self) -> Published | None:
+        """Read the model that is to serve, which may have to be fetched from other machines. None: there is none.
+
+        Raises:
+            RankwardError: it cannot be read.
+        """
+        return await asyncio.to_thread(self._read, self.loop)
+
+    async def load(self, published: Published | None) -> None:
+        """Load a model beside the running one, then let it serve.
 
         Raises:
             RankwardError: it cannot be loaded. The old one goes on serving.
         """
-        scorer = await asyncio.to_thread(self._load, self.loop)
+        scorer = await asyncio.to_thread(self._load, published, self.loop.settings.exploration)
         old, self.scorer = self.scorer, scorer
         if old is not None:
             old.close()
@@ -258,13 +273,17 @@ class RankingService:
             self.scorer.close()
             self.scorer = None
 
-    def _load(self, loop: Loop) -> Scorer | None:
+    def _read(self, loop: Loop) -> Published | None:
         if loop.model_id is None:
             return None
         version = next((v for v in self._versions() if v.model_id == loop.model_id), None)
         if version is None:
             raise RankwardError(f"model {loop.model_id} of loop {loop.name} is not on record")
-        return Scorer(version, self._models.get(loop.loop_id, loop.model_id), loop.settings.exploration)
+        return Published(version, self._models.get(loop.loop_id, loop.model_id))
+
+    @staticmethod
+    def _load(published: Published | None, exploration: float) -> Scorer | None:
+        return None if published is None else Scorer(published.version, published.model, exploration)
 
 
 def _reward_wait_us(settings: LoopSettings) -> int:
