@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
-                *("challenge", "optimization", "watching"),
+                *("challenge", "optimization", "watching", "cluster.spread"),
                 *("registry.archive", "registry.sign"),
                 *("migration.differences", "migration.parity", "migration.recognise"),
                 *("demo.belief", "demo.board", "demo.stories", "demo.world"),
@@ -54,6 +54,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "training.service",
                 "registry",
                 "store.changes",
+                "cluster.membership",
                 "cluster.servers",
                 "store.nats",
                 "store.sqlite",
@@ -102,6 +103,7 @@ PURE = frozenset(
         "challenge.contest",
         "challenge.measure",
         "challenge.younger",
+        "cluster.spread",
         "decision",
         "demo.belief",
         "demo.board",

@@ -8,6 +8,7 @@
     │   ├── NotFound                 no such loop, model, operation
     │   ├── Unauthorized             a missing or wrong key
     │   └── Conflict                 exists already, or is in the way
+    │       └── NotLeading           another worker acts for the loop now
     └── WorldError                   the world's failure: 5xx, may be tried again
         ├── StorageFull              no room on the disk; what was acknowledged is safe
         ├── Overloaded               more work is waiting than the bound allows
@@ -76,6 +77,10 @@ class Unauthorized(CallerError):
 
 class Conflict(CallerError):
     """Something of that name exists already, or is in the way."""
+
+
+class NotLeading(Conflict):
+    """Another worker acts for the loop now: whoever did so until then may change nothing more."""
 
 
 class WorldError(RankwardError):

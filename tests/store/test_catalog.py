@@ -14,7 +14,7 @@ import pytest
 
 from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.settings import LoopSettings
-from rankward.store.ports import Catalog, Epoch, Key, Loop, ModelVersion, SetAside
+from rankward.store.ports import Catalog, Epoch, Key, Lead, Loop, ModelVersion, SetAside
 from rankward.store.sqlite.catalog import FORMAT
 
 if TYPE_CHECKING:
@@ -400,11 +400,39 @@ def test_two_processes_that_change_a_loop_at_once_lose_nothing(sqlite_home: Sqli
     assert catalog.loop("news").revision == 100
 
 
+def test_a_loop_is_led_by_one_at_a_time(home: Home) -> None:
+    """Two workers that act for a loop would undo each other's work."""
+    catalog = home.catalog()
+    loop = create(catalog, a_loop())
+    assert catalog.leads() == {}
+    first = catalog.take_lead(loop.loop_id, "one", over_term=0)
+    with pytest.raises(Conflict, match="taken"):
+        catalog.take_lead(loop.loop_id, "two", over_term=0)
+    assert catalog.leads() == {loop.loop_id: Lead("one", first.term)}
+    second = catalog.take_lead(loop.loop_id, "two", over_term=first.term)
+    assert second.term > first.term
+    catalog.release_lead(first)  # it is not its own to give any more
+    assert catalog.leads() == {loop.loop_id: Lead("two", second.term)}
+    catalog.release_lead(second)
+    assert catalog.leads() == {loop.loop_id: Lead("", second.term)}
+
+
+def test_a_loop_that_is_gone_is_led_by_nobody(home: Home) -> None:
+    """A worker that has not heard of it yet must not leave anything behind."""
+    catalog = home.catalog()
+    loop = create(catalog, a_loop())
+    catalog.take_lead(loop.loop_id, "one", over_term=0)
+    catalog.delete_loop(loop.name)
+    assert catalog.leads() == {}
+    with pytest.raises(NotFound):
+        catalog.take_lead(loop.loop_id, "one", over_term=1)
+
+
 def test_an_older_format_is_brought_up_to_date(sqlite_home: SqliteHome) -> None:
     """A folder of an earlier version opens, with all that is in it."""
     loop = create(sqlite_home.catalog(), a_loop())
     connection = sqlite3.connect(sqlite_home.folder / "catalog.sqlite")
-    tables = ("study", "finding", "audit", "challenger", "challenger_aside", "optimization")
+    tables = ("study", "finding", "audit", "challenger", "challenger_aside", "optimization", "lead")
     connection.executescript("".join([f"DROP TABLE {table};" for table in tables]) + "PRAGMA user_version = 1")
     connection.close()
 

@@ -108,6 +108,18 @@ def test_who_comes_late_writes_nothing(home: Home) -> None:
     assert studies.found(study.key) is None
 
 
+def test_an_attempt_is_begun_once(home: Home) -> None:
+    """Of two workers that would run a study, one does."""
+    studies = home.studies()
+    study = a_study()
+    studies.add(study, waiting_max=10)
+    begun = msgspec.structs.replace(study, state=StudyState.RUNNING, attempts=1, holder="one")
+    assert studies.begin(begun)
+    assert not home.studies().begin(msgspec.structs.replace(begun, holder="two"))
+    assert studies.by_key(study.key) == begun
+    assert studies.begin(msgspec.structs.replace(begun, attempts=2, holder="two"))
+
+
 def test_a_loop_takes_its_studies_along(home: Home) -> None:
     """A loop of the same name, made later, must not find them."""
     catalog, studies = home.catalog(), home.studies()

@@ -272,6 +272,20 @@ class SetAside(msgspec.Struct, frozen=True, kw_only=True):
     time_us: TimeUs
 
 
+class Lead(msgspec.Struct, frozen=True):
+    """Which node's worker acts for a loop, where there are many: it trains, and nobody else does."""
+
+    holder: str  # name of a node; empty: nobody
+    term: int  # grows whenever somebody takes the loop: 1 for the first
+
+
+class Fence(msgspec.Struct, frozen=True):
+    """The loop that something is done for, and the term under which it was begun."""
+
+    loop_id: str
+    term: int
+
+
 class Catalog(Protocol):
     """Loops, keys, epochs and versions of models: small, shared by all processes, changed seldom.
 
@@ -374,6 +388,25 @@ class Catalog(Protocol):
 
     def forget_set_asides(self, loop_id: str, interactions: Collection[Offset]) -> None:
         """Remove what is on record of events that learning passes over, challengers' too: the log has them no more."""
+
+    def leads(self) -> Mapping[str, Lead]:
+        """Return who leads, by loop id. Of a loop that nobody ever led, nothing."""
+
+    def take_lead(self, loop_id: str, holder: str, *, over_term: int) -> Fence:
+        """Take a loop, under a term that is one more than the one on record.
+
+        Args:
+            loop_id: of the loop.
+            holder: name of the node that takes it.
+            over_term: the term on record; 0: there is none yet.
+
+        Raises:
+            Conflict: somebody else took it meanwhile.
+            NotFound: there is no such loop any more.
+        """
+
+    def release_lead(self, fence: Fence) -> None:
+        """Let anybody take a loop, if it is still led under this term."""
 
     def close(self) -> None:
         """Let go of the files."""

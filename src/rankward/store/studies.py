@@ -69,6 +69,7 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     applied: tuple[LoopSettings, ...] = ()  # what the loop was set to by applying what was found
     automatic: bool = False  # whether an automatic optimization asked
     concluded: bool = False  # whether that has decided on what was found
+    holder: str = ""  # name of the node that runs it, where there are many
 
 
 class Studies(Protocol):
@@ -104,6 +105,13 @@ class Studies(Protocol):
         Returns:
             Whether it was written. It is not where the study is gone, or was begun once more meanwhile (its
             `attempts` are more): whoever wrote is late.
+        """
+
+    def begin(self, study: Study) -> bool:
+        """Write a study whose next attempt is about to begin.
+
+        Returns:
+            Whether it may. It may not where the study is gone, or somebody else has begun this attempt.
         """
 
     def found(self, key: str) -> bytes | None:

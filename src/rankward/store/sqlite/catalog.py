@@ -7,7 +7,7 @@ import secrets
 import sqlite3
 import struct
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import msgspec
 from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.records import ModelId, Offset
 from rankward.settings import LoopSettings
-from rankward.store.ports import Epoch, Key, Loop, ModelVersion, SetAside
+from rankward.store.ports import Epoch, Fence, Key, Lead, Loop, ModelVersion, SetAside
 from rankward.store.sqlite.audit import SCHEMA as AUDIT
 from rankward.store.sqlite.challengers import SCHEMA as CHALLENGERS
+from rankward.store.sqlite.leads import SCHEMA as LEADS
 from rankward.store.sqlite.live import as_world_error, change_mark, connect
 from rankward.store.sqlite.optimizations import SCHEMA as OPTIMIZATIONS
 from rankward.store.sqlite.studies import SCHEMA as STUDIES
@@ -61,7 +62,7 @@ CREATE TABLE set_aside (
     PRIMARY KEY (loop_id, interaction)
 );
 """
-_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS, OPTIMIZATIONS)
+_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS, OPTIMIZATIONS, LEADS)
 """What makes each format out of the one before it; format 0 is an empty file."""
 FORMAT = len(_MIGRATIONS)
 
@@ -102,6 +103,11 @@ _INSERT_ASIDE = "INSERT OR IGNORE INTO set_aside VALUES (?, ?, ?)"
 _DELETE_ASIDE = "DELETE FROM set_aside WHERE loop_id = ? AND interaction = ?"
 _DELETE_CHALLENGER_ASIDE = "DELETE FROM challenger_aside WHERE loop_id = ? AND interaction = ?"
 _SELECT_ASIDES = "SELECT body FROM set_aside WHERE loop_id = ? ORDER BY interaction"
+_SELECT_LEADS = "SELECT loop_id, holder, term FROM lead"
+_SELECT_LOOP_ID = "SELECT 1 FROM loop WHERE loop_id = ?"
+_INSERT_LEAD = "INSERT OR IGNORE INTO lead VALUES (?, '', 0)"
+_TAKE_LEAD = "UPDATE lead SET holder = ?, term = term + 1 WHERE loop_id = ? AND term = ?"
+_RELEASE_LEAD = "UPDATE lead SET holder = '' WHERE loop_id = ? AND term = ?"
 
 _settings = msgspec.json.Decoder(LoopSettings)
 _epoch = msgspec.json.Decoder(Epoch)
@@ -223,7 +229,7 @@ class SqliteCatalog:
             connection.execute(_DELETE_LOOP, (name,))
             connection.execute(_DELETE_KEYS, (name,))
             tables = ("epoch", "version", "set_aside", "study", "finding", "challenger", "challenger_aside")
-            for table in (*tables, "optimization"):
+            for table in (*tables, "optimization", "lead"):
                 connection.execute(f"DELETE FROM {table} WHERE loop_id = ?", (loop.loop_id,))  # noqa: S608
 
     def update_loop(self, loop: Loop, *, epoch: Epoch | None = None, retire: bool = False) -> Loop:
@@ -317,6 +323,25 @@ class SqliteCatalog:
     def set_asides(self, loop_id: str) -> Sequence[SetAside]:
         """See `ports.Catalog`."""
         return [_aside.decode(body) for (body,) in self._rows(_SELECT_ASIDES, loop_id)]
+
+    def leads(self) -> Mapping[str, Lead]:
+        """See `ports.Catalog`."""
+        return {loop_id: Lead(holder, term) for loop_id, holder, term in self._rows(_SELECT_LEADS)}
+
+    def take_lead(self, loop_id: str, holder: str, *, over_term: int) -> Fence:
+        """See `ports.Catalog`."""
+        with self._change() as connection:
+            if connection.execute(_SELECT_LOOP_ID, (loop_id,)).fetchone() is None:
+                raise NotFound("the loop to take is gone")
+            connection.execute(_INSERT_LEAD, (loop_id,))
+            if connection.execute(_TAKE_LEAD, (holder, loop_id, over_term)).rowcount != 1:
+                raise Conflict("another worker has taken the loop meanwhile")
+        return Fence(loop_id, over_term + 1)
+
+    def release_lead(self, fence: Fence) -> None:
+        """See `ports.Catalog`."""
+        with self._change() as connection:
+            connection.execute(_RELEASE_LEAD, (fence.loop_id, fence.term))
 
     def close(self) -> None:
         """See `ports.Catalog`."""

@@ -41,6 +41,7 @@ _SELECT_BY_KEY = "SELECT body FROM study WHERE key = ?"
 _SELECT_KIND = "SELECT body FROM study WHERE loop_id = ? AND kind = ? ORDER BY number"
 _SELECT_UNFINISHED = "SELECT body FROM study WHERE state IN (?, ?) ORDER BY number"
 _UPDATE = "UPDATE study SET state = ?, attempts = ?, body = ? WHERE key = ? AND attempts <= ?"
+_BEGIN = "UPDATE study SET state = ?, attempts = ?, body = ? WHERE key = ? AND attempts < ?"
 _DELETE = "DELETE FROM study WHERE key = ?"
 _UPSERT_FINDING = "INSERT INTO finding VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET body = excluded.body"
 _SELECT_FINDING = "SELECT body FROM finding WHERE key = ?"
@@ -129,11 +130,16 @@ class SqliteStudies:
     def write(self, study: Study, *, found: bytes | None = None) -> bool:
         """See `studies.Studies`."""
         with self._change() as connection:
-            row = (study.state, study.attempts, _encode(study), study.key, study.attempts)
-            written: bool = connection.execute(_UPDATE, row).rowcount == 1
+            written: bool = connection.execute(_UPDATE, _updated(study)).rowcount == 1
             if written and found is not None:
                 connection.execute(_UPSERT_FINDING, (study.key, study.loop_id, zstandard.compress(found)))
         return written
+
+    def begin(self, study: Study) -> bool:
+        """See `studies.Studies`."""
+        with self._change() as connection:
+            begun: bool = connection.execute(_BEGIN, _updated(study)).rowcount == 1
+        return begun
 
     def found(self, key: str) -> bytes | None:
         """See `studies.Studies`."""
@@ -155,3 +161,7 @@ class SqliteStudies:
         """See `studies.Studies`."""
         with self._lock:
             self._connection.close()
+
+
+def _updated(study: Study) -> tuple[object, ...]:
+    return (study.state, study.attempts, _encode(study), study.key, study.attempts)

@@ -1,0 +1,47 @@
+"""Who is alive, as the servers see it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.service import eventually
+
+from rankward.cluster.membership import Membership, Node, read_nodes
+from rankward.store.nats.broker import Broker, BrokerOptions
+
+if TYPE_CHECKING:
+    from rankward.cluster.servers import Server
+
+pytestmark = pytest.mark.slow
+
+
+def _node(name: str, *, works: bool = True) -> Node:
+    return Node(name=name, works=works, host="here", version="1", since_us=5)
+
+
+def test_workers_see_each_other_come_and_go(nats_server: Server) -> None:
+    """Who says goodbye is not waited for; who says nothing expires by the servers' clock."""
+    broker = Broker(BrokerOptions(servers=(nats_server.url,), prefix="membership-test"))
+    one, two = Membership(broker, _node("one")), Membership(broker, _node("two"))
+    follower = Membership(broker, _node("three", works=False))
+    assert one.cut_off, "it has never been heard of"
+    try:
+        one.start()
+        follower.start()
+        assert one.living == {"one"}
+        assert not one.cut_off
+        assert not one.settled, "it has only just come, and another may be on its way"
+        two.start()
+        one.say(loops=3, behind=7)
+        eventually(lambda: one.living == {"one", "two"}, "one sees two")
+        eventually(lambda: [node.loops for node in read_nodes(broker)] == [3, 0, 0], "what one says is read")
+        assert [node.name for node in read_nodes(broker)] == ["one", "three", "two"]
+        eventually(lambda: one.settled, "one has seen enough")
+        two.close()
+        eventually(lambda: one.living == {"one"}, "two has said goodbye")
+        eventually(lambda: two.cut_off, "who is not heard of knows it, before another takes its loops")
+    finally:
+        one.close()
+        follower.close()
+        broker.close()
