@@ -91,6 +91,10 @@ class Broker:
         """
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._translated(work), self._loop))
 
+    def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin a coroutine beside the connection, which sees to its own failures. Waits for nothing."""
+        asyncio.run_coroutine_threadsafe(work(), self._loop)
+
     def subject(self, *parts: str) -> str:
         """Name a subject of this installation."""
         return ".".join((self.options.prefix, *parts))
