@@ -10,27 +10,34 @@ A backup that bears its name is whole: it is made aside and renamed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-import sqlite3
 import tarfile
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
-import zstandard
 
 from rankward import __version__
-from rankward.errors import Conflict, NotFound, RankwardError, StorageFull, StoreUnavailable
-from rankward.records import JoinedEntry, Offset, TimeUs
+from rankward.errors import Conflict, NotFound, StoreUnavailable
+from rankward.records import Offset, TimeUs
 from rankward.store.sqlite.catalog import SqliteCatalog
+from rankward.store.sqlite.copying import (
+    as_ours,
+    check_database,
+    check_events,
+    check_joined,
+    copy_database,
+    copy_events,
+    copy_file,
+    copy_joined,
+    sync_all,
+)
 from rankward.store.sqlite.folder import FORMAT, DataFolder
-from rankward.store.sqlite.live import LiveSegment, as_world_error, connect
-from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder
+from rankward.store.sqlite.sealed import sync_folder
 from rankward.wiring import digest, now_us
 
 MANIFEST = "backup.json"
@@ -97,7 +104,7 @@ def back_up(
         raise Conflict(f"{target} lies in the data folder itself: name a place outside of it")
     aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
     packed = aside.with_suffix(".tar")
-    with _as_ours(target):
+    with as_ours(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             aside.mkdir(mode=0o700)
@@ -122,15 +129,15 @@ def _fill(folder: DataFolder, aside: Path, *, link: bool, verify: bool, clock: C
         for loop in catalog.loops():
             source, target = folder.loops / loop.loop_id, aside / "loops" / loop.loop_id
             try:
-                joined_end = _copy_joined(source / "joined", target / "joined", link=link)
-                _copy_events(source / "events", target / "events", link=link)
+                joined_end = copy_joined(source / "joined", target / "joined", link=link)
+                copy_events(source / "events", target / "events", link=link)
             except FileNotFoundError:
                 if source.exists():
                     raise
                 catalog.delete_loop(loop.name)  # as has been done in the original meanwhile
                 shutil.rmtree(target, ignore_errors=True)
                 continue
-            first, end = _check_events(target / "events", deep=False)
+            first, end = check_events(target / "events", deep=False)
             models = len(list((target / "models").glob("*.vw")))
             contents.append(
                 LoopContent(name=loop.name, events_first=first, events_end=end, joined_end=joined_end, models=models)
@@ -149,7 +156,7 @@ def _fill(folder: DataFolder, aside: Path, *, link: bool, verify: bool, clock: C
         missing=missing,
     )
     (aside / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(backup)))
-    _sync(aside)
+    sync_all(aside)
     return backup
 
 
@@ -160,7 +167,7 @@ def _copy_catalog(folder: DataFolder, aside: Path, *, link: bool) -> tuple[str, 
     """
     for attempt in range(_PASSES):
         last = attempt == _PASSES - 1  # whatever does not agree by now never will
-        _copy_database(folder.catalog, aside / "catalog.sqlite")
+        copy_database(folder.catalog, aside / "catalog.sqlite")
         keys = folder.keys.read_bytes() if folder.keys.exists() else b""
         with closing(SqliteCatalog(aside / "catalog.sqlite")) as catalog:
             known = {key.digest for key in catalog.keys()}  # noqa: SIM118
@@ -197,7 +204,7 @@ def _copy_models(catalog: SqliteCatalog, folder: DataFolder, aside: Path, *, lin
         for version in catalog.versions(loop.loop_id):
             name = f"{version.model_id}.vw"
             try:
-                _copy_file(folder.loops / loop.loop_id / "models" / name, models / name, link=link)
+                copy_file(folder.loops / loop.loop_id / "models" / name, models / name, link=link)
             except FileNotFoundError:
                 if not last:
                     raise _MovedError from None
@@ -218,96 +225,7 @@ def _copy_learned(source: Path, target: Path, *, link: bool) -> None:
     target.mkdir()
     for path in source.glob("*.vw"):
         with contextlib.suppress(FileNotFoundError):
-            _copy_file(path, target / path.name, link=link)
-
-
-def _copy_joined(source: Path, target: Path, *, link: bool) -> Offset:
-    """Copy a joined log: the database, then the files that entries have left it for. Returns its end."""
-    target.mkdir(parents=True)
-    if not source.exists():
-        return 0
-    copy = target / "joined.sqlite"
-    _copy_database(source / copy.name, copy)
-    with closing(connect(copy)) as database:
-        first, last = database.execute("SELECT min(offset), max(offset) FROM entry").fetchone()
-    for path in sorted(source.glob("*.joined")):
-        if first is None or int(path.stem.split("-")[0]) >= first:
-            continue  # left the database after it was copied
-        try:
-            _copy_file(path, target / path.name, link=link)
-        except FileNotFoundError:
-            continue  # too old by now
-    return 0 if last is None else int(last) + 1
-
-
-def _copy_events(source: Path, target: Path, *, link: bool) -> None:
-    """Copy an event log. Its segments may be closed, sealed and dropped meanwhile, so that is done in passes."""
-    target.mkdir(parents=True)
-    if not source.exists():
-        return
-    for _ in range(_PASSES):
-        listed = _segments(source)
-        try:
-            # The newest first. So whatever is copied of a segment that entries are still added to, nothing is
-            # copied of one that follows it.
-            for path in reversed(listed):
-                copy = target / path.name
-                if path.suffix == ".live":
-                    _copy_database(path, copy)
-                elif not copy.exists():
-                    _copy_file(path, copy, link=link)
-        except FileNotFoundError:
-            if not source.parent.exists():
-                raise
-            continue
-        if [path.name for path in _segments(source)] == [path.name for path in listed]:
-            for path in target.glob("*.live"):
-                if path.name not in {each.name for each in listed}:
-                    path.unlink()
-            return
-    raise StoreUnavailable(f"{source} changes faster than it can be copied: try again")
-
-
-def _segments(folder: Path) -> list[Path]:
-    """List the segments in order. Of a stretch that has just been sealed, the sealed file counts."""
-    by_first = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in {".live", ".seg"}}
-    return [by_first[stem] for stem in sorted(by_first)]
-
-
-def _copy_file(source: Path, target: Path, *, link: bool) -> None:
-    """Copy a file that never changes."""
-    if link:
-        try:
-            os.link(source, target)
-        except OSError as error:
-            if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}:
-                raise
-        else:
-            return
-    shutil.copyfile(source, target)
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    """Copy a database as it is at one moment, holding nobody up.
-
-    Raises:
-        FileNotFoundError: it is gone.
-    """
-    try:
-        with closing(connect(source)) as connection:
-            connection.execute("BEGIN")
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            # Its files are removed one by one, this one first: while it is there, we have seen all of them.
-            if not source.exists():
-                raise FileNotFoundError(errno.ENOENT, "it is gone", str(source))
-            target.unlink(missing_ok=True)
-            with closing(sqlite3.connect(target)) as copy:
-                connection.backup(copy)
-    except sqlite3.Error as error:
-        if not source.exists():
-            raise FileNotFoundError(errno.ENOENT, "it is gone", str(source)) from error
-        raise as_world_error(error, source) from error
-    target.chmod(0o600)
+            copy_file(path, target / path.name, link=link)
 
 
 def _pack(folder: Path, archive: Path) -> None:
@@ -318,13 +236,6 @@ def _pack(folder: Path, archive: Path) -> None:
                 tar.add(path, arcname=path.name)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Flush everything in a folder to the disk."""
-    for path in folder.rglob("*"):
-        sync_folder(path)  # a file is flushed in the same way
-    sync_folder(folder)
 
 
 # The way back
@@ -350,14 +261,14 @@ def restore(source: Path, root: Path, *, verify: bool = True) -> Backup:
     aside = root / _ASIDE
     made = not root.exists()
     done = False
-    with _as_ours(root):
+    with as_ours(root):
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             _unpack(source, aside)
             backup = _read_manifest(aside, source)
             if verify:
                 _verify(aside)
-            _sync(aside)
+            sync_all(aside)
             (aside / MANIFEST).unlink()
             for path in sorted(aside.iterdir(), key=lambda path: path.name == "format"):
                 path.rename(root / path.name)  # `format` last: without it, nobody opens the folder
@@ -415,7 +326,7 @@ def _verify(aside: Path) -> None:
     Raises:
         StoreUnavailable: something is damaged or missing.
     """
-    _check_database(aside / "catalog.sqlite")
+    check_database(aside / "catalog.sqlite")
     with closing(SqliteCatalog(aside / "catalog.sqlite")) as catalog:
         for loop in catalog.loops():
             folder = aside / "loops" / loop.loop_id
@@ -423,69 +334,5 @@ def _verify(aside: Path) -> None:
                 path = folder / "models" / f"{version.model_id}.vw"
                 if not path.exists() or sha256(path.read_bytes()).hexdigest() != version.digest:
                     raise StoreUnavailable(f"{path} is missing or damaged: use another backup")
-            _check_joined(folder / "joined")
-            _check_events(folder / "events", deep=True)
-
-
-def _check_joined(folder: Path) -> None:
-    if (folder / "joined.sqlite").exists():
-        _check_database(folder / "joined.sqlite")
-    for path in sorted(folder.glob("*.joined")):
-        try:
-            packed = zstandard.ZstdDecompressor().decompress(path.read_bytes())
-            msgspec.msgpack.decode(packed, type=list[JoinedEntry])
-        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
-            raise StoreUnavailable(f"{path} is damaged: {error}. Use another backup.") from error
-
-
-def _check_events(folder: Path, *, deep: bool) -> tuple[Offset, Offset]:
-    """Make sure that the segments follow each other. Returns the first offset and the end."""
-    first: Offset | None = None
-    following: Offset | None = None
-    paths = _segments(folder) if folder.exists() else []
-    for path in paths:
-        start, end, closed = _check_segment(path, deep=deep)
-        if following is not None and start != following:
-            raise StoreUnavailable(f"{folder} lacks the entries {following} to {start - 1}: use another backup")
-        first = start if first is None else first
-        following = end
-        if path == paths[-1] and closed:
-            raise StoreUnavailable(f"{folder} has no segment to append to: use another backup")
-    return first or 0, following or 0
-
-
-def _check_segment(path: Path, *, deep: bool) -> tuple[Offset, Offset, bool]:
-    if path.suffix == ".seg":
-        segment = SealedSegment(path, Held())
-        try:
-            if deep:
-                segment.verify()
-        finally:
-            segment.close()
-        return segment.first, segment.end, True
-    if deep:
-        _check_database(path)
-    with closing(LiveSegment(path)) as live:
-        return live.first, live.tail()[0], live.closed
-
-
-def _check_database(path: Path) -> None:
-    try:
-        with closing(connect(path)) as connection:
-            [found] = connection.execute("PRAGMA integrity_check").fetchone()
-    except sqlite3.Error as error:
-        raise StoreUnavailable(f"{path} is damaged: {error}. Use another backup.") from error
-    if found != "ok":
-        raise StoreUnavailable(f"{path} is damaged: {found}. Use another backup.")
-
-
-@contextmanager
-def _as_ours(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except RankwardError:
-        raise
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise StorageFull(f"there is no room on the disk for {folder}: free some, and try again") from error
-        raise StoreUnavailable(f"{folder} cannot be written: {error}") from error
+            check_joined(folder / "joined")
+            check_events(folder / "events", deep=True)
