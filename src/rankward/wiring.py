@@ -10,16 +10,17 @@ import secrets
 import shutil
 import time
 import tomllib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import tomli_w
 
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
-from rankward.errors import Conflict, InvalidRequest
+from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
 from rankward.records import TimeUs
@@ -34,6 +35,7 @@ from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.challengers import SqliteChallengers
+from rankward.store.sqlite.database import FileDatabase
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
@@ -49,6 +51,10 @@ from rankward.training.service import TrainingService, next_epoch
 from rankward.vw.presets import BALANCED, Preset
 from rankward.watching.figures import Figures
 
+if TYPE_CHECKING:
+    from rankward.store.nats.broker import Broker
+    from rankward.store.nats.node import Node
+
 _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -63,23 +69,28 @@ def digest(key: str) -> bytes:
 
 
 class Home:
-    """An embedded installation: one data folder."""
+    """An installation, as one of its machines sees it: a data folder, embedded or a node's of a cluster."""
 
     def __init__(self, root: Path, *, clock: Callable[[], TimeUs] = now_us, pending_appends: int = 4_096) -> None:
         """Open the folder, making it if there is none.
 
         Raises:
-            StoreUnavailable: it cannot be used.
+            StoreUnavailable: it cannot be used; or it is a node's, and the servers do not answer.
         """
         self.clock = clock
         self._pending_appends = pending_appends
-        with opening(root):  # others may open the same new folder at this moment
+        with contextlib.ExitStack() as opened, opening(root):  # others may open the same new folder at this moment
             self.folder = DataFolder(root)
-            self.catalog: Catalog = SqliteCatalog(self.folder.catalog)
-            self.studies: Studies = SqliteStudies(self.folder.catalog)
-            self.audit: Audit = SqliteAudit(self.folder.catalog)
-            self.challengers: Challengers = SqliteChallengers(self.folder.catalog)
-            self.optimizations: Optimizations = SqliteOptimizations(self.folder.catalog)
+            self.node = _open_node(self.folder)  # None: it is embedded
+            if self.node is not None:
+                opened.callback(self.node.close)
+            how = self.node.catalog if self.node is not None else FileDatabase
+            self.catalog: Catalog = SqliteCatalog(self.folder.catalog, open_database=how)
+            self.studies: Studies = SqliteStudies(self.folder.catalog, open_database=how)
+            self.audit: Audit = SqliteAudit(self.folder.catalog, open_database=how)
+            self.challengers: Challengers = SqliteChallengers(self.folder.catalog, open_database=how)
+            self.optimizations: Optimizations = SqliteOptimizations(self.folder.catalog, open_database=how)
+            opened.pop_all()
         self.trail = Trail(self.audit, clock)
         self.models = FileModelStore(self.folder.loops)
         self.signing = Signing(FileVault(self.folder.signing), clock=clock)
@@ -88,9 +99,20 @@ class Home:
         self.watches = FileModelStore(self.folder.loops, "watches")
         self.board = FileBoard(self.folder.loops)
 
+    @property
+    def broker(self) -> Broker | None:
+        """The connection to the servers of the cluster; None: the installation is embedded."""
+        return None if self.node is None else self.node.broker
+
+    async def follow(self) -> None:
+        """Apply what other nodes change, as soon as they do, until cancelled. Embedded, there are no others."""
+        if self.node is not None:
+            await self.node.follow()
+
     def sessions(self) -> Sessions:
         """Open the sessions of the portal."""
-        return SqliteSessions(self.folder.run / "portal.sqlite")
+        how = self.node.sessions if self.node is not None else FileDatabase
+        return SqliteSessions(self.folder.sessions, open_database=how)
 
     def event_log(self, loop_id: str) -> EventLog:
         """Open a loop's event log."""
@@ -251,7 +273,11 @@ class Home:
                 raise Conflict(f"there is a loop {name!r} already: choose another name, or delete that one first")
             # The file first: a key that opens nothing does no harm, one that nobody knows would.
             self._write_keys(f"loops.{name}", {f"key{slot}": key for slot, key in made.items()})
-            self.catalog.create_loop(loop, stored, first)
+            try:
+                self.catalog.create_loop(loop, stored, first)
+            except Conflict:  # another node has made it at this moment, or a key that was given is in use
+                self._write_keys(f"loops.{name}", None)
+                raise
         self.trail.by(actor).note("loop created", loop=name, after={"policy": settings.policy})
         return loop
 
@@ -285,21 +311,32 @@ class Home:
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def set_key(self, loop: str | None, slot: int, key: str | None = None, *, actor: Actor = SERVICE) -> str:
+    def set_key(
+        self, loop: str | None, slot: int, key: str | None = None, *, first: bool = False, actor: Actor = SERVICE
+    ) -> str:
         """Put a key into a slot.
 
         Args:
             loop: whose key; None: the admin key.
             slot: 1 or 2; 1 for the admin key.
             key: given by the operator, and then not written down; None: one is made.
+            first: whether there must be none before.
             actor: who does it.
+
+        Raises:
+            Conflict: it is in use elsewhere, or there is one before.
         """
         made = key or secrets.token_hex(16)
         place = "admin" if loop is None else f"loops.{loop}"
         with self._key_file():
             if key is None:
                 self._write_keys(place, {f"key{slot}" if loop else "key": made})
-            self.catalog.set_key(Key(loop, slot, digest(made)))
+            try:
+                self.catalog.set_key(Key(loop, slot, digest(made)), first=first)
+            except Conflict:
+                if first:
+                    self._write_keys(place, {f"key{slot}" if loop else "key": None})
+                raise
             if key is not None:
                 self._write_keys(place, {f"key{slot}" if loop else "key": None})
         which = f"key {slot}" if loop else "the admin key"
@@ -348,9 +385,21 @@ class Home:
         Args:
             environment: `RANKWARD_ADMIN_KEY`, `RANKWARD_API_KEY` and `RANKWARD_API_KEY2` set those keys, at every
                 start.
+
+        Keys that are made stand in the key file of the node that made them, and of no other.
         """
         with opening(self.folder.root):
-            self._furnish(environment)
+            while True:
+                before = self._furniture()
+                try:
+                    self._furnish(environment)
+                    return
+                except Conflict:  # another node does the same at this moment: look again
+                    if self._furniture() == before:
+                        raise
+
+    def _furniture(self) -> tuple[Sequence[Key], Sequence[Loop]]:
+        return self.catalog.keys(), self.catalog.loops()
 
     def _furnish(self, environment: Mapping[str, str]) -> None:
         stored = self.catalog.keys()
@@ -374,15 +423,29 @@ class Home:
         if admin and known.get((None, 1)) != digest(admin):
             self.set_key(None, 1, admin)
         elif (None, 1) not in known:
-            self.set_key(None, 1)
+            self.set_key(None, 1, first=True)
 
     def close(self) -> None:
-        """Let go of the catalog."""
+        """Let go of the catalog, and hang up."""
         self.challengers.close()
         self.optimizations.close()
         self.studies.close()
         self.audit.close()
         self.catalog.close()
+        if self.node is not None:
+            self.node.close()
+
+
+def _open_node(folder: DataFolder) -> Node | None:
+    if not folder.node.exists():
+        return None
+    try:
+        from rankward.store.nats.node import Node  # noqa: PLC0415  # an embedded installation does without
+    except ModuleNotFoundError as error:
+        raise StoreUnavailable(
+            f"{folder.root} is a node's of a cluster, and a package for that is missing: pip install 'rankward[nats]'"
+        ) from error
+    return Node(folder)
 
 
 def new_loop_settings(preset: Preset = BALANCED) -> LoopSettings:

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.store.homes import Home, Run, SqliteHome
+
+from rankward.store.nats.broker import Broker, BrokerOptions
+from rankward.store.nats.replica import Replica
+from rankward.store.nats.transactions import Transactions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +35,21 @@ def home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Iterator[H
     made: Home = HOMES[request.param](tmp_path)
     yield made
     made.close(run)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("nats", marks=pytest.mark.slow)])
+def replicated_home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Iterator[Home]:
+    """A home of each kind, for what is kept in the catalog's database, which a node has a replica of."""
+    with contextlib.ExitStack() as opened:
+        if request.param == "nats":
+            servers = (request.getfixturevalue("nats_server").url,)
+            broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(4)}"))
+            opened.callback(broker.close)
+            made = SqliteHome(tmp_path, open_database=partial(Replica, transactions=Transactions(broker, "catalog")))
+        else:
+            made = SqliteHome(tmp_path)
+        opened.callback(made.close, run)
+        yield made
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.challengers import SqliteChallengers
+from rankward.store.sqlite.database import FileDatabase
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.optimizations import SqliteOptimizations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rankward.store.optimizations import Optimizations
     from rankward.store.ports import Catalog, EventLog, JoinedLog
     from rankward.store.rollups import Rollups
+    from rankward.store.sqlite.database import OpenDatabase
     from rankward.store.studies import Studies
 
 T = TypeVar("T")
@@ -79,8 +81,9 @@ class Home(Protocol):
 class SqliteHome:
     """The embedded home: files in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, open_database: OpenDatabase = FileDatabase) -> None:
         self.folder = folder
+        self.open_database = open_database
         self.clock = Clock()
         self._closers: list[Callable[[Run], None]] = []
 
@@ -110,14 +113,14 @@ class SqliteHome:
 
     def catalog(self) -> SqliteCatalog:
         """Open the catalog."""
-        catalog = SqliteCatalog(self.folder / "catalog.sqlite")
+        catalog = SqliteCatalog(self.folder / "catalog.sqlite", open_database=self.open_database)
         self._closers.append(lambda _: catalog.close())
         return catalog
 
     def studies(self) -> SqliteStudies:
         """Open the studies."""
         self.catalog()  # which makes their tables
-        studies = SqliteStudies(self.folder / "catalog.sqlite")
+        studies = SqliteStudies(self.folder / "catalog.sqlite", open_database=self.open_database)
         self._closers.append(lambda _: studies.close())
         return studies
 
@@ -130,14 +133,14 @@ class SqliteHome:
     def challengers(self) -> SqliteChallengers:
         """Open the challengers."""
         self.catalog()  # which makes their tables
-        challengers = SqliteChallengers(self.folder / "catalog.sqlite")
+        challengers = SqliteChallengers(self.folder / "catalog.sqlite", open_database=self.open_database)
         self._closers.append(lambda _: challengers.close())
         return challengers
 
     def optimizations(self) -> SqliteOptimizations:
         """Open the optimizations."""
         self.catalog()  # which makes their table
-        optimizations = SqliteOptimizations(self.folder / "catalog.sqlite")
+        optimizations = SqliteOptimizations(self.folder / "catalog.sqlite", open_database=self.open_database)
         self._closers.append(lambda _: optimizations.close())
         return optimizations
 

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from tests.store.homes import Home, SqliteHome
 
 
+@pytest.fixture
+def home(replicated_home: Home) -> Home:
+    """Also the home of a node of a cluster."""
+    return replicated_home
+
+
 def a_loop(name: str = "news", loop_id: str = "1" * 32) -> Loop:
     """Make a loop."""
     return Loop(name=name, loop_id=loop_id, created_us=5, settings=LoopSettings())

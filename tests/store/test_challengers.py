@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 LOOP_ID = "1" * 32
 
 
+@pytest.fixture
+def home(replicated_home: Home) -> Home:
+    """Also the home of a node of a cluster."""
+    return replicated_home
+
+
 def a_challenger(number: int = 1, **changes: object) -> Challenger:
     """Make a challenger."""
     loop = Loop(name="news", loop_id=LOOP_ID, created_us=1, settings=LoopSettings())

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 LOOP_ID = "1" * 32
 
 
+@pytest.fixture
+def home(replicated_home: Home) -> Home:
+    """Also the home of a node of a cluster."""
+    return replicated_home
+
+
 def a_run(number: int = 1, **changes: object) -> Optimization:
     """Make a run that searches."""
     run = Optimization(

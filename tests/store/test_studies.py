@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 LOOP_ID = "1" * 32
 
 
+@pytest.fixture
+def home(replicated_home: Home) -> Home:
+    """Also the home of a node of a cluster."""
+    return replicated_home
+
+
 def a_study(number: int = 1, **changes: object) -> Study:
     """Make a study that waits."""
     study = Study(

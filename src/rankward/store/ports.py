@@ -345,8 +345,16 @@ class Catalog(Protocol):
     def keys(self) -> Sequence[Key]:
         """Return the digests of all keys."""
 
-    def set_key(self, key: Key) -> None:
-        """Store a key in its slot, in place of the one before."""
+    def set_key(self, key: Key, *, first: bool = False) -> None:
+        """Store a key in its slot, in place of the one before.
+
+        Args:
+            key: the key.
+            first: whether there must be none before.
+
+        Raises:
+            Conflict: it opens another slot, or there is one before.
+        """
 
     def epochs(self, loop_id: str) -> Sequence[Epoch]:
         """Return the epochs of a loop that are building or serving, oldest first."""

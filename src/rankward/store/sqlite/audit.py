@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from rankward.store.audit import AuditEntry, AuditFilter
-from rankward.store.sqlite.live import as_world_error, connect
+from rankward.store.sqlite.database import FileDatabase, OpenDatabase, transaction
 
 SCHEMA = """
 CREATE TABLE audit (
@@ -36,30 +35,23 @@ _encode = msgspec.json.Encoder().encode
 class SqliteAudit:
     """Implements `audit.Audit`. Safe to share between threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, open_database: OpenDatabase = FileDatabase) -> None:
         """Open the table.
 
         Args:
             path: of a catalog, which has made it.
+            open_database: how.
 
         Raises:
             StoreUnavailable: it cannot be read.
         """
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            self._connection = connect(path)
-        except sqlite3.Error as error:
-            raise as_world_error(error, path) from error
+        self._database = open_database(path)
 
-    def append(self, entry: AuditEntry) -> AuditEntry:
+    @transaction
+    def append(self, connection: sqlite3.Connection, entry: AuditEntry) -> AuditEntry:
         """See `audit.Audit`."""
         row = (entry.time_us, entry.loop, entry.what, entry.who, _encode(entry))
-        with self._lock:
-            try:
-                number = self._connection.execute(_INSERT, row).lastrowid
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
+        number = connection.execute(_INSERT, row).lastrowid
         assert number is not None, "a row was inserted"
         return msgspec.structs.replace(entry, number=number)
 
@@ -79,22 +71,13 @@ class SqliteAudit:
         where = " AND ".join(text for text, _ in conditions) or "1"
         arguments = [value for _, values in conditions for value in values]
         query = f"SELECT number, body FROM audit WHERE {where} ORDER BY number DESC LIMIT ?"  # noqa: S608
-        with self._lock:
-            try:
-                rows = self._connection.execute(query, (*arguments, limit)).fetchall()
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
+        rows = self._database.rows(query, *arguments, limit)
         return [msgspec.structs.replace(_entry.decode(body), number=number) for number, body in rows]
 
     def kinds(self) -> Sequence[str]:
         """See `audit.Audit`."""
-        with self._lock:
-            try:
-                return [what for (what,) in self._connection.execute(_SELECT_KINDS)]
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
+        return [what for (what,) in self._database.rows(_SELECT_KINDS)]
 
     def close(self) -> None:
         """See `audit.Audit`."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()

@@ -44,6 +44,7 @@ class DataFolder:
     """The layout of a data folder.
 
     catalog.sqlite      loops, keys (as digests), epochs, versions, studies, challengers, optimizations
+    node.json           where the servers of the cluster are that the folder is a node's of; not in an embedded one
     keys.toml           keys that the service made, readable by their owner only
     signing.pem         the key that models are signed with, and the certificates that are trusted
     loops/ID/events     the event log
@@ -66,10 +67,12 @@ class DataFolder:
         """
         self.root = root
         self.catalog = root / "catalog.sqlite"
+        self.node = root / "node.json"
         self.keys = root / "keys.toml"
         self.signing = root / "signing.pem"
         self.loops = root / "loops"
         self.run = root / "run"
+        self.sessions = self.run / "portal.sqlite"
         self.reserve = root / "reserve"
         self.worker_lock = root / "worker.lock"
         try:

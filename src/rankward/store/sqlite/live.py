@@ -93,7 +93,9 @@ _FULL = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE"}
 _NO_ROOM_BYTES = 65_536  # with less, SQLite cannot open a database: it makes two files beside it
 
 
-def connect(path: Path, *, must_exist: bool = True) -> sqlite3.Connection:
+def connect(
+    path: Path, *, must_exist: bool = True, factory: type[sqlite3.Connection] = sqlite3.Connection
+) -> sqlite3.Connection:
     """Open a database in WAL mode, flushed to the disk at every commit."""
     mode = "rw" if must_exist else "rwc"
     connection = sqlite3.connect(
@@ -102,6 +104,7 @@ def connect(path: Path, *, must_exist: bool = True) -> sqlite3.Connection:
         timeout=30,
         isolation_level=None,
         check_same_thread=False,
+        factory=factory,
     )
     try:
         connection.execute("PRAGMA journal_mode = WAL")

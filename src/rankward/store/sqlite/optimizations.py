@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from rankward.errors import Conflict
 from rankward.store.optimizations import Optimization
-from rankward.store.sqlite.live import as_world_error, connect
+from rankward.store.sqlite.database import FileDatabase, OpenDatabase, transaction
 
 SCHEMA = """
 CREATE TABLE optimization (
@@ -39,72 +37,48 @@ _encode = msgspec.json.Encoder().encode
 class SqliteOptimizations:
     """Implements `optimizations.Optimizations`. Safe to share between threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, open_database: OpenDatabase = FileDatabase) -> None:
         """Open the table.
 
         Args:
             path: of a catalog, which has made it.
+            open_database: how.
 
         Raises:
             StoreUnavailable: it cannot be read.
         """
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            self._connection = connect(path)
-        except sqlite3.Error as error:
-            raise as_world_error(error, path) from error
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+        self._database = open_database(path)
 
     def _found(self, query: str, *arguments: object) -> list[Optimization]:
-        with self._lock:
-            try:
-                rows = self._connection.execute(query, arguments).fetchall()
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
-        return [_optimization.decode(body) for (body,) in rows]
+        return [_optimization.decode(body) for (body,) in self._database.rows(query, *arguments)]
 
-    def add(self, optimization: Optimization) -> None:
+    @transaction
+    def add(self, connection: sqlite3.Connection, optimization: Optimization) -> None:
         """See `optimizations.Optimizations`."""
-        with self._change() as connection:
-            if not optimization.state.finished:
-                [count] = connection.execute(_COUNT_UNFINISHED, (optimization.loop_id,)).fetchone()
-                if count:
-                    raise Conflict(
-                        "an optimization of the loop goes on already: wait for its end, which its history shows"
-                    )
-            row = (
-                optimization.loop_id,
-                optimization.optimization_id,
-                optimization.state.finished,
-                _kept(optimization),
-                _encode(optimization),
-            )
-            connection.execute(_INSERT, row)
+        if not optimization.state.finished:
+            [count] = connection.execute(_COUNT_UNFINISHED, (optimization.loop_id,)).fetchone()
+            if count:
+                raise Conflict("an optimization of the loop goes on already: wait for its end, which its history shows")
+        row = (
+            optimization.loop_id,
+            optimization.optimization_id,
+            optimization.state.finished,
+            _kept(optimization),
+            _encode(optimization),
+        )
+        connection.execute(_INSERT, row)
 
-    def write(self, optimization: Optimization) -> bool:
+    @transaction
+    def write(self, connection: sqlite3.Connection, optimization: Optimization) -> bool:
         """See `optimizations.Optimizations`."""
-        with self._change() as connection:
-            row = (
-                optimization.state.finished,
-                _kept(optimization),
-                _encode(optimization),
-                optimization.loop_id,
-                optimization.optimization_id,
-            )
-            return connection.execute(_UPDATE, row).rowcount == 1
+        row = (
+            optimization.state.finished,
+            _kept(optimization),
+            _encode(optimization),
+            optimization.loop_id,
+            optimization.optimization_id,
+        )
+        return connection.execute(_UPDATE, row).rowcount == 1
 
     def find(self, loop_id: str, optimization_id: str) -> Optimization | None:
         """See `optimizations.Optimizations`."""
@@ -121,8 +95,7 @@ class SqliteOptimizations:
 
     def close(self) -> None:
         """See `optimizations.Optimizations`."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
 
 def _kept(optimization: Optimization) -> str | None:

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from rankward.records import TimeUs
 from rankward.store.sessions import Attempts, Session
-from rankward.store.sqlite.live import as_world_error, connect
+from rankward.store.sqlite.database import FileDatabase, OpenDatabase, transaction
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS session (
+CREATE TABLE session (
     digest BLOB PRIMARY KEY,
     created_us INTEGER NOT NULL,
     seen_us INTEGER NOT NULL,
     notice TEXT,                        -- for the next page
     body BLOB NOT NULL                  -- MessagePack
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS failure (
+CREATE TABLE failure (
     address TEXT NOT NULL,
     time_us INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS failure_by_time ON failure (time_us);
+CREATE INDEX failure_by_time ON failure (time_us);
 """
+_COUNT_TABLES = "SELECT count(*) FROM sqlite_schema WHERE name = 'session'"
 _INSERT = "INSERT INTO session VALUES (?, ?, ?, NULL, ?)"
 _SELECT = "SELECT seen_us, body FROM session WHERE digest = ?"
 _TOUCH = "UPDATE session SET seen_us = max(seen_us, ?) WHERE digest = ?"
@@ -46,101 +43,92 @@ _session = msgspec.msgpack.Decoder(Session)
 class SqliteSessions:
     """Implements `sessions.Sessions`. Safe to share between threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, open_database: OpenDatabase = FileDatabase) -> None:
         """Open the sessions, making their file if there is none.
+
+        Args:
+            path: of their file.
+            open_database: how.
 
         Raises:
             StoreUnavailable: it cannot be used.
         """
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            self._connection = connect(path, must_exist=False)
-            path.chmod(0o600)
-            with self._change() as connection:
-                for statement in _SCHEMA.split(";\n"):
-                    connection.execute(statement)
-        except sqlite3.Error as error:
-            raise as_world_error(error, path) from error
+        self._database = open_database(path, must_exist=False)
+        path.chmod(0o600)
+        self._make_tables()
 
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+    @transaction
+    def _make_tables(self, connection: sqlite3.Connection) -> None:
+        [count] = connection.execute(_COUNT_TABLES).fetchone()
+        if count == 0:
+            for statement in _SCHEMA.split(";\n"):
+                connection.execute(statement)
 
-    def _row(self, query: str, *arguments: object) -> Any:
-        with self._lock:
-            try:
-                return self._connection.execute(query, arguments).fetchone()
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
-
-    def begin(self, session: Session) -> None:
+    @transaction
+    def begin(self, connection: sqlite3.Connection, session: Session) -> None:
         """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(
-                _INSERT, (session.digest, session.created_us, session.seen_us, msgspec.msgpack.encode(session))
-            )
+        connection.execute(
+            _INSERT, (session.digest, session.created_us, session.seen_us, msgspec.msgpack.encode(session))
+        )
 
     def find(self, digest: bytes) -> Session | None:
         """See `sessions.Sessions`."""
-        row = self._row(_SELECT, digest)
-        return None if row is None else msgspec.structs.replace(_session.decode(row[1]), seen_us=row[0])
+        rows = self._database.rows(_SELECT, digest)
+        if not rows and self._database.refresh():  # it may have begun on another machine, a moment ago
+            rows = self._database.rows(_SELECT, digest)
+        return msgspec.structs.replace(_session.decode(rows[0][1]), seen_us=rows[0][0]) if rows else None
 
-    def touch(self, digest: bytes, now_us: TimeUs) -> None:
+    @transaction
+    def touch(self, connection: sqlite3.Connection, digest: bytes, now_us: TimeUs) -> None:
         """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(_TOUCH, (now_us, digest))
+        connection.execute(_TOUCH, (now_us, digest))
 
-    def leave_notice(self, digest: bytes, notice: str) -> None:
+    @transaction
+    def leave_notice(self, connection: sqlite3.Connection, digest: bytes, notice: str) -> None:
         """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(_LEAVE, (notice, digest))
+        connection.execute(_LEAVE, (notice, digest))
 
     def take_notice(self, digest: bytes) -> str | None:
         """See `sessions.Sessions`."""
-        row = self._row(_SELECT_NOTICE, digest)
-        if row is None or row[0] is None:
+        rows = self._database.rows(_SELECT_NOTICE, digest)
+        if not rows or rows[0][0] is None:
             return None
-        with self._change() as connection:
-            connection.execute(_LEAVE, (None, digest))
-        return str(row[0])
+        return self._take_notice(digest)
 
-    def end(self, digest: bytes) -> None:
-        """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(_DELETE, (digest,))
+    @transaction
+    def _take_notice(self, connection: sqlite3.Connection, digest: bytes) -> str | None:
+        row = connection.execute(_SELECT_NOTICE, (digest,)).fetchone()
+        connection.execute(_LEAVE, (None, digest))
+        return None if row is None else row[0]
 
-    def expire(self, *, created_before_us: TimeUs, seen_before_us: TimeUs) -> None:
+    @transaction
+    def end(self, connection: sqlite3.Connection, digest: bytes) -> None:
         """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(_EXPIRE, (created_before_us, seen_before_us))
+        connection.execute(_DELETE, (digest,))
 
-    def note_failure(self, address: str, now_us: TimeUs, *, forget_before_us: TimeUs) -> None:
+    @transaction
+    def expire(self, connection: sqlite3.Connection, *, created_before_us: TimeUs, seen_before_us: TimeUs) -> None:
         """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(_FORGET_FAILURES, (forget_before_us,))
-            connection.execute(_FAIL, (address, now_us))
+        connection.execute(_EXPIRE, (created_before_us, seen_before_us))
+
+    @transaction
+    def note_failure(
+        self, connection: sqlite3.Connection, address: str, now_us: TimeUs, *, forget_before_us: TimeUs
+    ) -> None:
+        """See `sessions.Sessions`."""
+        connection.execute(_FORGET_FAILURES, (forget_before_us,))
+        connection.execute(_FAIL, (address, now_us))
 
     def attempts(self, address: str, since_us: TimeUs) -> Attempts:
         """See `sessions.Sessions`."""
-        from_here, everywhere = self._row(_COUNT, address, since_us)
+        [[from_here, everywhere]] = self._database.rows(_COUNT, address, since_us)
         return Attempts(from_here, everywhere)
 
-    def forgive(self, address: str) -> None:
+    @transaction
+    def forgive(self, connection: sqlite3.Connection, address: str) -> None:
         """See `sessions.Sessions`."""
-        with self._change() as connection:
-            connection.execute(_FORGIVE, (address,))
+        connection.execute(_FORGIVE, (address,))
 
     def close(self) -> None:
         """See `sessions.Sessions`."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import zstandard
 
 from rankward.errors import Conflict, Overloaded
-from rankward.store.sqlite.live import as_world_error, connect
+from rankward.store.sqlite.database import FileDatabase, OpenDatabase, transaction
 from rankward.store.studies import Study, StudyKind, StudyState
 
 SCHEMA = """
@@ -55,61 +52,37 @@ _encode = msgspec.json.Encoder().encode
 class SqliteStudies:
     """Implements `studies.Studies`. Safe to share between threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, open_database: OpenDatabase = FileDatabase) -> None:
         """Open the tables.
 
         Args:
             path: of a catalog, which has made them.
+            open_database: how.
 
         Raises:
             StoreUnavailable: it cannot be read.
         """
-        self._path = path
-        self._lock = threading.Lock()
-        try:
-            self._connection = connect(path)
-        except sqlite3.Error as error:
-            raise as_world_error(error, path) from error
-
-    @contextmanager
-    def _change(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-
-    def _rows(self, query: str, *arguments: object) -> list[Any]:
-        with self._lock:
-            try:
-                return self._connection.execute(query, arguments).fetchall()
-            except sqlite3.Error as error:
-                raise as_world_error(error, self._path) from error
+        self._database = open_database(path)
 
     def _first(self, query: str, *arguments: object) -> Study | None:
-        rows = self._rows(query, *arguments)
+        rows = self._database.rows(query, *arguments)
         return _study.decode(rows[0][0]) if rows else None
 
-    def add(self, study: Study, *, waiting_max: int) -> None:
+    @transaction
+    def add(self, connection: sqlite3.Connection, study: Study, *, waiting_max: int) -> None:
         """See `studies.Studies`."""
-        with self._change() as connection:
-            if connection.execute(_SELECT_ONE, (study.loop_id, study.kind, study.study_id)).fetchone():
-                raise Conflict(f"there is an {study.kind} {study.study_id!r} already: choose another id")
-            [count] = connection.execute(_COUNT_UNFINISHED, _UNFINISHED).fetchone()
-            if count >= waiting_max:
-                raise Overloaded(
-                    f"{count} evaluations are not finished, the bound is {waiting_max}: wait for one, or delete one",
-                    retry_after_s=60,
-                )
-            connection.execute(
-                _INSERT,
-                (study.key, study.loop_id, study.kind, study.study_id, study.state, study.attempts, _encode(study)),
+        if connection.execute(_SELECT_ONE, (study.loop_id, study.kind, study.study_id)).fetchone():
+            raise Conflict(f"there is an {study.kind} {study.study_id!r} already: choose another id")
+        [count] = connection.execute(_COUNT_UNFINISHED, _UNFINISHED).fetchone()
+        if count >= waiting_max:
+            raise Overloaded(
+                f"{count} evaluations are not finished, the bound is {waiting_max}: wait for one, or delete one",
+                retry_after_s=60,
             )
+        connection.execute(
+            _INSERT,
+            (study.key, study.loop_id, study.kind, study.study_id, study.state, study.attempts, _encode(study)),
+        )
 
     def find(self, loop_id: str, kind: StudyKind, study_id: str) -> Study | None:
         """See `studies.Studies`."""
@@ -121,46 +94,44 @@ class SqliteStudies:
 
     def listed(self, loop_id: str, kind: StudyKind) -> Sequence[Study]:
         """See `studies.Studies`."""
-        return [_study.decode(body) for (body,) in self._rows(_SELECT_KIND, loop_id, kind)]
+        return [_study.decode(body) for (body,) in self._database.rows(_SELECT_KIND, loop_id, kind)]
 
     def unfinished(self) -> Sequence[Study]:
         """See `studies.Studies`."""
-        return [_study.decode(body) for (body,) in self._rows(_SELECT_UNFINISHED, *_UNFINISHED)]
+        return [_study.decode(body) for (body,) in self._database.rows(_SELECT_UNFINISHED, *_UNFINISHED)]
 
-    def write(self, study: Study, *, found: bytes | None = None) -> bool:
+    @transaction
+    def write(self, connection: sqlite3.Connection, study: Study, *, found: bytes | None = None) -> bool:
         """See `studies.Studies`."""
-        with self._change() as connection:
-            written: bool = connection.execute(_UPDATE, _updated(study)).rowcount == 1
-            if written and found is not None:
-                connection.execute(_UPSERT_FINDING, (study.key, study.loop_id, zstandard.compress(found)))
+        written: bool = connection.execute(_UPDATE, _updated(study)).rowcount == 1
+        if written and found is not None:
+            connection.execute(_UPSERT_FINDING, (study.key, study.loop_id, zstandard.compress(found)))
         return written
 
-    def begin(self, study: Study) -> bool:
+    @transaction
+    def begin(self, connection: sqlite3.Connection, study: Study) -> bool:
         """See `studies.Studies`."""
-        with self._change() as connection:
-            begun: bool = connection.execute(_BEGIN, _updated(study)).rowcount == 1
-        return begun
+        return connection.execute(_BEGIN, _updated(study)).rowcount == 1
 
     def found(self, key: str) -> bytes | None:
         """See `studies.Studies`."""
-        rows = self._rows(_SELECT_FINDING, key)
+        rows = self._database.rows(_SELECT_FINDING, key)
         return zstandard.decompress(rows[0][0]) if rows else None
 
-    def delete(self, loop_id: str, kind: StudyKind, study_id: str) -> Study | None:
+    @transaction
+    def delete(self, connection: sqlite3.Connection, loop_id: str, kind: StudyKind, study_id: str) -> Study | None:
         """See `studies.Studies`."""
-        with self._change() as connection:
-            row = connection.execute(_SELECT_ONE, (loop_id, kind, study_id)).fetchone()
-            if row is None:
-                return None
-            study = _study.decode(row[0])
-            connection.execute(_DELETE, (study.key,))
-            connection.execute(_DELETE_FINDING, (study.key,))
+        row = connection.execute(_SELECT_ONE, (loop_id, kind, study_id)).fetchone()
+        if row is None:
+            return None
+        study = _study.decode(row[0])
+        connection.execute(_DELETE, (study.key,))
+        connection.execute(_DELETE_FINDING, (study.key,))
         return study
 
     def close(self) -> None:
         """See `studies.Studies`."""
-        with self._lock:
-            self._connection.close()
+        self._database.close()
 
 
 def _updated(study: Study) -> tuple[object, ...]:

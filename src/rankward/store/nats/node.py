@@ -1,0 +1,63 @@
+"""A machine of a cluster: its connection, and the databases in its folder that are replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from rankward.store.nats.broker import Broker, read_options
+from rankward.store.nats.replica import Replica
+from rankward.store.nats.transactions import Transactions
+from rankward.store.sqlite.folder import DataFolder
+
+
+class Node:
+    """What one process of a node holds. Safe to share between threads."""
+
+    def __init__(self, folder: DataFolder) -> None:
+        """Connect, and let the catalog catch up with what the cluster has.
+
+        Args:
+            folder: the node's, in which `node.json` lies.
+
+        Raises:
+            StoreUnavailable: the servers do not answer, or the folder is not of their cluster.
+        """
+        options = read_options(folder.node)
+        assert options is not None, "the folder is a node's"
+        self._folder = folder
+        self.broker = Broker(options)
+        try:
+            self._catalog = Transactions(self.broker, "catalog")
+            self._sessions = Transactions(self.broker, "sessions")
+            self.refresh()
+        except BaseException:
+            self.broker.close()
+            raise
+
+    def refresh(self) -> None:
+        """Let the catalog catch up with what the cluster has."""
+        with contextlib.closing(self.catalog(self._folder.catalog, must_exist=False)) as catalog:
+            catalog.refresh()
+
+    def catalog(self, path: Path, *, must_exist: bool = True) -> Replica:
+        """Open the catalog's database. Implements `OpenDatabase`."""
+        return Replica(path, self._catalog, must_exist=must_exist)
+
+    def sessions(self, path: Path, *, must_exist: bool = True) -> Replica:
+        """Open the portal's sessions. Implements `OpenDatabase`."""
+        return Replica(path, self._sessions, must_exist=must_exist)
+
+    async def follow(self) -> None:
+        """Apply what other nodes change, as soon as they do, until cancelled."""
+        with contextlib.ExitStack() as opened:
+            replicas = [
+                opened.enter_context(contextlib.closing(self.catalog(self._folder.catalog))),
+                opened.enter_context(contextlib.closing(self.sessions(self._folder.sessions, must_exist=False))),
+            ]
+            await asyncio.gather(*(replica.follow() for replica in replicas))
+
+    def close(self) -> None:
+        """Hang up."""
+        self.broker.close()

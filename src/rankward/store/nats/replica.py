@@ -1,0 +1,245 @@
+"""A database of which every machine keeps a replica: changes are published before they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rankward.errors import RankwardError, StoreUnavailable
+from rankward.store.nats.transactions import LostRaceError, Statement, Transaction, Transactions
+from rankward.store.sqlite.database import ChangeHint, FileDatabase
+from rankward.store.sqlite.live import as_world_error, connect
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_COUNT_OTHERS = "SELECT count(*) FROM sqlite_schema WHERE name != 'replica'"
+_HAS_TABLE = "SELECT count(*) FROM sqlite_schema WHERE name = 'replica'"
+_CREATE = "CREATE TABLE replica (installation TEXT NOT NULL, sequence INTEGER NOT NULL)"
+_INSERT = "INSERT INTO replica VALUES (?, 0)"
+_SELECT = "SELECT installation, sequence FROM replica"
+_UPDATE = "UPDATE replica SET sequence = ?"
+_AGAIN_S = 1.0
+_STALE_S = 0.01  # a follower of the servers may learn of a message a moment after its leader said so
+
+
+class Recorder(sqlite3.Connection):
+    """A connection that remembers what was written with it."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.recorded: list[Statement] = []
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """See `sqlite3.Connection`."""
+        cursor = super().execute(sql, parameters)
+        # What has changed no row here would change none elsewhere. Statements that are not about rows have no count.
+        if _writes(sql) and cursor.rowcount != 0:
+            self.recorded.append(Statement(sql, [parameters]))
+        return cursor
+
+    def executemany(self, sql: str, rows: Iterable[Any], /) -> sqlite3.Cursor:
+        """See `sqlite3.Connection`."""
+        rows = list(rows)
+        cursor = super().executemany(sql, rows)
+        if cursor.rowcount != 0:
+            self.recorded.append(Statement(sql, rows))
+        return cursor
+
+
+def _writes(sql: str) -> bool:
+    word = sql.strip()[:6].upper()
+    return word not in {"", "SELECT"} and (word != "PRAGMA" or "=" in sql)
+
+
+class Replica:
+    """Implements `Database` with one file, in which the stream's transactions are applied in its order.
+
+    A change is made here first, with the write lock of the file held. What it wrote is published, with the place of the
+    last transaction that was applied here. If that is the stream's last one, the servers take it, and it is committed
+    here. If not, it is undone, what the stream has is applied, and the change is made anew.
+
+    A process that dies between the two has published a change that this file does not have: it is applied from the
+    stream, as if another machine had made it. So is one whose acknowledgement did not come in time.
+    """
+
+    def __init__(self, path: Path, transactions: Transactions, *, must_exist: bool = True) -> None:
+        """Open the file. It may be behind: see `refresh`.
+
+        Args:
+            path: of the file.
+            transactions: the stream.
+            must_exist: whether a file that is not there is an error, or is made.
+
+        Raises:
+            StoreUnavailable: it cannot be used, or is not of this cluster.
+        """
+        self._path = path
+        self._transactions = transactions
+        self._lock = threading.Lock()
+        self._reading = FileDatabase(path, must_exist=must_exist)  # by itself: a change waits for the servers
+        try:
+            self._connection = _recorder(path)
+            self._hint = ChangeHint(path.with_suffix(".hint"))
+            self._adopt()
+        except BaseException:
+            self._reading.close()
+            raise
+
+    def _adopt(self) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            [has_table] = self._connection.execute(_HAS_TABLE).fetchone()
+            if not has_table:
+                if self._connection.execute(_COUNT_OTHERS).fetchone()[0]:
+                    raise StoreUnavailable(
+                        f"{self._path} is of an embedded installation, not of a cluster: copy the installation there "
+                        "with `rankward copy`, and give the node an empty folder"
+                    )
+                self._connection.execute(_CREATE)
+                self._connection.execute(_INSERT, (self._transactions.installation,))
+            installation, _ = self._place()
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise as_world_error(error, self._path) from error
+        finally:
+            self._undo()
+        if installation != self._transactions.installation:
+            raise self._strange()
+
+    def _strange(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self._path} is a replica of something else than what the servers hold: give the node the servers and "
+            "the prefix that it had, or an empty folder"
+        )
+
+    def _place(self) -> tuple[str, int]:
+        installation, sequence = self._connection.execute(_SELECT).fetchone()
+        return str(installation), int(sequence)
+
+    def change(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """See `Database`.
+
+        What `work` refuses, it refuses on the newest: before an error of ours is raised, what the stream has is
+        applied, and if there was something, the change is made anew.
+        """
+        with self._lock:
+            while True:
+                try:
+                    return self._try(work)
+                except LostRaceError:
+                    self._wait_for_more()
+                except sqlite3.Error as error:
+                    raise as_world_error(error, self._path) from error
+                except RankwardError as refusal:
+                    if isinstance(refusal, StoreUnavailable) or not self._catch_up():
+                        raise
+
+    def _try(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            _, applied = self._place()
+            self._connection.recorded = []
+            result = work(self._connection)
+            written = self._connection.recorded
+            if written:
+                sequence = self._transactions.append(written, after=applied)
+                self._connection.execute(_UPDATE, (sequence,))
+                self._connection.execute("COMMIT")
+                self._hint.move()
+            return result
+        finally:
+            self._undo()
+
+    def _undo(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _wait_for_more(self) -> None:
+        """Apply what won the race."""
+        while not self._catch_up():
+            if self._transactions.last() < self.applied():
+                raise self._strange()
+            time.sleep(_STALE_S)
+
+    def refresh(self) -> bool:
+        """See `Database`."""
+        with self._lock:
+            return self._catch_up()
+
+    def applied(self) -> int:
+        """Return the place of the last transaction that is applied here; 0: none is."""
+        [[_, sequence]] = self._reading.rows(_SELECT)
+        return int(sequence)
+
+    def _catch_up(self) -> bool:
+        before = self.applied()
+        while transactions := self._transactions.read(after=self.applied()):
+            try:
+                self._apply(transactions)
+            except sqlite3.Error as error:
+                raise as_world_error(error, self._path) from error
+            finally:
+                self._undo()
+            self._hint.move()
+        return self.applied() != before
+
+    def _apply(self, transactions: Sequence[Transaction]) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        _, applied = self._place()
+        for transaction in transactions:
+            if transaction.sequence <= applied:
+                continue  # another process of this machine was quicker
+            if transaction.sequence != applied + 1:
+                raise StoreUnavailable(f"{self._path} is further behind than what the servers still hold")
+            for statement in transaction.statements:
+                for row in statement.rows:
+                    self._connection.execute(statement.sql, row)
+            applied = transaction.sequence
+        self._connection.execute(_UPDATE, (applied,))
+        self._connection.execute("COMMIT")
+
+    async def follow(self) -> None:
+        """Apply what others publish as soon as they do, until cancelled."""
+        while True:
+            try:
+                await self._transactions.news()
+                await asyncio.to_thread(self.refresh)
+            except RankwardError as error:
+                logger.warning("%s does not follow the cluster for now: %s", self._path.name, error)
+                await asyncio.sleep(_AGAIN_S)
+
+    def rows(self, query: str, *arguments: object) -> list[Any]:
+        """See `Database`."""
+        return self._reading.rows(query, *arguments)
+
+    def change_mark(self) -> int:
+        """See `Database`."""
+        return self._reading.change_mark()
+
+    def change_hint(self) -> int:
+        """See `Database`."""
+        return self._reading.change_hint()
+
+    def close(self) -> None:
+        """See `Database`."""
+        with self._lock:
+            self._connection.close()
+            self._hint.close()
+            self._reading.close()
+
+
+def _recorder(path: Path) -> Recorder:
+    try:
+        connection = connect(path, factory=Recorder)
+    except sqlite3.Error as error:
+        raise as_world_error(error, path) from error
+    assert isinstance(connection, Recorder), "it was made by the factory"
+    return connection
