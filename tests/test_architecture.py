@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "registry",
                 "store.changes",
                 "cluster.membership",
+                "store.imports",
                 "cluster.servers",
                 "store.nats",
                 "store.sqlite",
@@ -68,7 +69,17 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "services",
         frozenset(
             {
-                *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
+                *(
+                    "configuration",
+                    "erasure",
+                    "telemetry",
+                    "wiring",
+                    "worker",
+                    "api.options",
+                    "studies",
+                    "study_run",
+                    "import_run",
+                ),
                 *("challenge.desk", "challengers"),
                 *("story", "watching.rounds"),
                 *("optimization.desk", "optimization.service", "optimization.watcher"),

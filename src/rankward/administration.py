@@ -21,8 +21,9 @@ from rankward.configuration import Configuration, retraining, with_changes, with
 from rankward.doctor.report import Report
 from rankward.doctor.rounds import Rounds
 from rankward.erasure import Forgotten, forget
-from rankward.errors import InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
+from rankward.errors import CallerError, InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
 from rankward.history.importing import Imported, Importer
+from rankward.import_run import Bulletin
 from rankward.joining.reader import read_joined
 from rankward.optimization.rules import obstacle
 from rankward.optimization.schedule import following
@@ -686,6 +687,13 @@ class Administration:
             InvalidRequest: a file is damaged, or with `strict`, has a broken line.
         """
         loop = self._home.catalog.loop(name)
+        files_said = files[0].name if len(files) == 1 else f"{len(files)} files"
+        bulletin = Bulletin(self._home, loop.loop_id, key=None, name=files_said)
+
+        def note(state: Imported) -> None:
+            bulletin.tell(state)
+            told(state)
+
         with self._home.importing(loop.loop_id):
             log = self._home.event_log(loop.loop_id)  # of its own: see `forget`
             importer = Importer(
@@ -694,12 +702,16 @@ class Administration:
                 limits=self._limits,
                 reward_wait_us=loop.settings.reward_wait // timedelta(microseconds=1),
                 strict=strict,
-                told=told,
+                told=note,
             )
             try:
                 imported = await importer.run(files)
+            except CallerError:
+                bulletin.take_down()
+                raise
             finally:
                 await log.close()
+        bulletin.take_down()
         self._trail.note("history imported", loop=name, detail=f"{len(files)} files")
         return imported
 

@@ -20,6 +20,7 @@ import uvloop
 from rankward.api.options import ApiOptions
 from rankward.challengers import ChallengerService
 from rankward.errors import NotFound
+from rankward.import_run import ImportRun
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watcher import Watcher
 from rankward.settings import Limits
@@ -144,6 +145,19 @@ async def run_optimization_watch(root: Path, loop_name: str, optimization_id: st
         home.close()
 
 
+async def run_import(root: Path, loop_name: str, key: str) -> None:
+    """Run an import of a file that was sent."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    try:
+        loop = home.catalog.loop(loop_name)
+        wanted = next((each for each in home.imports(loop.loop_id).unfinished() if each.key == key), None)
+        if wanted is not None:
+            await ImportRun(home, loop, wanted, stop.is_set).run()
+    finally:
+        home.close()
+
+
 def run_study(root: Path, key: str) -> None:
     """Run a study."""
     stop = threading.Event()
@@ -198,6 +212,12 @@ def main(arguments: Sequence[str]) -> None:
                 asyncio.run(run_optimization_watch(Path(root), loop_name, optimization_id))
             except NotFound:
                 logging.getLogger(__name__).info("the watch %s of loop %s is gone", optimization_id, loop_name)
+        case ["import", root, loop_name, key]:
+            os.nice(10)
+            try:
+                asyncio.run(run_import(Path(root), loop_name, key))
+            except NotFound:
+                logging.getLogger(__name__).info("loop %s is gone", loop_name)
         case ["study", root, key]:
             os.nice(10)
             run_study(Path(root), key)

@@ -28,6 +28,7 @@ from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.challengers import Challenger, Challengers
+from rankward.store.imports import Imports
 from rankward.store.optimizations import Optimizations
 from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
 from rankward.store.rollups import Rollups
@@ -38,6 +39,7 @@ from rankward.store.sqlite.challengers import SqliteChallengers
 from rankward.store.sqlite.database import FileDatabase
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
+from rankward.store.sqlite.imports import FolderImports
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.optimizations import SqliteOptimizations
@@ -125,6 +127,10 @@ class Home:
     def rollups(self, loop_id: str) -> Rollups:
         """Open a loop's figures."""
         return SqliteRollups(self.folder.figures(loop_id))
+
+    def imports(self, loop_id: str) -> Imports:
+        """Open the files that were sent to be imported into a loop."""
+        return FolderImports(self.folder.imports(loop_id))
 
     def figures(self) -> Figures:
         """Make what reads the figures of loops."""

@@ -14,6 +14,7 @@ import msgspec
 
 from rankward.challenge.desk import ChallengeDesk
 from rankward.errors import NotFound, RankwardError, StorageFull
+from rankward.import_run import ImportDesk
 from rankward.joining.service import JoiningService
 from rankward.optimization.desk import OptimizationDesk
 from rankward.optimization.service import OptimizationService
@@ -95,12 +96,14 @@ class _LoopWork:
         self.trainers: dict[int, _Trainer] = {}
         self.mirror = _Child()
         self.challenging = ChallengeDesk(home, lambda name: spawn("challenge", name))
+        self.importing = ImportDesk(home, loop.loop_id, lambda key: spawn("import", self.loop.name, key))
 
     @property
     def children(self) -> list[subprocess.Popen[bytes]]:
         """The processes that work for it."""
+        others = (self.mirror.process, self.challenging.process, self.importing.process)
         trainers = [trainer.process for trainer in self.trainers.values()]
-        return [each for each in (self.mirror.process, self.challenging.process, *trainers) if each is not None]
+        return [each for each in (*others, *trainers) if each is not None]
 
     async def close(self) -> None:
         await self.log.close()
@@ -184,6 +187,7 @@ class Worker:
         self._tend(work)
         self._tend_mirror(work)
         work.challenging.tend(work.loop, busy=busy)
+        work.importing.tend()
         return busy
 
     def _stumble(self, work: _LoopWork, error: RankwardError) -> TimeUs:
@@ -211,6 +215,7 @@ class Worker:
                 _end(trainer)
             work.mirror.end()
             work.challenging.end()
+            work.importing.end()
             await work.close()
         for loop_id, loop in present.items():
             if loop_id not in self._work:

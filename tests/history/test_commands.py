@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
+import typer
 
 import rankward
-from rankward.cli.logs import moment
+from rankward.cli.logs import moment, run_import
 from rankward.errors import InvalidRequest
 from rankward.history.files import LogFile
+from rankward.history.importing import IMPORTED
 from rankward.joining.service import JoiningService
+from rankward.settings import LoopSettings
 from rankward.wiring import Home
 from tests.dsjson.events import TIME_US
 from tests.history.loops import lines_of, numbered
@@ -181,3 +185,27 @@ def test_a_policy_goes_out_and_in_as_the_portal_had_it(shell: Shell, tmp_path: P
     assert "arguments" in shell.refused("policy", "import", "playground", str(file))
     file.write_bytes(msgspec.json.encode({"name": "x", "arguments": "--cb_explore_adf -f x"}))
     assert "files" in shell.refused("policy", "import", "playground", str(file))
+
+
+def test_a_stopped_import_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a log in a loop must not look like a whole one."""
+    file = tmp_path / "history.json"
+    file.write_bytes(lines_of([numbered(number) for number in range(3_000)]))
+    pressed: list[bool] = []
+
+    def clock() -> int:
+        """Somebody presses Ctrl-C when the import looks at the clock to say how far it is."""
+        if not pressed:
+            pressed.append(True)
+            signal.raise_signal(signal.SIGINT)
+        return TIME_US
+
+    pressed.append(True)
+    with closing(Home(tmp_path / "data", clock=clock)) as home:
+        home.create_loop("shop", LoopSettings())
+        pressed.clear()
+        with pytest.raises(typer.Exit) as ended:
+            run_import(home, home.catalog.loop("shop"), [file])
+        assert ended.value.exit_code == 130
+        assert "the same command goes on from there" in capsys.readouterr().err
+        assert run_import(home, home.catalog.loop("shop"), [file]).counts[IMPORTED] == 3_000

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import pytest
 
+from rankward.import_run import NOTE, ImportStatus
 from rankward.records import Erased, History, Interaction
 from rankward.store.audit import AuditFilter, Door
-from rankward.wiring import new_loop_settings
+from rankward.wiring import new_loop_settings, now_us
+from tests.history.loops import lines_of, numbered
 from tests.service import RunningService, eventually, request
 
 if TYPE_CHECKING:
@@ -77,14 +79,69 @@ def test_what_is_exported_can_be_imported_into_another_loop(
     for said in (f"{EVENTS} lines imported", "It was imported before"):
         page.get_by_label("Log file").set_input_files(file)
         page.get_by_role("button", name="Import").click()
-        page.get_by_role("status").filter(has_text=said).wait_for()
-        visitor.settle()
+        page.get_by_role("status").filter(has_text=f"{file.name} is here").wait_for()
+        page.locator(".imports li").first.filter(has_text=said).wait_for()
         visitor.check()
-        assert file.name in page.get_by_role("status").inner_text()
+        assert file.name in page.locator(".imports li").first.inner_text()
     assert sum(isinstance(record, History) for record in records(filled, target)) == EVENTS
     assert ("history imported", Door.PORTAL) in noted(filled, target)
     epochs = filled.home.catalog.epochs(filled.loop(target).loop_id)
     assert [epoch.reason for epoch in epochs].count("history was imported") == 1
+
+
+def test_an_import_that_runs_shows_how_far_it_is_and_is_cancelled(
+    visit: Callable[..., Visitor], filled: RunningService, tmp_path: Path
+) -> None:
+    """A large file takes minutes: its sender wants to see it move, after a reload too, and to call it off."""
+    loop = filled.loop(filled.new_loop().loop)
+    file = tmp_path / "history.json"
+    file.write_bytes(lines_of([numbered(number) for number in range(EVENTS)]))
+    visitor = visit(375)
+    page = visitor.open(f"/portal/loops/{loop.name}/logs")
+    with filled.home.importing(loop.loop_id):  # as another import would, this holds it up
+        page.get_by_label("Log file").set_input_files(file)
+        page.get_by_role("button", name="Import").click()
+        row = page.locator(".imports li")
+        row.filter(has_text="Another import into this loop is under way. It goes on by itself.").wait_for()
+        [waiting] = filled.home.imports(loop.loop_id).listed()
+        far = ImportStatus(
+            key=waiting.key, name=file.name, lines=900, imported=800, done=0.4, remaining_s=90.0, time_us=now_us()
+        )
+        filled.home.board.post(loop.loop_id, NOTE, msgspec.json.encode(far))
+        row.filter(has_text="40 % · 900 lines read, 800 events imported · about 1 min 30 s left").wait_for()
+        page.reload()
+        row.get_by_role("progressbar", name="Progress of history.json").wait_for()
+        visitor.check()
+
+        page.on("dialog", lambda dialog: dialog.accept())
+        row.get_by_role("button", name="Cancel the import of history.json").click()
+        page.get_by_role("status").filter(has_text="What is imported already stays.").wait_for()
+    row.filter(has_text="cancelled").filter(has_text="Cancelled.").wait_for()
+    visitor.settle()
+    visitor.check()
+    assert ("import cancelled", Door.PORTAL) in noted(filled, loop.name)
+
+
+def test_a_command_that_imports_is_seen_and_when_it_was_cut_off_said_where(
+    visit: Callable[..., Visitor], filled: RunningService
+) -> None:
+    """A log that is half imported must not look whole: nobody would send the rest."""
+    loop = filled.loop(filled.new_loop().loop)
+    visitor = visit()
+    for ago_us, said in ((0, "which Ctrl-C stops"), (60_000_000, "cut off after line 900")):
+        far = ImportStatus(
+            key=None,
+            name="old.json",
+            lines=900,
+            imported=900,
+            done=0.4,
+            remaining_s=None,
+            time_us=now_us() - ago_us,
+        )
+        filled.home.board.post(loop.loop_id, NOTE, msgspec.json.encode(far))
+        page = visitor.open(f"/portal/loops/{loop.name}/logs")
+        page.locator(".imports li").filter(has_text="old.json").filter(has_text=said).wait_for()
+        visitor.check()
 
 
 def test_a_span_without_decisions_is_an_empty_file_and_one_that_ends_first_is_refused(

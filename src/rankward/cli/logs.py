@@ -181,8 +181,20 @@ def run_import(home: Home, loop: Loop, paths: list[Path], *, strict: bool = Fals
         async with opened(home) as found:
             return await found.administration.import_logs(loop.name, paths, strict=strict, told=told)
 
-    with event_bar("importing") as show:
-        return asyncio.run(run(lambda state: show(state.bytes_read, state.bytes_total, state.counts[IMPORTED])))
+    heard: list[Imported] = []
+
+    def hear(state: Imported) -> None:
+        heard[:] = [state]
+        show(state.bytes_read, state.bytes_total, state.counts[IMPORTED])
+
+    try:
+        with event_bar("importing") as show:
+            return asyncio.run(run(hear))
+    except KeyboardInterrupt:
+        lines = heard[0].lines if heard else 0
+        said = f"stopped after {lines:,} lines. What came before stays imported; the same command goes on from there."
+        err().print(said, soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 def _train(home: Home, loop: Loop, since_us: TimeUs) -> TimeUs:

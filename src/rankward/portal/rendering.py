@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
-from rankward.doctor.words import counted, in_full
+from rankward.doctor.words import in_full, span
 from rankward.invocation import command
 from rankward.portal.gate import csrf_token
 from rankward.portal.navigation import OF_A_LOOP, OF_ALL
@@ -77,6 +77,7 @@ class Renderer:
             "Role": Role,
             "command": command(),
             "counted": counted,
+            "span": span,
         }
 
     def page(self, template: str, request: Request, *, status: int = 200, **values: Any) -> Response:
@@ -112,6 +113,11 @@ def prose(text: str) -> Markup:
         for index, part in enumerate(text.split("`"))
     ]
     return Markup("").join(parts)
+
+
+def counted(number: int, one: str) -> str:
+    """Write a number with what it counts, in the plural where it takes one."""
+    return f"{grouped(number)} {one if number == 1 else one + 's'}"
 
 
 def grouped(number: float) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import secrets
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -16,25 +17,27 @@ from starlette.responses import Response, StreamingResponse
 
 from rankward.administration import ToForget
 from rankward.api.upload import receive_upload
-from rankward.dsjson.read import Skip
-from rankward.errors import CallerError, InvalidRequest, Overloaded
+from rankward.doctor.facts import ALIVE_US
+from rankward.errors import CallerError, InvalidRequest
 from rankward.history.export import LineSink, stretches_within
 from rankward.history.holding import holding
-from rankward.history.importing import DUPLICATE, IMPORTED, Imported
 from rankward.history.sources import check_log
+from rankward.import_run import NOTE as IMPORT_NOTE
+from rankward.import_run import ImportStatus
 from rankward.joining.reward import RewardDefinition
 from rankward.mirroring.service import NOTE, MirroringStatus
 from rankward.portal.moments import read_moment, written
 from rankward.portal.view import View, Visit
 from rankward.records import JoinedEvent, TimeUs
 from rankward.settings import as_datetime
+from rankward.store.imports import LogImport
 from rankward.store.ports import Loop
 from rankward.store.sessions import Role
+from rankward.telemetry import read_statuses
 from rankward.wiring import Home
 
 _MINUTE_US = 60_000_000
 _NAME_MAX = 100
-_BROKEN_SHOWN = 3
 
 
 async def _show(visit: Visit) -> Response:
@@ -55,7 +58,48 @@ async def _page(visit: Visit, *, refused: CallerError | None = None) -> Response
         start=written(loop.created_us if held.first_us is None else held.first_us),
         end=written(doors.home.clock() + _MINUTE_US),
         bound=doors.limits.model_bytes,
+        **_imports(visit),
     )
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How an import stands that is not over."""
+
+    now: ImportStatus | None  # None: it has not said yet
+    cancelled: bool
+
+
+def _imports(visit: Visit) -> dict[str, Any]:
+    """What there is to show of imports, under way and over."""
+    home, loop = visit.doors.home, visit.loop
+    notes, now_us = home.board.read(loop.loop_id), home.clock()
+    joining, _ = read_statuses(notes)
+    told = msgspec.json.decode(notes[IMPORT_NOTE], type=ImportStatus) if IMPORT_NOTE in notes else None
+    imports = home.imports(loop.loop_id)
+    rows = [
+        (each, Standing(told if told and told.key == each.key else None, imports.is_cancelled(each.key)))
+        for each in imports.listed()
+    ]
+    by_command = told if told is not None and told.key is None else None
+    command_lives = by_command is not None and now_us - by_command.time_us < ALIVE_US
+    return {
+        "imports": rows,
+        "by_command": by_command,
+        "command_lives": command_lives,
+        "worker_lives": joining is not None and now_us - joining.time_us < ALIVE_US,
+        "goes_on": command_lives or any(not each.is_over for each, _ in rows),
+    }
+
+
+async def _show_imports(visit: Visit) -> Response:
+    return visit.page("logs_imports", **_imports(visit))
+
+
+async def _cancel(visit: Visit) -> Response:
+    home, loop, key = visit.doors.home, visit.loop, str(visit.request.path_params["key"])
+    home.imports(loop.loop_id).cancel(key)
+    home.trail.by(visit.actor).note("import cancelled", loop=loop.name, detail=key)
+    return visit.redirect(_path(visit), notice="The import is being cancelled. What is imported already stays.")
 
 
 async def _export(visit: Visit) -> Response:
@@ -113,47 +157,37 @@ class _Packing:
 
 
 async def _import(visit: Visit) -> Response:
-    doors = visit.doors
-    if doors.importing.locked():
-        raise Overloaded("another file is being imported: try again when it is done", retry_after_s=5)
-    async with doors.importing:
-        with tempfile.TemporaryDirectory(prefix="rankward-") as folder:
+    """Take a file in. The worker imports it: from here on nobody has to wait, or to stay."""
+    doors, home, loop = visit.doors, visit.doors.home, visit.loop
+    async with doors.uploading:
+        with tempfile.TemporaryDirectory(prefix="import-", dir=home.folder.run) as folder:
             path = Path(folder) / _file_name(visit.request.headers.get("x-file-name", ""))
             with path.open("xb", buffering=0) as file:
                 bound = doors.limits.model_bytes
                 await receive_upload(visit.request.headers.raw, visit.request.receive, file, bound)
             try:
-                imported = await asyncio.to_thread(_read_in, visit, path)
+                await asyncio.to_thread(check_log, path, bounds=doors.bounds, limits=doors.limits)
             except CallerError as error:  # where it lay for a moment is nothing to its reader
                 raise InvalidRequest(error.message.replace(f"{folder}/", "")) from error
-    said = _said(path.name, imported)
-    if "train" in visit.request.query_params and imported.oldest_us is not None:
-        configuration = doors.configuration.by(visit.actor)
-        await configuration.retrain(visit.loop_name, since_us=imported.oldest_us, reason="history was imported")
-        said += " A new epoch learns from all of it."
-    return visit.redirect(_path(visit), notice=said)
-
-
-def _read_in(visit: Visit, path: Path) -> Imported:
-    """Import a file, in a thread: reading lines must not hold up those who ask for decisions."""
-    check_log(path, bounds=visit.doors.bounds, limits=visit.doors.limits)
-    return asyncio.run(visit.administration.import_logs(visit.loop_name, [path]))
+            now_us = home.clock()
+            wanted = LogImport(
+                key=f"{now_us:016x}-{secrets.token_hex(4)}",
+                name=path.name,
+                size_bytes=path.stat().st_size,
+                created_us=now_us,
+                actor=visit.actor,
+                trains="train" in visit.request.query_params,
+                limits=doors.limits,
+                bounds=doors.bounds,
+            )
+            await asyncio.to_thread(home.imports(loop.loop_id).add, wanted, path)
+    return visit.redirect(_path(visit), notice=f"{wanted.name} is here, and is being imported.")
 
 
 def _file_name(sent: str) -> str:
     """Make a name out of the one that a browser says, without folders."""
     name = PureWindowsPath(PurePosixPath(unquote(sent)).name).name
     return "".join([letter for letter in name if letter.isprintable() and letter != "\ufffd"])[:_NAME_MAX] or "log"
-
-
-def _said(name: str, imported: Imported) -> str:
-    """Say what became of the lines of a file."""
-    names: dict[str, str] = {DUPLICATE: "there already", **{kind: f"skipped: {kind}" for kind in Skip}}
-    counts = [f"{imported.counts[IMPORTED]:,} lines imported"]
-    counts += [f"{imported.counts[kind]:,} {what}" for kind, what in names.items() if imported.counts[kind]]
-    known = " It was imported before: nothing was added." if imported.files_known else ""
-    broken = "".join([f" Line {each.line}: {each.why}." for each in imported.broken[:_BROKEN_SHOWN]])
-    return f"{name}: {', '.join(counts)}.{known}{broken}"
 
 
 async def _forget(visit: Visit) -> Response:
@@ -183,6 +217,8 @@ VIEWS = (
     View(path="/loops/{loop}/logs", handle=_show),
     View(path="/loops/{loop}/logs/export", handle=_export),
     View(path="/loops/{loop}/logs/import", handle=_import, method="POST", needs=Role.OPERATOR),
+    View(path="/loops/{loop}/logs/imports", handle=_show_imports),
+    View(path="/loops/{loop}/logs/imports/{key}/cancel", handle=_cancel, method="POST", needs=Role.OPERATOR),
     View(path="/loops/{loop}/logs/forget", handle=_forget, method="POST", needs=Role.ADMIN),
     View(path="/loops/{loop}/logs/delete", handle=_delete, method="POST", needs=Role.OPERATOR),
 )

@@ -54,6 +54,7 @@ class DataFolder:
     loops/ID/watches    how far the watch over an applied policy has come
     loops/ID/figures    what was earned, by minute, hour and day; may be deleted
     loops/ID/challengers    what challengers have learned
+    loops/ID/imports    files that were sent to be imported, and what became of them
     loops/ID/notes      what each process is doing; may be deleted
     reserve             room that is given up when the disk is full
     run                 of the processes that run now; may be deleted when none does
@@ -104,6 +105,10 @@ class DataFolder:
     def figures(self, loop_id: str) -> Path:
         """The folder of a loop's figures."""
         return self.loops / loop_id / "figures"
+
+    def imports(self, loop_id: str) -> Path:
+        """The folder of files that were sent to be imported into a loop."""
+        return self.loops / loop_id / "imports"
 
     def mark(self, loop_id: str, epoch_id: int) -> Path:
         """The file that says which event an epoch's learner was given last."""

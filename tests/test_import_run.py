@@ -1,0 +1,248 @@
+"""Imports of files that were sent: cut off, gone on with, cancelled and given up, with every event in once."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from rankward.errors import NotFound, Overloaded
+from rankward.import_run import ATTEMPTS_MAX, NOTE, ImportDesk, ImportRun, ImportStatus
+from rankward.ranking.features import FeatureBounds
+from rankward.records import History, TimeUs
+from rankward.settings import Limits, LoopSettings
+from rankward.store.audit import Actor, AuditFilter, Door
+from rankward.store.imports import ImportState, LogImport
+from rankward.store.sqlite.imports import UNFINISHED_MAX
+from rankward.wiring import Home
+from tests.history.loops import lines_of, numbered
+from tests.service import RunningService, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from rankward.store.ports import Loop
+
+NOW_US: TimeUs = 1_800_000_000_000_000
+EVENTS = 3_000
+ADA = Actor("ada", Door.PORTAL)
+
+
+class Place:
+    """An installation with a loop, into which files are sent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.now_us = NOW_US
+        self.folder = folder
+        self.home = Home(folder / "data", clock=self._clock)
+        self.home.create_loop("shop", LoopSettings())
+
+    def _clock(self) -> TimeUs:
+        self.now_us += 1_000_000
+        return self.now_us
+
+    @property
+    def loop(self) -> Loop:
+        """The loop, as it is set now."""
+        return self.home.catalog.loop("shop")
+
+    def send(self, content: bytes, *, key: str = "1", trains: bool = False) -> None:
+        """Send a file."""
+        send(self.home, self.loop, content, self.folder / "log.json", key=key, trains=trains)
+
+    def found(self, key: str = "1") -> LogImport:
+        """What there is of an import."""
+        return next(each for each in self.home.imports(self.loop.loop_id).listed() if each.key == key)
+
+    def run(self, stopped: Callable[[], bool] = lambda: False) -> LogImport:
+        """Make an attempt, as the desk begins it. Returns what it left."""
+        imports = self.home.imports(self.loop.loop_id)
+        found = imports.unfinished()[0]
+        begun = msgspec.structs.replace(found, state=ImportState.RUNNING, attempts=found.attempts + 1)
+        imports.write(begun)
+        asyncio.run(ImportRun(self.home, self.loop, begun, stopped).run())
+        return self.found(begun.key)
+
+    def imported(self) -> list[str]:
+        """Read which events the log holds."""
+        return events_of(self.home, self.loop)
+
+
+def send(home: Home, loop: Loop, content: bytes, file: Path, *, key: str, trains: bool = False) -> None:
+    """Put a file where the portal does."""
+    file.write_bytes(content)
+    home.imports(loop.loop_id).add(
+        LogImport(
+            key=key,
+            name=file.name,
+            size_bytes=len(content),
+            created_us=home.clock(),
+            actor=ADA,
+            trains=trains,
+            limits=Limits(),
+            bounds=FeatureBounds(),
+        ),
+        file,
+    )
+
+
+def events_of(home: Home, loop: Loop) -> list[str]:
+    """Read which events were imported, in log order."""
+
+    async def read() -> list[str]:
+        log = home.event_log(loop.loop_id)
+        try:
+            entries = await log.read(0, limit=1_000_000)
+        finally:
+            await log.close()
+        return [entry.record.interaction.event_id for entry in entries if isinstance(entry.record, History)]
+
+    return asyncio.run(read())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """An installation of its own."""
+    made = Place(tmp_path)
+    with closing(made.home):
+        yield made
+
+
+def note(place: Place) -> ImportStatus | None:
+    """What is said of the import that runs."""
+    found = place.home.board.read(place.loop.loop_id).get(NOTE)
+    return None if found is None else msgspec.json.decode(found, type=ImportStatus)
+
+
+def test_what_was_cut_off_goes_on_and_no_event_is_in_twice(place: Place) -> None:
+    """A restart must neither lose the rest of a file nor learn its beginning twice."""
+    place.send(lines_of([numbered(number) for number in range(EVENTS)]))
+
+    left = place.run(stopped=lambda: True)
+
+    assert (left.state, left.attempts, left.is_over) == (ImportState.WAITING, 0, False)
+    assert 0 < len(place.imported()) < EVENTS
+    said = note(place)
+    assert said is not None
+    assert (said.key, said.name) == ("1", "log.json")
+    assert 0 < said.lines < EVENTS, "it stays there: who looks meanwhile learns at which line it stands"
+    done = place.run()
+    assert (done.state, done.description) == (ImportState.DONE, f"{EVENTS:,} lines imported.")
+    assert place.imported() == [f"e{number}" for number in range(EVENTS)]
+    assert note(place) is None
+    assert not place.home.imports(place.loop.loop_id).unfinished()
+    [entry] = place.home.audit.entries(AuditFilter(loops=["shop"], what="history imported"), limit=9)
+    assert (entry.who, entry.detail) == ("ada", "log.json")
+
+
+def test_what_is_cancelled_says_at_which_line_and_how_to_go_on(place: Place) -> None:
+    """What is in the log by then stays there, so it must not stay there without a word."""
+    content = lines_of([numbered(number) for number in range(EVENTS)])
+    place.send(content)
+    place.home.imports(place.loop.loop_id).cancel("1")
+
+    left = place.run()
+
+    assert left.state is ImportState.CANCELLED
+    kept = len(place.imported())
+    assert 0 < kept < EVENTS
+    assert f"{kept:,} events of them stay: import the same file again" in left.description
+    place.send(content, key="2")
+    assert place.run().state is ImportState.DONE
+    assert place.imported() == [f"e{number}" for number in range(EVENTS)]
+
+
+def test_a_new_epoch_learns_from_all_of_it_when_asked(place: Place) -> None:
+    """Otherwise history older than the span that is retrained would be imported for evaluations alone."""
+    place.send(lines_of([numbered(1)]), trains=True)
+
+    assert place.run().description == "1 line imported. A new epoch learns from all of it."
+    assert place.home.catalog.epochs(place.loop.loop_id)[-1].reason == "history was imported"
+
+
+def test_a_file_that_breaks_off_has_failed_and_says_where_its_parts_are(place: Place) -> None:
+    """Its sender knows it by its name, not by the folder that it was kept in."""
+    place.send(gzip.compress(lines_of([numbered(number) for number in range(EVENTS)]))[:-40])
+
+    left = place.run()
+
+    assert left.state is ImportState.FAILED
+    assert left.description.startswith("log.json is damaged")
+
+
+def test_another_import_is_waited_for(place: Place) -> None:
+    """Two at once would not see each other's events."""
+    place.send(lines_of([numbered(1)]))
+    with place.home.importing(place.loop.loop_id):
+        left = place.run()
+
+    assert (left.state, left.attempts) == (ImportState.WAITING, 0)
+    assert "Another import" in left.description
+    assert place.run().state is ImportState.DONE
+
+
+def test_the_desk_runs_one_after_the_other_and_gives_up_what_dies(place: Place) -> None:
+    """A file on which the process dies must not hold up those after it for ever."""
+    for key in ("1", "2", "3"):
+        place.send(lines_of([numbered(1)]), key=key)
+    place.home.imports(place.loop.loop_id).cancel("3")
+    begun: list[str] = []
+
+    def spawn(key: str) -> subprocess.Popen[bytes]:
+        begun.append(key)
+        command = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    desk = ImportDesk(place.home, place.loop.loop_id, spawn)
+    while place.home.imports(place.loop.loop_id).unfinished():
+        desk.tend()
+        if desk.process is not None:
+            assert desk.process.wait() == -signal.SIGKILL
+    assert begun == ["1"] * ATTEMPTS_MAX + ["2"] * ATTEMPTS_MAX
+    assert place.found("1").state is ImportState.FAILED
+    assert "Import the same file again to go on" in place.found("1").description
+    assert place.found("3").state is ImportState.CANCELLED
+
+
+def test_so_many_may_wait_and_only_what_waits_can_be_cancelled(place: Place) -> None:
+    """Files wait on the service's own disk."""
+    imports = place.home.imports(place.loop.loop_id)
+    for key in range(UNFINISHED_MAX):
+        place.send(b"x", key=str(key))
+    with pytest.raises(Overloaded, match="are not over yet"):
+        place.send(b"x", key="9")
+    with pytest.raises(NotFound):
+        imports.cancel("9")
+    over = msgspec.structs.replace(place.found("0"), state=ImportState.DONE, ended_us=NOW_US)
+    imports.write(over)
+    with pytest.raises(NotFound):
+        imports.cancel("0")
+
+
+@pytest.mark.slow
+def test_an_import_goes_on_after_the_service_was_killed(tmp_path: Path) -> None:
+    """Whoever sent a file went home long ago."""
+    service = RunningService(tmp_path)
+    try:
+        service.start()
+        loop = service.loop(service.new_loop().loop)
+        imports = service.home.imports(loop.loop_id)
+        content = lines_of([numbered(number) for number in range(8 * EVENTS)])
+        send(service.home, loop, content, tmp_path / "log.json", key="1")
+        eventually(lambda: imports.listed()[0].state is not ImportState.WAITING, "it is begun")
+        eventually(lambda: imports.listed()[0].is_over or len(events_of(service.home, loop)) > 0, "some are in")
+        service.kill()
+        service.start()
+        eventually(lambda: imports.listed()[0].is_over, "it is over")
+        assert imports.listed()[0].state is ImportState.DONE
+        assert events_of(service.home, loop) == [f"e{number}" for number in range(8 * EVENTS)]
+    finally:
+        service.close()
