@@ -4,8 +4,9 @@
 #   docker run --init -p 8080:8080 -v rankward:/data rankward
 
 FROM python:3.12-slim AS build
-# EXTRAS: optional parts of the package, such as "[worlds]" for the simulated worlds that need scikit-learn.
-ARG EXTRAS=""
+# EXTRAS: optional parts of the package. These are for nodes of a cluster, and for mirroring to containers and buckets;
+# "worlds" is for the simulated worlds that need scikit-learn.
+ARG EXTRAS="[mirror,nats]"
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/rankward
 WORKDIR /source
