@@ -23,14 +23,14 @@ from rankward.challenge.service import ChallengingService, model_ids
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
-from rankward.records import TimeUs
+from rankward.records import ModelId, TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.challengers import Challenger, Challengers
 from rankward.store.imports import Imports
 from rankward.store.optimizations import Optimizations
-from rankward.store.ports import Catalog, EventLog, JoinedLog, Key, Loop
+from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Key, Loop, ModelStore
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
@@ -52,11 +52,13 @@ from rankward.store.studies import Studies
 from rankward.training.service import TrainingService, next_epoch
 from rankward.vw.presets import BALANCED, Preset
 from rankward.watching.figures import Figures
+from rankward.watching.service import NOTE as WATCHING
 
 if TYPE_CHECKING:
     from rankward.store.nats.broker import Broker
     from rankward.store.nats.node import Node
 
+_OWN_NOTES = ("joining", WATCHING)  # of what every node does for itself
 _NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
@@ -94,12 +96,12 @@ class Home:
             self.optimizations: Optimizations = SqliteOptimizations(self.folder.catalog, open_database=how)
             opened.pop_all()
         self.trail = Trail(self.audit, clock)
-        self.models = FileModelStore(self.folder.loops)
+        self.models = self._model_store("models", recorded=self._recorded_digest)
         self.signing = Signing(FileVault(self.folder.signing), clock=clock)
-        self.study_models = FileModelStore(self.folder.loops, "studies")
-        self.challenger_models = FileModelStore(self.folder.loops, "challengers")
-        self.watches = FileModelStore(self.folder.loops, "watches")
-        self.board = FileBoard(self.folder.loops)
+        self.study_models = self._model_store("studies")
+        self.challenger_models = self._model_store("challengers")
+        self.watches = self._model_store("watches")
+        self.board: Board = FileBoard(self.folder.loops) if self.node is None else self.node.board
 
     @property
     def broker(self) -> Broker | None:
@@ -110,6 +112,14 @@ class Home:
         """Apply what other nodes change, as soon as they do, until cancelled. Embedded, there are no others."""
         if self.node is not None:
             await self.node.follow()
+
+    def _model_store(self, folder: str, *, recorded: Callable[[str, ModelId], str | None] | None = None) -> ModelStore:
+        if self.node is None:
+            return FileModelStore(self.folder.loops, folder)
+        return self.node.model_store(folder, recorded=recorded)
+
+    def _recorded_digest(self, loop_id: str, model_id: ModelId) -> str | None:
+        return next((each.digest for each in self.catalog.versions(loop_id) if each.model_id == model_id), None)
 
     def sessions(self) -> Sessions:
         """Open the sessions of the portal."""
@@ -451,7 +461,7 @@ def _open_node(folder: DataFolder) -> Node | None:
         raise StoreUnavailable(
             f"{folder.root} is a node's of a cluster, and a package for that is missing: pip install 'rankward[nats]'"
         ) from error
-    return Node(folder)
+    return Node(folder, own_notes=_OWN_NOTES)
 
 
 def new_loop_settings(preset: Preset = BALANCED) -> LoopSettings:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from hashlib import sha256
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from rankward.errors import NotFound, StoreUnavailable
+from rankward.settings import LoopSettings
 from rankward.store.nats.broker import Broker, BrokerOptions
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
+from rankward.store.ports import ModelVersion
+from rankward.wiring import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,3 +151,34 @@ def test_what_an_upload_left_that_was_cut_off_is_swept(broker: Broker, objects: 
     target = io.BytesIO()
     assert objects.get("whole", target)
     assert target.getvalue() == b"content"
+
+
+def test_what_one_node_publishes_another_reads(tmp_path: Path, broker: Broker) -> None:
+    """A version is on record everywhere, so its bytes must be found everywhere, under the digest on record."""
+    for node in ("one", "other"):
+        (tmp_path / node).mkdir()
+        (tmp_path / node / "node.json").write_bytes(msgspec.json.encode(broker.options))
+    with closing(Home(tmp_path / "one")) as one, closing(Home(tmp_path / "other")) as other:
+        loop = one.create_loop("newsroom", LoopSettings())
+        version = ModelVersion(
+            model_id="1-10",
+            loop_id=loop.loop_id,
+            epoch_id=1,
+            created_us=1,
+            joined_offset=10,
+            learned=10,
+            learned_to_us=1,
+            policy=loop.settings.policy,
+            interactions=None,
+            resumable=True,
+            size_bytes=5,
+            digest=sha256(b"model").hexdigest(),
+        )
+        one.models.put(loop.loop_id, "1-10", b"model")
+        one.catalog.add_version(version)
+        one.study_models.put(loop.loop_id, "study-0", b"learned in a study")
+        assert other.node is not None
+        other.node.refresh()
+        assert other.models.get(loop.loop_id, "1-10") == b"model"
+        assert other.study_models.get(loop.loop_id, "study-0") == b"learned in a study"
+        assert (tmp_path / "other" / "loops" / loop.loop_id / "models" / "1-10.vw").read_bytes() == b"model"

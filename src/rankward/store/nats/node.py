@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+from rankward.records import ModelId
+from rankward.store.nats.board import SharedBoard
 from rankward.store.nats.broker import Broker, read_options
+from rankward.store.nats.models import ReplicatedModelStore
+from rankward.store.nats.objects import Objects
 from rankward.store.nats.replica import Replica
 from rankward.store.nats.transactions import Transactions
 from rankward.store.sqlite.folder import DataFolder
@@ -15,11 +21,12 @@ from rankward.store.sqlite.folder import DataFolder
 class Node:
     """What one process of a node holds. Safe to share between threads."""
 
-    def __init__(self, folder: DataFolder) -> None:
+    def __init__(self, folder: DataFolder, *, own_notes: Collection[str]) -> None:
         """Connect, and let the catalog catch up with what the cluster has.
 
         Args:
             folder: the node's, in which `node.json` lies.
+            own_notes: names of notes that are not for other nodes.
 
         Raises:
             StoreUnavailable: the servers do not answer, or the folder is not of their cluster.
@@ -31,6 +38,9 @@ class Node:
         try:
             self._catalog = Transactions(self.broker, "catalog")
             self._sessions = Transactions(self.broker, "sessions")
+            self._models = Objects(self.broker, "models")
+            name = f"{socket.gethostname()}:{folder.root.resolve()}"
+            self.board = SharedBoard(folder.loops, self.broker, node=name, own=own_notes)
             self.refresh()
         except BaseException:
             self.broker.close()
@@ -49,8 +59,15 @@ class Node:
         """Open the portal's sessions. Implements `OpenDatabase`."""
         return Replica(path, self._sessions, must_exist=must_exist)
 
+    def model_store(
+        self, folder: str, *, recorded: Callable[[str, ModelId], str | None] | None
+    ) -> ReplicatedModelStore:
+        """Open models, with the folder of that name in each loop's before them: see `ReplicatedModelStore`."""
+        return ReplicatedModelStore(self._folder.loops, self._models, folder, recorded=recorded)
+
     async def follow(self) -> None:
-        """Apply what other nodes change, as soon as they do, until cancelled."""
+        """Apply what other nodes change, as soon as they do, and write down their notes, until cancelled."""
+        await asyncio.to_thread(self.board.listen)
         with contextlib.ExitStack() as opened:
             replicas = [
                 opened.enter_context(contextlib.closing(self.catalog(self._folder.catalog))),
