@@ -382,11 +382,7 @@ class JoinedEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """The record is in the log, at this place."""
-
-    offset: Offset
-    time_us: TimeUs
-    repeats: bool = False  # its event id was known, with another body
+    """The record is in the log. Where, is said by reading it: in a cluster, a node may not have it yet."""
 
 
 class Known(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from rankward.challenge.service import TRAINING_BEHIND
 from rankward.challengers import ChallengerService, Position
 from rankward.errors import CallerError
 from rankward.evaluation.report import Verdict
-from rankward.records import Appended, Features, Interaction, Interactions
+from rankward.records import Features, Interaction, Interactions
 from rankward.settings import LoopSettings
 from rankward.store.ports import SetAside
 from rankward.training.service import TrainingStatus
@@ -223,12 +223,12 @@ def test_what_the_loop_passes_over_its_challengers_do_too(tmp_path: Path) -> Non
         await judged(100)
         [entry] = [each for each in await circle.log.read(0, limit=1) if isinstance(each.record, Interaction)]
         deadly = msgspec.structs.replace(entry.record, event_id="deadly", context=Features(b"{ this is not JSON"))
-        [stored] = await circle.log.append([deadly])
-        assert isinstance(stored, Appended)
+        await circle.log.append([deadly])
+        stored = await circle.log.extent()
         circle.home.catalog.set_aside(
             SetAside(
                 loop_id=circle.loop.loop_id,
-                interaction=stored.offset,
+                interaction=stored.end - 1,
                 event_id="deadly",
                 reason="the learner died of it",
                 time_us=circle.now_us,

@@ -26,6 +26,7 @@ from rankward.records import (
     Appended,
     AppendResult,
     Erased,
+    EventId,
     HeaderEntry,
     Known,
     LogEntry,
@@ -34,13 +35,15 @@ from rankward.records import (
     TimeUs,
 )
 from rankward.store.ports import LOOKUP_NEWEST, Located, LogExtent, Lookup
-from rankward.store.sqlite.codec import Row, to_row
+from rankward.store.sqlite.codec import Row, to_record, to_row
+from rankward.store.sqlite.groups import Group
 from rankward.store.sqlite.live import LiveSegment, as_world_error, create_live, os_error_as_ours
 from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder, write_sealed
-from rankward.store.sqlite.segments import REPEAT_GRACE_US, LiveView, Segments, unlink_live
+from rankward.store.sqlite.segments import ANY_OFFSET, REPEAT_GRACE_US, LiveView, Segments, unlink_live
 
 logger = logging.getLogger(__name__)
 
+_APPENDED = Appended()
 _COMMIT_RECORDS = 256  # at most this many records share a transaction
 _APPEND_LOCK = "append.lock"  # whoever writes to the live segment, or puts another in its place
 _HOUSEKEEPING_LOCK = "housekeeping.lock"  # whoever seals or drops segments
@@ -57,12 +60,14 @@ _Outcome = Sequence[AppendResult] | RankwardError
 _Answer = asyncio.Future[Sequence[AppendResult]]
 
 
-class _Request(msgspec.Struct):
-    records: Sequence[Record]
+class _Wanted(msgspec.Struct):
     rows: Sequence[Row]
     once: bool
     known: Mapping[int, Sequence[Located]]  # by event key: what the segments before `live_first` hold
     live_first: Offset
+
+
+class _Request(_Wanted):
     answer: _Answer
 
 
@@ -100,6 +105,7 @@ class SqliteEventLog:
         self._wake = threading.Condition()
         self._closing = False
         self._writer: threading.Thread | None = None
+        self._writing = threading.Lock()  # guards the two that follow
         self._live: LiveSegment | None = None  # the writer's own connection
         self._writer_lock: int | None = None  # the writer's own descriptor of the append lock
         with _translated(folder), self._locked(_APPEND_LOCK):
@@ -155,7 +161,7 @@ class SqliteEventLog:
                     self._reading.release()
             else:  # a long reading is under way, and must not hold up the event loop
                 known, live_first = await asyncio.to_thread(self._wait_and_locate_before_live, keys)
-        return _Request(records, rows, once, known, live_first, asyncio.get_running_loop().create_future())
+        return _Request(rows, once, known, live_first, asyncio.get_running_loop().create_future())
 
     def _enqueue(self, request: _Request) -> _Answer:
         with self._wake:
@@ -188,7 +194,7 @@ class SqliteEventLog:
                 count = 0
                 while self._queue and count < _COMMIT_RECORDS:
                     batch.append(self._queue.popleft())
-                    count += len(batch[-1].records)
+                    count += len(batch[-1].rows)
             outcomes: Sequence[_Outcome]
             try:
                 outcomes = self._commit(batch)
@@ -198,35 +204,39 @@ class SqliteEventLog:
             with self._wake:
                 self._pending -= count
             _tell(batch, outcomes)
-        self._forget_live()
-        if self._writer_lock is not None:
-            os.close(self._writer_lock)
 
     def _commit(self, batch: Sequence[_Request]) -> Sequence[_Outcome]:
         try:
-            with self._append_locked():
-                live, offset, last_us = self._begin()
-                try:
-                    fresh = self._fresh_keys(live, batch)
-                    now_us = max(last_us, self._clock())
-                    outcomes: list[Sequence[AppendResult]] = []
-                    for request in batch:
-                        results = []
-                        for record, row in zip(request.records, request.rows, strict=True):
-                            result = self._insert(live, request, record, row, offset, now_us, fresh)
-                            offset += isinstance(result, Appended)
-                            results.append(result)
-                        outcomes.append(results)
-                    live.commit()
-                except BaseException:
-                    live.rollback()
-                    raise
-        except (sqlite3.Error, OSError, RankwardError) as error:
-            self._forget_live()  # whatever state its connection is in
-            return [_as_ours(error, self.folder)] * len(batch)
+            with self._transaction() as (live, end, last_us):
+                offset = end
+                fresh = self._fresh_keys(live, batch)
+                now_us = max(last_us, self._clock())
+                outcomes: list[Sequence[AppendResult]] = []
+                for request in batch:
+                    outcomes.append(self._insert_each(live, request, offset, now_us, fresh))
+                    offset += _stored(outcomes[-1])
+        except RankwardError as error:
+            return [error] * len(batch)
         return outcomes
 
-    def _fresh_keys(self, live: LiveSegment, batch: Sequence[_Request]) -> set[int]:
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[tuple[LiveSegment, Offset, TimeUs]]:
+        """Write to the live segment, all or nothing: gives it, the offset that comes next and the last time."""
+        with self._writing:
+            try:
+                with self._append_locked():
+                    live, offset, last_us = self._begin()
+                    try:
+                        yield live, offset, last_us
+                        live.commit()
+                    except BaseException:
+                        live.rollback()
+                        raise
+            except (sqlite3.Error, OSError, RankwardError) as error:
+                self._forget_live()  # whatever state its connection is in
+                raise _as_ours(error, self.folder) from error
+
+    def _fresh_keys(self, live: LiveSegment, batch: Sequence[_Wanted]) -> set[int]:
         """Of the keys that may have been used before, find those that have not, with one question for all."""
         counts = Counter(row.event_key for request in batch for row in request.rows)
         asked = {
@@ -276,46 +286,54 @@ class SqliteEventLog:
             live.close()
         raise StoreUnavailable(f"{self.folder} has no segment to append to: restore it from a backup")
 
-    def _insert(
-        self,
-        live: LiveSegment,
-        request: _Request,
-        record: Record,
-        row: Row,
-        offset: Offset,
-        now_us: TimeUs,
-        fresh: Collection[int],
-    ) -> AppendResult:
-        if not request.once or row.event_key is None or row.event_key in fresh:
-            live.insert(offset, now_us, row)
-            return Appended(offset, now_us)
-        assert isinstance(record, AnyInteraction), "only interactions have an event key"
+    def _insert_each(
+        self, live: LiveSegment, request: _Wanted, offset: Offset, now_us: TimeUs, fresh: Collection[int]
+    ) -> Sequence[AppendResult]:
+        results: list[AppendResult] = []
+        for row in request.rows:
+            known = None
+            if request.once and row.event_key is not None and row.event_key not in fresh:
+                known, row = self._known(live, request, row, row.event_key, offset, now_us)  # noqa: PLW2901
+            if known is None:
+                live.insert(offset, now_us, row)
+                offset += 1
+            results.append(_APPENDED if known is None else Known(known))
+        return results
+
+    def _known(
+        self, live: LiveSegment, request: _Wanted, row: Row, key: int, offset: Offset, now_us: TimeUs
+    ) -> tuple[LogEntry | None, Row]:
+        """Find the entry that makes a request known, if there is one; else the row may say that its id repeats.
+
+        What is found depends on what the log holds and the time alone, and not on how it is cut into segments.
+        """
         earlier: Sequence[Located]
         if request.live_first == live.first:
-            earlier = request.known.get(row.event_key, ())
+            earlier = request.known.get(key, ())
         else:  # the segment was closed after the request had looked
             with self._reading:
                 self._segments.refresh()
-                earlier = self._segments.locate_before_live([row.event_key], now_us)[0].get(row.event_key, ())
+                earlier = self._segments.locate_before_live([key], now_us)[0].get(key, ())
+        ended_us = now_us - REPEAT_GRACE_US + 1
+        places = [
+            *live.locate(key, before=offset, ended_us=ended_us, limit=LOOKUP_NEWEST),
+            *(place for place in earlier if place.time_us + place.reward_wait_us >= ended_us),
+        ]
+        record = to_record(row.body, row.actions) if places else None
         repeats = False
-        for place in [
-            *live.locate(row.event_key, before=offset, ended_us=0, limit=LOOKUP_NEWEST),
-            *earlier,
-        ]:
+        for place in places[:LOOKUP_NEWEST]:
+            assert isinstance(record, AnyInteraction), "only interactions have an event key"
             entry = self._entry_at(live, place.offset)
-            if (
-                entry is None
-                or not isinstance(entry.record, AnyInteraction)
-                or entry.record.event_id != record.event_id
-            ):
+            earlier_one = _decision_of(entry, record.event_id)
+            if entry is None or earlier_one is None:
                 continue
             repeats = True
-            if entry.record.same_request(record) and now_us - place.time_us < place.reward_wait_us + REPEAT_GRACE_US:
-                return Known(entry)
+            if earlier_one.same_request(record):
+                return entry, row
         if repeats:
+            assert isinstance(record, AnyInteraction), "only interactions have an event key"
             row = to_row(msgspec.structs.replace(record, repeats=True))
-        live.insert(offset, now_us, row)
-        return Appended(offset, now_us, repeats)
+        return None, row
 
     def _entry_at(self, live: LiveSegment, offset: Offset) -> LogEntry | None:
         """Return an entry; None: it has been dropped meanwhile."""
@@ -325,6 +343,115 @@ class SqliteEventLog:
             with self._reading:
                 entries = self._segments.read(offset, 1)
         return entries[0] if entries and entries[0].offset == offset else None
+
+    # Following a stream
+
+    async def apply(self, groups: Sequence[Group]) -> Sequence[Sequence[Sequence[AppendResult]]]:
+        """Append what a stream brings, each group at its own time, and note the place in the stream: all or nothing.
+
+        Whether an interaction is known, its offset and its time follow from the groups alone.
+
+        Args:
+            groups: in the order of the stream, from the place on.
+
+        Returns:
+            For each group and each of its requests what `append` would return.
+
+        Raises:
+            StorageFull, StoreUnavailable: nothing was stored.
+        """
+        return await asyncio.to_thread(self._apply, groups)
+
+    def _apply(self, groups: Sequence[Group]) -> Sequence[Sequence[Sequence[AppendResult]]]:
+        with self._transaction() as (live, end, last_us):
+            known, live_first = self._known_before(live, groups, last_us)
+            wanted = [[_Wanted(each.rows, each.once, known, live_first) for each in group.requests] for group in groups]
+            fresh = self._fresh_keys(live, [each for requests in wanted for each in requests])
+            outcomes = []
+            offset, time_us = end, last_us
+            for group, requests in zip(groups, wanted, strict=True):
+                first, time_us = offset, max(time_us, group.time_us)
+                results = []
+                for request in requests:
+                    results.append(self._insert_each(live, request, offset, time_us, fresh))
+                    offset += _stored(results[-1])
+                live.arrive(group.sequence, first, offset - first)
+                outcomes.append(results)
+        return outcomes
+
+    def _known_before(
+        self, live: LiveSegment, groups: Sequence[Group], last_us: TimeUs
+    ) -> tuple[dict[int, Sequence[Located]], Offset]:
+        keys = [
+            row.event_key
+            for group in groups
+            for request in group.requests
+            if request.once
+            for row in request.rows
+            if row.event_key is not None
+        ]
+        if not keys:
+            return {}, live.first
+        with self._reading:
+            if self._segments.paths[-1] != live.path:
+                self._segments.refresh()
+            return self._segments.locate_before_live(keys, last_us)
+
+    async def place(self) -> int:
+        """Return how far the stream has been applied: the sequence of its last message; 0: nothing has been."""
+        return await asyncio.to_thread(self._place)
+
+    def _place(self) -> int:
+        with self._reading, _translated(self.folder):
+            return self._segments.place()
+
+    async def arrived(self, sequence: int) -> range:
+        """Tell the offsets of the entries that a message brought, which has been applied a short while ago."""
+        return await asyncio.to_thread(self._arrived, sequence)
+
+    def _arrived(self, sequence: int) -> range:
+        with self._reading, _translated(self.folder):
+            return self._segments.arrived(sequence)
+
+    async def find(
+        self, rows: Sequence[Row], *, before: Offset = ANY_OFFSET, ended_us: TimeUs = 0
+    ) -> Sequence[LogEntry | None]:
+        """Find for each interaction the newest entry of the same request; None: there is none.
+
+        Args:
+            rows: of interactions.
+            before: entries before this offset.
+            ended_us: entries whose waits end at this time or later.
+        """
+        if self._reading.acquire(blocking=False):
+            try:
+                return self._find(rows, before, ended_us)
+            finally:
+                self._reading.release()
+        return await asyncio.to_thread(self._wait_and_find, rows, before, ended_us)
+
+    def _wait_and_find(self, rows: Sequence[Row], before: Offset, ended_us: TimeUs) -> Sequence[LogEntry | None]:
+        with self._reading:
+            return self._find(rows, before, ended_us)
+
+    def _find(self, rows: Sequence[Row], before: Offset, ended_us: TimeUs) -> Sequence[LogEntry | None]:
+        keys = {row.event_key for row in rows if row.event_key is not None}
+        with _translated(self.folder):
+            found = self._segments.locate_all(keys, before=before, ended_us=ended_us)
+            return [self._newest_of_request(row, found.get(row.event_key or 0, ())) for row in rows]
+
+    def _newest_of_request(self, row: Row, places: Sequence[Located]) -> LogEntry | None:
+        if not places:
+            return None
+        record = to_record(row.body, row.actions)
+        assert isinstance(record, AnyInteraction), "only interactions have an event key"
+        for place in places:
+            entries = self._segments.read(place.offset, 1)
+            entry = entries[0] if entries and entries[0].offset == place.offset else None
+            decision = _decision_of(entry, record.event_id)
+            if decision is not None and decision.same_request(record):
+                return entry
+        return None
 
     # Reading
 
@@ -416,7 +543,7 @@ class SqliteEventLog:
     def _erase_sealed(self, path: Path, rows: Mapping[Offset, Row]) -> None:
         segment = SealedSegment(path, Held())
         kept = ((time_us, rows.get(segment.first + index, row)) for index, (time_us, row) in enumerate(segment.rows()))
-        write_sealed(path, segment.first, kept)
+        write_sealed(path, segment.first, kept, segment.messages())
 
     async def maintain(self, *, joined_before: Offset, keep_after_us: TimeUs) -> None:
         """See `ports.EventLog`."""
@@ -451,7 +578,7 @@ class SqliteEventLog:
                     if path > live.path:  # of a rotation that did not finish
                         unlink_live(path)
                 # The new one is complete before the old one is closed; while the old one is open, it counts.
-                create_live(self._live_path(end), first=end, time_us=last_us)
+                create_live(self._live_path(end), first=end, time_us=last_us, place=live.place)
                 sync_folder(self.folder)
                 live.close_for_good()
                 live.commit()
@@ -466,7 +593,7 @@ class SqliteEventLog:
                 return
             sealed = path.with_suffix(".seg")
             if not sealed.exists():
-                write_sealed(sealed, live.first, live.rows())
+                write_sealed(sealed, live.first, live.rows(), live.messages())
         finally:
             live.close()
         with self._reading:
@@ -480,8 +607,25 @@ class SqliteEventLog:
             self._wake.notify_all()
         if self._writer is not None:
             await asyncio.to_thread(self._writer.join)
+        with self._writing:
+            self._forget_live()
+            if self._writer_lock is not None:
+                os.close(self._writer_lock)
+                self._writer_lock = None
         with self._reading:
             self._segments.close()
+
+
+def _stored(results: Sequence[AppendResult]) -> int:
+    """Count what was not known."""
+    return sum(result is _APPENDED for result in results)
+
+
+def _decision_of(entry: LogEntry | None, event_id: EventId) -> AnyInteraction | None:
+    """Two ids may share a key, and an entry may have been dropped meanwhile."""
+    if entry is None or not isinstance(entry.record, AnyInteraction) or entry.record.event_id != event_id:
+        return None
+    return entry.record
 
 
 def _tell(batch: Sequence[_Request], outcomes: Sequence[_Outcome]) -> None:
@@ -492,10 +636,11 @@ def _tell(batch: Sequence[_Request], outcomes: Sequence[_Outcome]) -> None:
     for loop, answers in told.items():
         # A caller whose event loop has ended cannot be told; the record is stored all the same.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_settle, answers)
+            loop.call_soon_threadsafe(settle, answers)
 
 
-def _settle(answers: Sequence[tuple[_Answer, _Outcome]]) -> None:
+def settle(answers: Sequence[tuple[_Answer, _Outcome]]) -> None:
+    """Give waiting callers their outcomes."""
     for answer, outcome in answers:
         if answer.cancelled():
             continue

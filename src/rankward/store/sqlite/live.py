@@ -42,6 +42,19 @@ CREATE TABLE part (                 -- actions that recur, stored once
     action BLOB NOT NULL UNIQUE
 );
 """
+# Segments made before there were clusters have none until the first message comes.
+_SCHEMA_MESSAGES = """
+CREATE TABLE IF NOT EXISTS message (    -- of the stream that a cluster's event log comes from
+    sequence INTEGER PRIMARY KEY,
+    offset INTEGER NOT NULL,            -- of its first entry
+    count INTEGER NOT NULL              -- of its entries
+)
+"""
+_HAS_MESSAGES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'message'"
+_INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?)"
+_SELECT_PLACE = "SELECT max(sequence) FROM message"
+_SELECT_MESSAGES = "SELECT sequence, offset, count FROM message ORDER BY sequence"
+_SELECT_MESSAGE = "SELECT offset, count FROM message WHERE sequence = ?"
 _INSERT_SEGMENT = "INSERT INTO segment (first, time_us, closed) VALUES (?, ?, 0)"
 _SELECT_SEGMENT = "SELECT first, time_us, closed FROM segment"
 _CLOSE_SEGMENT = "UPDATE segment SET closed = 1"
@@ -146,14 +159,24 @@ def _no_room(folder: Path) -> bool:
     return room.f_bavail * room.f_frsize < _NO_ROOM_BYTES or room.f_favail == 0 < room.f_files
 
 
-def create_live(path: Path, *, first: Offset, time_us: TimeUs) -> None:
-    """Make an empty segment that begins at an offset. It is made aside: what bears its name is whole."""
+def create_live(path: Path, *, first: Offset, time_us: TimeUs, place: int = 0) -> None:
+    """Make an empty segment. It is made aside: what bears its name is whole.
+
+    Args:
+        path: of the file to make.
+        first: offset of the first entry.
+        time_us: of the last entry before.
+        place: in the stream that the log comes from, up to which it has been applied; 0: it comes from none.
+    """
     aside = path.with_suffix(".tmp")
     aside.unlink(missing_ok=True)
     connection = sqlite3.connect(aside, isolation_level=None)
     try:
         connection.executescript("BEGIN;" + _SCHEMA)
         connection.execute(_INSERT_SEGMENT, (first, time_us))
+        if place:
+            connection.execute(_SCHEMA_MESSAGES)
+            connection.execute(_INSERT_MESSAGE, (place, first, 0))
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")
         # Now, while nobody else has it open: two that turn it into one of WAL mode at once are not made to wait, but
@@ -192,6 +215,7 @@ class LiveSegment:
         self._inserted: list[tuple[object, ...]] = []  # entries not written yet
         self._inserted_keys: set[int] = set()
         self._offers: dict[bytes, tuple[Action, ...]] = {}
+        self._has_messages = False  # as far as this connection knows
 
     def _open(self) -> None:
         try:
@@ -251,6 +275,7 @@ class LiveSegment:
             self._connection.execute("ROLLBACK")
         self._inserted.clear()
         self._inserted_keys.clear()
+        self._has_messages = False
         self._part_numbers.clear()  # their rows may be gone
         self._parts.clear()
         self._offers.clear()
@@ -275,6 +300,33 @@ class LiveSegment:
         """Tell which of these keys of event ids some interaction here has."""
         query = _SELECT_KNOWN.format(",".join("?" * len(keys)))
         return {key for (key,) in self._connection.execute(query, [*keys])}
+
+    @property
+    def place(self) -> int:
+        """How far the stream that the log comes from has been applied; 0: not at all."""
+        if not self._connection.execute(_HAS_MESSAGES).fetchall():
+            return 0
+        return int(self._connection.execute(_SELECT_PLACE).fetchone()[0] or 0)
+
+    def arrive(self, sequence: int, offset: Offset, count: int) -> None:
+        """Note which entries a message of the stream brought: the place is its sequence now."""
+        if not self._has_messages:
+            self._connection.execute(_SCHEMA_MESSAGES)
+            self._has_messages = True
+        self._connection.execute(_INSERT_MESSAGE, (sequence, offset, count))
+
+    def arrived(self, sequence: int) -> range | None:
+        """Tell the offsets of the entries that a message of the stream brought; None: it brought none here."""
+        if not self._connection.execute(_HAS_MESSAGES).fetchall():
+            return None
+        row = self._connection.execute(_SELECT_MESSAGE, (sequence,)).fetchone()
+        return None if row is None else range(row[0], row[0] + row[1])
+
+    def messages(self) -> list[tuple[int, Offset, int]]:
+        """Return the messages that brought entries here: sequence, offset of the first entry, how many; in order."""
+        if not self._connection.execute(_HAS_MESSAGES).fetchall():
+            return []
+        return self._connection.execute(_SELECT_MESSAGES).fetchall()
 
     def _part(self, action: Action) -> int | Action:
         """Return the number of an action that recurs; an action seen for the first time is written out.

@@ -11,8 +11,9 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -71,15 +72,24 @@ class Footer(msgspec.Struct, frozen=True):
     index_length: int  # in entries
     index_crc: int
     waits_us: list[int]  # the reward waits that the index refers to
+    messages_position: int = 0
+    messages_length: int = 0  # in bytes; 0: the log came from no stream
 
 
-def write_sealed(path: Path, first: Offset, entries: Iterable[tuple[TimeUs, Row]]) -> Footer:
+Brought = tuple[int, Offset, int]
+"""A message of the stream that a log comes from: its sequence, the offset of its first entry, how many there are."""
+
+
+def write_sealed(
+    path: Path, first: Offset, entries: Iterable[tuple[TimeUs, Row]], messages: Sequence[Brought] = ()
+) -> Footer:
     """Write a sealed segment aside, flush it to the disk, and rename it into place.
 
     Args:
         path: of the file to make.
         first: offset of the first entry.
         entries: every entry of the stretch, in log order; at least one.
+        messages: of the stream that they come from, if they do; in order.
     """
     compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL, write_checksum=True)
     aside = path.with_suffix(".tmp")
@@ -101,6 +111,9 @@ def write_sealed(path: Path, first: Offset, entries: Iterable[tuple[TimeUs, Row]
             places.append(BlockPlace(offset, file.tell(), len(packed)))
             file.write(packed)
             offset += len(chunk)
+        packed = compressor.compress(msgspec.msgpack.encode(messages)) if messages else b""
+        messages_position = file.tell()
+        file.write(packed)
         assert places, "a segment without entries is not worth a file"
         located.sort()
         raw = np.array([key for key, *_ in located], dtype=_KEY).tobytes()
@@ -115,6 +128,8 @@ def write_sealed(path: Path, first: Offset, entries: Iterable[tuple[TimeUs, Row]
             index_length=len(located),
             index_crc=zlib.crc32(raw),
             waits_us=list(waits),
+            messages_position=messages_position,
+            messages_length=len(packed),
         )
         file.write(raw)
         encoded = msgspec.msgpack.encode(footer)
@@ -300,6 +315,33 @@ class SealedSegment:
                     key, wait_us = event_key(header.event_id), header.reward_wait_us
                 yield block.times_us[index], Row(block.bodies[index], actions, key, wait_us)
 
+    def messages(self) -> Sequence[Brought]:
+        """Return the messages of the stream that the entries come from, in order; empty: they come from none.
+
+        Raises:
+            StoreUnavailable: they are damaged.
+        """
+        self._renew()
+        if not self.footer.messages_length:
+            return []
+        with self.path.open("rb") as file:
+            packed = os.pread(file.fileno(), self.footer.messages_length, self.footer.messages_position)
+        try:
+            return msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(packed), type=list[Brought])
+        except (zstandard.ZstdError, msgspec.MsgspecError) as error:
+            raise StoreUnavailable(
+                f"{self.path} is damaged in its messages: {error}. Restore it from a backup."
+            ) from error
+
+    def arrived(self, sequence: int) -> range | None:
+        """Tell the offsets of the entries that a message brought: see `LiveSegment.arrived`."""
+        messages = self.messages()
+        index = bisect_left(messages, (sequence,))
+        if index == len(messages) or messages[index][0] != sequence:
+            return None
+        _, offset, count = messages[index]
+        return range(offset, offset + count)
+
     def locate(self, key: int, *, before: Offset, ended_us: TimeUs, limit: int) -> list[Located]:
         """Find interactions by the key of their event id: see `LiveSegment.locate`.
 
@@ -334,6 +376,13 @@ class SealedSegment:
             self.locate(search.key, before=search.before, ended_us=search.ended_us, limit=LOOKUP_NEWEST) if here else []
             for search, here in zip(searches, held.tolist(), strict=True)
         ]
+
+    def known_keys(self, keys: Collection[int]) -> set[int]:
+        """Tell which of these keys of event ids some interaction here has: see `LiveSegment.known_keys`."""
+        mapped, _ = self._mapped()
+        wanted = np.array([*keys], dtype=_KEY)
+        held = np.searchsorted(mapped, wanted, side="left") < np.searchsorted(mapped, wanted, side="right")
+        return set(wanted[held].tolist())
 
     def _mapped(self) -> Index:
         self._renew()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from rankward.store.sqlite.live import LiveSegment, Search, live_files
 from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder
 
 REPEAT_GRACE_US = 3_600_000_000  # a Rank may be repeated for its reward wait and this long
+ANY_OFFSET = 1 << 62  # every offset is less
 _LOOKS = 8  # how often files may vanish under one reading before that is an error
 
 T = TypeVar("T")
@@ -195,6 +196,53 @@ class Segments:
                 if places:
                     found[key] = [*found.get(key, ()), *places]
         return found, live_first
+
+    def locate_all(self, keys: Collection[int], *, before: Offset, ended_us: TimeUs) -> dict[int, list[Located]]:
+        """Look for event keys, newest first, whose waits end at a time or later, in all that the folder shows now."""
+
+        def look() -> dict[int, list[Located]]:
+            if self._has_moved_on():
+                self.refresh()
+            return self._locate_all(keys, before, ended_us)
+
+        return self._again_when_moved(look)
+
+    def _locate_all(self, keys: Collection[int], before: Offset, ended_us: TimeUs) -> dict[int, list[Located]]:
+        found: dict[int, list[Located]] = {}
+        for index in self._waiting(ended_us):
+            segment = self._at(index)
+            for key in segment.known_keys(keys):
+                places = segment.locate(key, before=before, ended_us=ended_us, limit=LOOKUP_NEWEST)
+                found[key] = (found.get(key, []) + places)[:LOOKUP_NEWEST]
+        return found
+
+    def place(self) -> int:
+        """How far the stream that the log comes from has been applied; 0: not at all."""
+
+        def look() -> int:
+            if self._has_moved_on():
+                self.refresh()
+            last = self._at(len(self.paths) - 1)
+            return last.place if isinstance(last, LiveView) else 0
+
+        return self._again_when_moved(look)
+
+    def arrived(self, sequence: int) -> range:
+        """Tell the offsets of the entries that a message of the stream brought, which has been applied."""
+
+        def look() -> range:
+            if self._has_moved_on():
+                self.refresh()
+            nothing = range(0)
+            for index in reversed(range(len(self.paths))):
+                # A segment begins with the last message before it, and says of that that it brought nothing here.
+                offsets = self._at(index).arrived(sequence)
+                if offsets:
+                    return offsets
+                nothing = nothing if offsets is None else offsets
+            return nothing
+
+        return self._again_when_moved(look)
 
     def live_fill(self) -> tuple[Offset, Offset, TimeUs]:
         """Return the last segment's first offset, end, and the time of its first entry."""

@@ -1,0 +1,85 @@
+"""Reads a stream from a place on, as it grows, over reconnections and restarts of the servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig, DeliverPolicy
+
+from rankward.store.nats.broker import Broker
+
+logger = logging.getLogger(__name__)
+
+_HEARTBEAT_S = 1.0
+_SILENCE_S = 4.0  # after this long without even a heartbeat, the subscription is made again
+_PAUSE_S = 0.5  # before the next try
+
+
+class Tail:
+    """One subscription to a whole stream. All of it runs beside the connection."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        stream: str,
+        start: int,
+        take: Callable[[Msg, int], Awaitable[None]],
+        *,
+        headers_only: bool = False,
+    ) -> None:
+        """Make it; `run` reads.
+
+        Args:
+            broker: the connection.
+            stream: to read.
+            start: sequence of the first message that is wanted.
+            take: is given each message and its sequence, in order. The next one waits until it returns.
+            headers_only: leave the bodies out.
+        """
+        self._broker = broker
+        self._stream = stream
+        self._next = start
+        self._take = take
+        self._headers_only = headers_only
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            try:
+                await self._read()
+            except (TimeoutError, nats.errors.Error, OSError) as error:
+                logger.debug("the stream %s is read anew: %s", self._stream, error)
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _read(self) -> None:
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=max(1, self._next),
+            headers_only=self._headers_only,
+            inactive_threshold=60,
+        )
+        subscription = await self._broker.js.subscribe(
+            ">", stream=self._stream, ordered_consumer=True, config=config, idle_heartbeat=_HEARTBEAT_S
+        )
+        try:
+            while True:
+                try:
+                    message = await subscription.next_msg(timeout=_SILENCE_S)
+                except nats.errors.TimeoutError:
+                    # Heartbeats are not shown to us, so what is quiet is looked at.
+                    info = await self._broker.js.stream_info(self._stream)
+                    if info.state.last_seq >= self._next and subscription.pending_msgs == 0:
+                        return
+                    continue
+                sequence = message.metadata.sequence.stream
+                if sequence >= self._next:
+                    await self._take(message, sequence)
+                    self._next = sequence + 1
+        finally:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
