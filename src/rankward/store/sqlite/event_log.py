@@ -118,16 +118,8 @@ class SqliteEventLog:
     def _live_path(self, first: Offset) -> Path:
         return self.folder / f"{first:020d}.live"
 
-    @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """Hold a file lock, against other processes and against other threads of this one alike."""
-        # The lock belongs to what `open` returned: threads that shared that would all be let in at once.
-        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
+    def _locked(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return _locked(self.folder / name)
 
     # Appending
 
@@ -626,6 +618,23 @@ def _decision_of(entry: LogEntry | None, event_id: EventId) -> AnyInteraction | 
     if entry is None or not isinstance(entry.record, AnyInteraction) or entry.record.event_id != event_id:
         return None
     return entry.record
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file lock, against other processes and against other threads of this one alike."""
+    # The lock belongs to what `open` returned: threads that shared that would all be let in at once.
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def undisturbed(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep all processes from sealing, dropping and erasing in an event log's folder. They go on appending."""
+    return _locked(folder / _HOUSEKEEPING_LOCK)
 
 
 def _tell(batch: Sequence[_Request], outcomes: Sequence[_Outcome]) -> None:

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -317,6 +317,16 @@ def _read_file(path: Path) -> list[JoinedEntry]:
         return _entries.decode(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
         raise StoreUnavailable(f"{path} is damaged: {error}. Restore it from a backup, or rejoin the log.") from error
+
+
+def erasures_in(folder: Path) -> int:
+    """Say how often something was erased from the joined log in a folder; 0 where there is none."""
+    path = folder / "joined.sqlite"
+    if not path.exists():
+        return 0
+    with closing(connect(path)) as connection:
+        rows = connection.execute(_SELECT_STATE).fetchall()
+    return _state.decode(rows[0][0]).erasures if rows else 0
 
 
 def decode_entry(body: bytes) -> JoinedEntry:

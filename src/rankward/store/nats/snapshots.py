@@ -1,0 +1,315 @@
+"""Snapshots of loops' folders in the object store: where a node begins that has no replica, or one that is too old.
+
+A snapshot is a list of files, each stored under its digest, and so once for all snapshots that have it. The list is
+stored last: what is listed is there. Each bears its place in the loop's stream, from where a node that took it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import zstandard
+
+from rankward import __version__
+from rankward.errors import NotFound, StoreUnavailable
+from rankward.records import Offset, TimeUs
+from rankward.store.nats.broker import Broker
+from rankward.store.nats.objects import Objects
+from rankward.store.sqlite.copying import (
+    as_ours,
+    check_database,
+    check_events,
+    check_joined,
+    copy_database,
+    copy_events,
+    copy_joined,
+    segments_in,
+    sync_all,
+)
+from rankward.store.sqlite.event_log import undisturbed
+from rankward.store.sqlite.folder import DataFolder
+from rankward.store.sqlite.joined_log import erasures_in
+from rankward.store.sqlite.live import LiveSegment
+from rankward.store.sqlite.sealed import sync_folder
+
+KEPT = 2
+"""A stream is trimmed up to the oldest of so many: should the newest be damaged, there is one before."""
+_ROOMS = ("figures", "joined", "events")  # what is derived before what it is derived from, as it is copied
+_PACKED = {".live", ".sqlite"}
+_PASSES = 5  # over a folder in which something is erased under our eyes
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One file of a snapshot."""
+
+    path: str  # in the loop's folder
+    digest: str  # SHA-256 of the object, hex
+    size_bytes: int  # of the object
+    packed: bool  # whether the object is the file in compressed form
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A loop's folder at a place in its stream."""
+
+    rankward: str  # version that took it
+    loop_id: str
+    place: int  # sequence of the last message of the stream that is in it; 0: none is
+    taken_us: TimeUs
+    events_first: Offset
+    events_end: Offset
+    joined_end: Offset
+    erasures: int  # how often something had been erased
+    parts: tuple[Part, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files, as they are stored."""
+        return sum(part.size_bytes for part in self.parts)
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What is known of a file that never changes, as long as it looks the same."""
+
+    size_bytes: int
+    modified_ns: int
+    digest: str
+
+
+class Snapshots:
+    """Takes snapshots of loops, and makes loops' folders of them. Its methods wait, and so are not for event loops."""
+
+    def __init__(self, folder: DataFolder, broker: Broker, *, clock: Callable[[], TimeUs]) -> None:
+        self._folder = folder
+        self._broker = broker
+        self._lists = Objects(broker, "snapshots")
+        self.parts = Objects(broker, "parts")  # by loop and digest
+        self._clock = clock
+
+    def of(self, loop_id: str) -> list[Snapshot]:
+        """Return a loop's snapshots, oldest first."""
+        found = []
+        for name in sorted(stored.name for stored in self._lists.listed()):
+            content = io.BytesIO()
+            if name.startswith(f"{loop_id}/") and self._lists.get(name, content):
+                found.append(msgspec.json.decode(content.getvalue(), type=Snapshot))
+        return found
+
+    # Taking one
+
+    def take(self, loop_id: str) -> Snapshot:
+        """Copy a loop's folder, as it is at one place in the stream, into the object store.
+
+        Whoever feeds the loop goes on meanwhile; erasing waits while files are copied.
+
+        Raises:
+            NotFound: the loop has no folder here.
+            StorageFull: there is no room, here or on the servers.
+            StoreUnavailable: it cannot be read, or the servers do not answer.
+        """
+        source = self._folder.loops / loop_id
+        if not (source / "events").is_dir():
+            raise NotFound(f"there is no replica of loop {loop_id} here")
+        aside = self._folder.run / f"snapshot-{loop_id}"
+        with as_ours(aside):
+            shutil.rmtree(aside, ignore_errors=True)
+            try:
+                aside.mkdir(parents=True)
+                joined_end, erasures = _copy(source, aside)
+                first, end = check_events(aside / "events", deep=False)
+                snapshot = Snapshot(
+                    rankward=__version__,
+                    loop_id=loop_id,
+                    place=_place_of(aside / "events"),
+                    taken_us=self._clock(),
+                    events_first=first,
+                    events_end=end,
+                    joined_end=joined_end,
+                    erasures=erasures,
+                    parts=self._store(loop_id, aside),
+                )
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+        self._lists.put(_name_of(snapshot), io.BytesIO(msgspec.json.encode(snapshot)))
+        return snapshot
+
+    def _store(self, loop_id: str, aside: Path) -> tuple[Part, ...]:
+        notebook = self._folder.loops / loop_id / "parts.json"
+        known = _read_notebook(notebook)
+        there = {part.digest for snapshot in self.of(loop_id) for part in snapshot.parts}
+        parts, noted = [], {}
+        for path in sorted(path for path in aside.rglob("*") if path.is_file()):
+            name, packed = str(path.relative_to(aside)), path.suffix in _PACKED
+            if packed:
+                path = _packed(path)  # noqa: PLW2901
+            state = path.stat()
+            note = known.get(name)
+            if note is None or (note.size_bytes, note.modified_ns) != (state.st_size, state.st_mtime_ns):
+                note = _Known(state.st_size, state.st_mtime_ns, _digest_of(path))
+            if not packed:
+                noted[name] = note
+            if note.digest not in there and self.parts.digest(_object(loop_id, note.digest)) is None:
+                with path.open("rb") as file:
+                    self.parts.put(_object(loop_id, note.digest), file)
+            parts.append(Part(name, note.digest, state.st_size, packed))
+        notebook.write_bytes(msgspec.json.encode(noted))
+        return tuple(parts)
+
+    # Beginning from one
+
+    def restore(self, loop_id: str) -> Snapshot | None:
+        """Make a loop's folder of its newest snapshot, in place of what is there. Nobody may have it open.
+
+        What was fetched before it was interrupted is not fetched again.
+
+        Returns:
+            What it was made of; None: there is no snapshot.
+
+        Raises:
+            StorageFull: there is no room.
+            StoreUnavailable: no snapshot is whole, or the servers do not answer.
+        """
+        self.finish(loop_id)
+        target = self._folder.loops / loop_id
+        damaged: StoreUnavailable | None = None
+        for snapshot in reversed(self.of(loop_id)):
+            aside = target / "fetched"
+            with as_ours(target):
+                try:
+                    self._fetch(snapshot, aside)
+                except NotFound as error:
+                    damaged = StoreUnavailable(str(error))
+                    continue
+                aside.rename(target / "restored")
+            self.finish(loop_id)
+            return snapshot
+        if damaged is not None:
+            raise damaged
+        return None
+
+    def finish(self, loop_id: str) -> None:
+        """Put in place what was restored and checked, if that was interrupted. Nobody may have the folder open."""
+        target = self._folder.loops / loop_id
+        restored = target / "restored"
+        with as_ours(target):
+            for room in _ROOMS:
+                if (restored / room).exists():
+                    shutil.rmtree(target / room, ignore_errors=True)
+                    (restored / room).rename(target / room)
+            if restored.exists():
+                sync_folder(target)
+                restored.rmdir()
+
+    def _fetch(self, snapshot: Snapshot, aside: Path) -> None:
+        for room in _ROOMS:
+            (aside / room).mkdir(parents=True, exist_ok=True)
+        wanted = {part.path for part in snapshot.parts}
+        for path in [path for path in aside.rglob("*") if path.is_file()]:
+            if str(path.relative_to(aside)) not in wanted or path.suffix in _PACKED:
+                path.unlink()
+        for part in snapshot.parts:
+            path = aside / part.path
+            if path.exists() and _digest_of(path) == part.digest:
+                continue
+            stored = path.with_name(f"{path.name}.stored")
+            with stored.open("wb") as file:
+                if not self.parts.get(_object(snapshot.loop_id, part.digest), file):
+                    raise NotFound(f"the snapshot of loop {snapshot.loop_id} lacks {part.path}")
+            if part.packed:
+                with stored.open("rb") as packed, path.open("wb") as file:
+                    zstandard.ZstdDecompressor().copy_stream(packed, file)
+                stored.unlink()
+            else:
+                stored.rename(path)
+        for path in aside.glob("figures/*.sqlite"):
+            check_database(path)
+        check_joined(aside / "joined")
+        first, end = check_events(aside / "events", deep=True)
+        if (first, end, _place_of(aside / "events")) != (snapshot.events_first, snapshot.events_end, snapshot.place):
+            raise NotFound(f"the snapshot of loop {snapshot.loop_id} is not what it says it is")
+        sync_all(aside)
+
+    # Keeping few
+
+    def trim(self, loop_id: str) -> None:
+        """Let go of what newer snapshots have made superfluous: older ones, and the beginning of the stream.
+
+        What was taken before something was erased, or the log was deleted, goes at once, since it holds that.
+        """
+        snapshots = self.of(loop_id)
+        if not snapshots:
+            return
+        newest = snapshots[-1]
+        kept = [each for each in snapshots[-KEPT:-1] if each.erasures == newest.erasures]
+        kept = [each for each in kept if each.events_end > newest.events_first] + [newest]
+        gone = [each for each in snapshots if each not in kept]
+        needed = {part.digest for snapshot in kept for part in snapshot.parts}
+        for snapshot in gone:
+            self._lists.forget(_name_of(snapshot))
+        for digest in {part.digest for snapshot in gone for part in snapshot.parts} - needed:
+            self.parts.forget(_object(loop_id, digest))
+        stream, place = self._broker.stream("events", loop_id), kept[0].place
+        if place:
+            self._broker.call(lambda: self._broker.js.purge_stream(stream, seq=place + 1))
+
+    def forget(self, loop_id: str) -> None:
+        """Remove all snapshots of a loop."""
+        for snapshot in self.of(loop_id):
+            self._lists.forget(_name_of(snapshot))
+            for part in snapshot.parts:
+                self.parts.forget(_object(loop_id, part.digest))
+
+
+def _copy(source: Path, aside: Path) -> tuple[Offset, int]:
+    """Copy a loop's folder. Returns the end of the joined log, and how often something was erased from it."""
+    for _ in range(_PASSES):
+        for room in _ROOMS:
+            shutil.rmtree(aside / room, ignore_errors=True)
+        with undisturbed(source / "events"):
+            (aside / "figures").mkdir()
+            for path in (source / "figures").glob("*.sqlite"):
+                copy_database(path, aside / "figures" / path.name)
+            joined_end = copy_joined(source / "joined", aside / "joined", link=True)
+            copy_events(source / "events", aside / "events", link=True)
+            erasures = erasures_in(aside / "joined")
+            if erasures == erasures_in(source / "joined"):
+                return joined_end, erasures
+    raise StoreUnavailable(f"{source} changes faster than it can be copied: try again")
+
+
+def _place_of(events: Path) -> int:
+    with closing(LiveSegment(segments_in(events)[-1])) as live:
+        return live.place
+
+
+def _read_notebook(path: Path) -> dict[str, _Known]:
+    with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):  # all it saves is time
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Known])
+    return {}
+
+
+def _packed(path: Path) -> Path:
+    target = path.with_name(f"{path.name}.zst")
+    with path.open("rb") as file, target.open("wb") as packed:
+        zstandard.ZstdCompressor(write_checksum=True).copy_stream(file, packed)
+    path.unlink()
+    return target
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name_of(snapshot: Snapshot) -> str:
+    return f"{snapshot.loop_id}/{snapshot.place:020d}-{snapshot.taken_us:020d}"
+
+
+def _object(loop_id: str, digest: str) -> str:
+    return f"{loop_id}/{digest}"
