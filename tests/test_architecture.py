@@ -26,7 +26,19 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "cores",
         frozenset(
             {
-                *("decision", "evaluation", "joining", "ranking", "training", "uploads", "vw", "simulate", "dsjson"),
+                *(
+                    "archiving.layout",
+                    "archiving.lines",
+                    "decision",
+                    "evaluation",
+                    "joining",
+                    "ranking",
+                    "training",
+                    "uploads",
+                    "vw",
+                    "simulate",
+                    "dsjson",
+                ),
                 *("challenge", "optimization", "watching", "cluster.spread"),
                 *("registry.archive", "registry.sign"),
                 *("migration.differences", "migration.parity", "migration.recognise"),
@@ -39,6 +51,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 "adoption",
+                "archiving",
                 "auditing",
                 "challenge.following",
                 "challenge.service",
@@ -80,7 +93,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                     "study_run",
                     "import_run",
                 ),
-                *("challenge.desk", "challengers"),
+                *("archiving.rounds", "challenge.desk", "challengers"),
                 *("story", "watching.rounds"),
                 *("optimization.desk", "optimization.service", "optimization.watcher"),
             }
@@ -111,6 +124,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
 
 PURE = frozenset(
     {
+        "archiving.layout",
+        "archiving.lines",
         "challenge.contest",
         "challenge.measure",
         "challenge.younger",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rankward.wiring import Home, new_loop_settings
-from tests.service import RunningService, eventually, request
+from rankward.worker import JoiningStatus, Worker
+from tests.loop.circle import Circle
+from tests.service import PATIENCE_S, RunningService, eventually, request
 
 
 @pytest.mark.slow
@@ -64,3 +69,46 @@ def test_a_loop_that_is_damaged_holds_up_no_other(tmp_path: Path) -> None:
         assert service.output.read_text().count("cannot be opened") < 10
     finally:
         service.close()
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_retention_takes_nothing_that_is_not_archived(tmp_path: Path, *, archived: bool) -> None:
+    """However old it is: it would be lost for good."""
+
+    async def run() -> None:
+        circle = Circle(tmp_path / "data", msgspec.structs.replace(new_loop_settings(), log_retention_days=1))
+        circle.home.archive_to(f"file://{tmp_path}/archive")
+        place = circle.home.archive()
+        assert place is not None
+        for hour in range(5):
+            await circle.play(3, prefix=f"{hour}-")
+            circle.pass_time(3_600)
+            await circle.join()
+            await circle.log.maintain(joined_before=0, keep_after_us=0)
+        if archived:
+            service = circle.home.archiving(circle.loop, place)
+            while await service.step():
+                pass
+            await service.close()
+        held = (await circle.log.extent()).first
+        circle.pass_time(3 * 86_400)
+
+        stop = asyncio.Event()
+        worker = Worker(circle.home, lambda *_: subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        working = asyncio.create_task(worker.run(stop))
+
+        def maintained() -> bool:
+            note = circle.home.board.read(circle.loop.loop_id).get("joining")
+            return note is not None and msgspec.json.decode(note, type=JoiningStatus).time_us == circle.now_us
+
+        async with asyncio.timeout(PATIENCE_S):
+            while not maintained():
+                await asyncio.sleep(0.01)
+        stop.set()
+        await working
+        extent = await circle.log.extent()
+        assert (extent.first > held) is archived
+        assert extent.first < extent.end, "the newest hour is not archived"
+        await circle.close()
+
+    asyncio.run(run())

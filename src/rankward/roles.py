@@ -18,6 +18,7 @@ import msgspec
 import uvloop
 
 from rankward.api.options import ApiOptions
+from rankward.archiving.rounds import ArchivingRounds
 from rankward.challengers import ChallengerService
 from rankward.errors import NotFound
 from rankward.import_run import ImportRun
@@ -102,6 +103,23 @@ async def run_watch(root: Path) -> None:
     home = Home(root)
     try:
         await Rounds(home).run(stop)
+    finally:
+        home.close()
+
+
+async def run_archive(root: Path) -> None:
+    """Archive the logs of all loops."""
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    lock = FolderLock(home.folder.run / "archive.lock")
+    while not lock.take():  # the one before may still be on its way out
+        if stop.is_set():
+            return
+        await asyncio.sleep(0.05)
+    try:
+        place = home.archive()
+        if place is not None:
+            await ArchivingRounds(home, place).run(stop)
     finally:
         home.close()
 
@@ -200,6 +218,9 @@ def main(arguments: Sequence[str]) -> None:
         case ["watch", root]:
             os.nice(10)
             asyncio.run(run_watch(Path(root)))
+        case ["archive", root]:
+            os.nice(10)
+            asyncio.run(run_archive(Path(root)))
         case ["challenge", root, loop_name]:
             os.nice(15)
             try:

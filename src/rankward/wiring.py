@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import tomli_w
 
+from rankward.archiving.place import Place
+from rankward.archiving.service import ArchivingService
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
@@ -224,6 +226,47 @@ class Home:
             board=self.board,
             clock=self.clock,
             open_target=Target,
+        )
+
+    def archive(self) -> Place | None:
+        """Open the archive of the logs. None: they are not archived.
+
+        Raises:
+            InvalidRequest: its address leads nowhere, or what it needs is not installed.
+        """
+        url = self.archive_url
+        return None if url is None else Place(url)
+
+    @property
+    def archive_url(self) -> str | None:
+        """Where the logs are archived. None: nowhere."""
+        content = FileNotebook(self.folder.archive).read()
+        return None if content is None else content.decode().strip()
+
+    def archive_to(self, url: str | None) -> None:
+        """Settle where the logs are archived from the next start of a worker on.
+
+        Args:
+            url: see `archiving.place.Place`; None: nowhere any more.
+
+        Raises:
+            InvalidRequest: it leads nowhere.
+        """
+        if url is None:
+            self.folder.archive.unlink(missing_ok=True)
+            return
+        Place(url)  # refuses what cannot be used
+        FileNotebook(self.folder.archive).write(f"{url}\n".encode())
+
+    def archiving(self, loop: Loop, place: Place) -> ArchivingService:
+        """Make what archives a loop."""
+        return ArchivingService(
+            loop,
+            log=self.event_log(loop.loop_id),
+            joined=self.joined_log(loop.loop_id),
+            place=place,
+            board=self.board,
+            clock=self.clock,
         )
 
     def mark(self, loop_id: str, epoch_id: int) -> FileMark:

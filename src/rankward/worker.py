@@ -12,6 +12,8 @@ from typing import Protocol
 
 import msgspec
 
+from rankward.archiving.layout import shown
+from rankward.archiving.service import NOTE, read_status
 from rankward.challenge.desk import ChallengeDesk
 from rankward.errors import NotFound, RankwardError, StorageFull
 from rankward.import_run import ImportDesk
@@ -33,6 +35,7 @@ _RESTART_US = 500_000
 _LONGEST_PAUSE_US = 10_000_000
 _NEVER_US = 1 << 62
 _DAY_US = 86_400_000_000
+_ALL: Offset = 1 << 62
 _DEADLY = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
 _KILLED_BOUND = 3  # a learner killed from outside this often at the same event is taken to be killed by it
 
@@ -68,7 +71,7 @@ class _Trainer:
 
 
 class _Child:
-    """A child process that mirrors one loop's log, or keeps the figures of all loops."""
+    """A child process that mirrors one loop's log, or goes round all loops."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
@@ -140,6 +143,8 @@ class Worker:
         self._epochs: dict[str, list[Epoch]] = {}
         self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # children of deleted loops, by loop id
         self._watch = _Child()
+        self._archive = _Child()
+        self._archive_url = home.archive_url
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop."""
@@ -161,6 +166,7 @@ class Worker:
             self._change_mark = mark
         self._sweep()
         self._tend_watch()
+        self._tend_archive()
         busy = False
         for work in list(self._work.values()):
             busy |= await self._work_on(work)
@@ -204,13 +210,13 @@ class Worker:
         self._open_again_us = _NEVER_US
         present = {loop.loop_id: loop for loop in self._loops}
         gone = self._work.keys() - present.keys()
-        watching = self._watch.process
-        if gone:
-            self._watch.end()  # it has files of them open, and is started again
-            self._watch.started_us = 0
+        rounds = [child.process for child in (self._watch, self._archive) if child.process is not None]
+        for child in (self._watch, self._archive) if gone else ():
+            child.end()  # it has files of them open, and is started again
+            child.started_us = 0
         for loop_id in gone:
             work = self._work.pop(loop_id)
-            self._leaving[loop_id] = work.children if watching is None else [watching, *work.children]
+            self._leaving[loop_id] = [*rounds, *work.children]
             for trainer in work.trainers.values():
                 _end(trainer)
             work.mirror.end()
@@ -244,7 +250,8 @@ class Worker:
         mark = work.log.change_mark()
         if mark != work.cleaned_at or now_us - work.cleaned_us >= _MAINTAIN_IDLE_US:
             keep_after_us = max(0, now_us - kept_us(work.loop.settings))
-            await work.log.maintain(joined_before=await work.joining.joined_before(), keep_after_us=keep_after_us)
+            done_before = min(await work.joining.joined_before(), self._archived_before(work.loop))
+            await work.log.maintain(joined_before=done_before, keep_after_us=keep_after_us)
             await work.joined.drop(before=(await work.log.extent()).first)
             work.cleaned_at, work.cleaned_us = mark, now_us
         extent = await work.log.extent()
@@ -260,6 +267,13 @@ class Worker:
         )
         self._home.board.post(work.loop.loop_id, "joining", msgspec.json.encode(status))
         self._home.folder.keep_reserve()
+
+    def _archived_before(self, loop: Loop) -> Offset:
+        """Say what retention may take of a loop's event log: where there is an archive, what is in it."""
+        if self._archive_url is None:
+            return _ALL
+        status = read_status(self._home.board.read(loop.loop_id).get(NOTE), shown(self._archive_url))
+        return 0 if status is None else status.keep_from
 
     def _tend(self, work: _LoopWork) -> None:
         """Start the trainers that are wanted, and see to those that have ended."""
@@ -301,6 +315,17 @@ class Worker:
             watch.started_us = self._home.clock()
             watch.process = self._spawn("watch")
 
+    def _tend_archive(self) -> None:
+        """Keep the process that archives the logs of all loops, if there is an archive."""
+        archive = self._archive
+        if archive.process is not None and archive.process.poll() is not None:
+            logger.error("the process that archives ended with %d, and is started again", archive.process.returncode)
+            archive.end()
+        wanted = self._archive_url is not None and self._work
+        if wanted and archive.process is None and self._home.clock() - archive.started_us >= _LONGEST_PAUSE_US:
+            archive.started_us = self._home.clock()
+            archive.process = self._spawn("archive")
+
     def _bury(self, work: _LoopWork, epoch_id: int, trainer: _Trainer) -> None:
         """Set aside the event that a learner died on, before the next one starts."""
         assert trainer.process is not None, "only what has lived can be buried"
@@ -339,8 +364,7 @@ class Worker:
         self._desk.stop()
         self._optimizing.stop()
         children = [child for work in self._work.values() for child in work.children]
-        if self._watch.process is not None:
-            children.append(self._watch.process)
+        children += [child.process for child in (self._watch, self._archive) if child.process is not None]
         for child in children:
             assert child.stdin is not None, "it was started with a pipe"
             child.stdin.close()

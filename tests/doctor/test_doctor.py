@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from rankward.archiving.service import ArchivingStatus
 from rankward.doctor.facts import ALIVE_US, Facts, Sample, gather
 from rankward.doctor.findings import Severity, findings
 from rankward.doctor.report import report, screen
@@ -67,6 +68,17 @@ VERSION = ModelVersion(
     digest="",
 )
 COUNTS = {"ranked": 120, "joined": 100, "rewarded": 60, "defaulted": 40, "observed": 80, "baseline_chosen": 25}
+UNARCHIVED = ArchivingStatus(
+    place="s3://bucket",
+    offset=40,
+    joined_end=100,
+    keep_from=80,
+    events=40,
+    missed=0,
+    failure="it does not answer",
+    failing_since_us=NOW_US - 7_200 * SECOND_US,
+    time_us=NOW_US,
+)
 FAILING = MirroringStatus(offset=40, joined_end=100, missed=0, failure="the mirror does not take x", time_us=NOW_US)
 WELL = Facts(
     loop=LOOP,
@@ -201,6 +213,7 @@ ASIDE = SetAside(
         ("no-worker", Severity.PROBLEM, but(worker_seen_us=NOW_US - 2 * ALIVE_US)),
         ("disk-full", Severity.PROBLEM, but(disk_is_full=True)),
         ("mirror-fails", Severity.WARNING, but(mirroring=FAILING)),
+        ("archive-fails", Severity.WARNING, but(archiving=UNARCHIVED)),
         ("no-trainer", Severity.PROBLEM, but(training=(), unlearned_since_us={1: NOW_US - 60 * SECOND_US})),
         (
             "building",

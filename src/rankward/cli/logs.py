@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rankward.cli import archives
 from rankward.cli.terminal import (
     DATA,
     DataOption,
@@ -44,6 +45,8 @@ from rankward.vw.bins import Binner
 from rankward.wiring import Home
 
 app = typer.Typer(cls=OneLineErrors, help="A loop's events, out and in.", no_args_is_help=True)
+
+app.add_typer(archives.app, name="archive")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARQUET = ".parquet"

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from rankward.invocation import command
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import Limits, bounds_in, check_limits
 from rankward.wiring import Home
+
+NO_ARCHIVE = "off"
 
 _OPTIONS = ApiOptions()
 _LIMITS = Limits()
@@ -106,6 +109,16 @@ def serve(
             help="In which it says what they are granted: view:NAME, view:*, loop:NAME, loop:*, admin.",
         ),
     ] = _OPTIONS.proxy_grants_header,
+    archive: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_ARCHIVE",
+            metavar="URL",
+            help="Where the logs are archived, hour by hour, before they are too old to be kept: s3://BUCKET/PREFIX, "
+            "gs://…, az://… or file:///FOLDER. Holds until another is given; `off` ends it.",
+            show_default=False,
+        ),
+    ] = None,
     request_log: Annotated[
         str,
         typer.Option(
@@ -168,6 +181,9 @@ def serve(
         ),
     )
     check_limits(options.limits)
+    if archive is not None:
+        with closing(Home(data)) as home:
+            home.archive_to(None if archive == NO_ARCHIVE else archive)
     supervisor.serve(
         data,
         host=host,

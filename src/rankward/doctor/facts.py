@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 import msgspec
 
+from rankward.archiving.layout import shown
+from rankward.archiving.service import NOTE as ARCHIVING
+from rankward.archiving.service import ArchivingStatus, read_status
 from rankward.challengers import ChallengerService, Position
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
@@ -64,6 +67,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     disk_is_full: bool  # the room set aside for that is used up
     study: StudyStatus | None = None  # how far the evaluation is that runs; None: none does
     mirroring: MirroringStatus | None = None  # None: nothing is mirrored, or the mirror has not begun
+    archiving: ArchivingStatus | None = None  # None: nothing is archived, or nobody has said how far it is
     challengers: tuple[Position, ...] = ()
     optimization: Optimization | None = None  # the newest run; None: there was none
     younger: int = 0  # models that learn beside the one that serves, to take over when they do better
@@ -143,6 +147,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
         challengers = ChallengerService(home, home.trail)
         status, training = read_statuses(notes)
         figures = home.figures()
+        url = home.archive_url
         facts = Facts(
             loop=loop,
             now_us=home.clock(),
@@ -166,6 +171,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
             apprenticeship=figures.apprentice(loop) if joined_end else None,
             exploring=figures.exploration(loop) if joined_end else None,
             mirroring=msgspec.json.decode(notes[NOTE], type=MirroringStatus) if NOTE in notes else None,
+            archiving=None if url is None else read_status(notes.get(ARCHIVING), shown(url)),
             challengers=tuple(await challengers.listed(loop)),
             younger=challengers.younger(loop),
         )

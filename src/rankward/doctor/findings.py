@@ -94,6 +94,18 @@ def _machinery(facts: Facts) -> list[Finding]:
                 "log_mirror_sas_uri=…`.",
             )
         )
+    if (archiving := facts.archiving) is not None and archiving.failing_since_us is not None:
+        since = ago(archiving.failing_since_us, facts.now_us)
+        found.append(
+            Finding(
+                severity=Severity.WARNING,
+                name="archive-fails",
+                what=f"The log is not archived: {facts.joined_end - archiving.offset:,} joined events wait.",
+                why=f"{archiving.failure}. It first failed {since}, and is tried again. Until then nothing of them is "
+                "dropped, however old: the disk fills.",
+                do="Look after the place, or name another, or none: `rankward serve --archive URL`, or `off`.",
+            )
+        )
     watching = facts.watching
     if watching is not None and (watching.failure is not None or watching.behind > _FIGURES_BEHIND):
         found.append(

@@ -76,6 +76,7 @@ class DataFolder:
         self.sessions = self.run / "portal.sqlite"
         self.reserve = root / "reserve"
         self.worker_lock = root / "worker.lock"
+        self.archive = root / "archive"  # the address, in one line
         try:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             version = root / "format"
