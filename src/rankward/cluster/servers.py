@@ -17,8 +17,8 @@ from rankward.errors import StoreUnavailable
 _PATIENCE_S = 30.0
 _CONFIG = """\
 server_name: {name}
-listen: "127.0.0.1:{port}"
-http: "127.0.0.1:{monitor}"
+listen: "{host}:{port}"
+http: "{host}:{monitor}"
 max_payload: 8MB
 jetstream {{
   store_dir: "{folder}"
@@ -42,7 +42,7 @@ no_auth_user: rankward
 _CLUSTER = """\
 cluster {{
   name: rankward
-  listen: "127.0.0.1:{port}"
+  listen: "{host}:{port}"
   routes: [ {routes} ]
   no_advertise: true
 }}
@@ -52,30 +52,32 @@ cluster {{
 class Server:
     """One server process, which can be killed, stopped for a while and started again."""
 
-    def __init__(self, folder: Path, name: str, port: int, monitor: int, config: str) -> None:
+    def __init__(self, folder: Path, name: str, host: str, port: int, monitor: int, config: str) -> None:
         self.name = name
+        self.host = host
         self.port = port
         self.monitor = monitor
         self.folder = folder
         self._config = folder / f"{name}.conf"
         self._config.write_text(config)
+        self.within: tuple[str, ...] = ()  # a command that starts it in surroundings of its own, as `ip netns exec NAME`
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Where clients reach it."""
-        return f"nats://127.0.0.1:{self.port}"
+        return f"nats://{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it, or start it again on what it kept."""
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603
-                [server_program(), "-c", str(self._config)], stdout=log, stderr=log, process_group=0
+                [*self.within, server_program(), "-c", str(self._config)], stdout=log, stderr=log, process_group=0
             )
 
     def healthy(self) -> bool:
         """Whether it says that it can serve, its JetStream being up to date."""
-        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{self.monitor}/healthz", timeout=2) as answer:
+        with contextlib.suppress(OSError), urlopen(f"http://{self.host}:{self.monitor}/healthz", timeout=2) as answer:
             return bool(answer.status == 200)
         return False
 
@@ -123,7 +125,9 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def make_servers(folder: Path, count: int, *, sync: str = "always", file_bytes: str = "20GB") -> Sequence[Server]:
+def make_servers(
+    folder: Path, count: int, *, sync: str = "always", file_bytes: str = "20GB", hosts: Sequence[str] = ()
+) -> Sequence[Server]:
     """Write the configurations of servers on free ports of this machine; more than one make a cluster.
 
     Args:
@@ -131,19 +135,27 @@ def make_servers(folder: Path, count: int, *, sync: str = "always", file_bytes: 
         count: how many.
         sync: how often they flush to the disk: `always`, or a duration such as `2m`.
         file_bytes: how much each may store.
+        hosts: the address that each listens on; none given: all on 127.0.0.1.
     """
+    hosts = hosts or ["127.0.0.1"] * count
     ports = free_ports(3 * count)
     clients, monitors, routes = ports[:count], ports[count : 2 * count], ports[2 * count :]
     servers = []
     for number in range(count):
         name = f"node-{number + 1}"
         config = _CONFIG.format(
-            name=name, port=clients[number], monitor=monitors[number], folder=folder / name, sync=sync, bytes=file_bytes
+            name=name,
+            host=hosts[number],
+            port=clients[number],
+            monitor=monitors[number],
+            folder=folder / name,
+            sync=sync,
+            bytes=file_bytes,
         )
         if count > 1:
-            others = ", ".join(f'"nats://127.0.0.1:{port}"' for port in routes)
-            config += _CLUSTER.format(port=routes[number], routes=others)
-        servers.append(Server(folder, name, clients[number], monitors[number], config))
+            others = ", ".join(f'"nats://{host}:{port}"' for host, port in zip(hosts, routes, strict=True))
+            config += _CLUSTER.format(host=hosts[number], port=routes[number], routes=others)
+        servers.append(Server(folder, name, hosts[number], clients[number], monitors[number], config))
     return servers
 
 
