@@ -60,7 +60,9 @@ class Server:
         self.folder = folder
         self._config = folder / f"{name}.conf"
         self._config.write_text(config)
-        self.within: tuple[str, ...] = ()  # a command that starts it in surroundings of its own, as `ip netns exec NAME`
+        self.within: tuple[
+            str, ...
+        ] = ()  # a command that starts it in surroundings of its own, as `ip netns exec NAME`
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

@@ -32,6 +32,7 @@ SERVERS_SUBJECT = "rankward.servers"
 ACK_S = 5.0
 """How long a publisher waits for the quorum before it says that the store is not available."""
 _CONNECT_S = 5.0
+_UNAVAILABLE = 503  # status of JetStream that says: not now
 _FULL = {10077, 10047, 10023}  # errors of JetStream that say: no room
 
 
@@ -66,6 +67,7 @@ class Broker:
         self._thread.start()
         self.client = Client()
         self.js: JetStreamContext = self.client.jetstream(timeout=ACK_S)
+        self._doubt: asyncio.Task[None] | None = None  # whether the server at hand can still do anything
         try:
             self.call(self._connect)
             self.call(self._check)
@@ -130,7 +132,18 @@ class Broker:
         try:
             return await work()
         except (TimeoutError, nats.errors.Error, OSError) as error:
+            refused = isinstance(error, nats.js.errors.APIError) and error.code != _UNAVAILABLE
+            if not refused and self.client.is_connected and (self._doubt is None or self._doubt.done()):
+                self._doubt = asyncio.create_task(self._look_elsewhere())
             raise as_ours(error) from error
+
+    async def _look_elsewhere(self) -> None:
+        """Go on with another server if the one at hand is cut off from the others, though not from us."""
+        try:
+            await self.js.account_info()
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            logger.warning("%s does nothing (%s): trying another server", self.client.connected_url, error)
+            await self.client.force_reconnect()
 
     async def _connect(self) -> None:
         options = self.options
