@@ -52,7 +52,7 @@ cluster {{
 class Server:
     """One server process, which can be killed, stopped for a while and started again."""
 
-    def __init__(self, folder: Path, name: str, host: str, port: int, monitor: int, config: str) -> None:
+    def __init__(self, folder: Path, name: str, port: int, monitor: int, config: str, host: str = "127.0.0.1") -> None:
         self.name = name
         self.host = host
         self.port = port
@@ -157,7 +157,7 @@ def make_servers(
         if count > 1:
             others = ", ".join(f'"nats://{host}:{port}"' for host, port in zip(hosts, routes, strict=True))
             config += _CLUSTER.format(host=hosts[number], port=routes[number], routes=others)
-        servers.append(Server(folder, name, hosts[number], clients[number], monitors[number], config))
+        servers.append(Server(folder, name, clients[number], monitors[number], config, hosts[number]))
     return servers
 
 
