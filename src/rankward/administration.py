@@ -540,6 +540,14 @@ class Administration:
         version = self._registry.version(loop, model_id)
         return await self._registry.exported(version, Form.SIGNED if signed else Form.BARE)
 
+    async def keep_serving(self, name: str) -> LoopView:
+        """Stop building a new model, and keep the one that serves: see `Registry.keep_serving`.
+
+        Raises:
+            Conflict: none is being built, or none serves yet.
+        """
+        return self._view(await self._registry.keep_serving(name))
+
     async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
         """Serve a version, and go on learning from it.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rankward.errors import NotFound
+from rankward.errors import Conflict, NotFound
 from rankward.records import Action, Features, Interaction, LearningMode, Observation
 from rankward.store.ports import ModelVersion
 from rankward.wiring import new_loop_settings
@@ -150,6 +150,36 @@ def test_after_a_roll_back_learning_goes_on_from_that_version(tmp_path: Path) ->
         assert weights_of(circle, version) == await replayed_weights(circle, version.joined_offset)
         with pytest.raises(NotFound, match="keeps no model"):
             await circle.registry.roll_back("circle", "nobody")
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_building_can_be_stopped_and_what_serves_stays(tmp_path: Path) -> None:
+    """Whoever changed a policy by mistake wants back what was, not what was asked for under another name."""
+
+    async def story() -> None:
+        circle = await _taught(tmp_path)
+        with pytest.raises(Conflict, match="no model is being built"):
+            await circle.registry.keep_serving("circle")
+        before = circle.loop
+        await circle.configuration.change("circle", {"exploration": 0.3})
+        await circle.configuration.set_policy("circle", "--cb_explore_adf --epsilon 0.3 --cb_type dr")
+        await circle.configuration.change("circle", {"default_reward": 0.5})
+        await circle.registry.keep_serving("circle")
+        await circle.follow()
+
+        kept = circle.loop
+        assert kept.model_id == before.model_id
+        assert kept.settings.preset == before.settings.preset
+        assert kept.settings.default_reward == before.settings.default_reward
+        assert kept.settings.exploration == 0.3
+        assert "--epsilon 0.3" in kept.settings.policy
+        assert [epoch.state for epoch in circle.home.catalog.epochs(kept.loop_id)] == ["serving"]
+        await circle.play(30, prefix="later")
+        await circle.circle()
+        assert circle.loop.model_id != kept.model_id
+        assert newest_version(circle).epoch_id == circle.home.catalog.epochs(kept.loop_id)[0].epoch_id
         await circle.close()
 
     asyncio.run(story())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,8 @@ import msgspec
 import pytest
 
 from rankward.store.audit import AuditFilter, Door
-from rankward.wiring import new_loop_settings
+from rankward.training.service import TrainingStatus
+from rankward.wiring import new_loop_settings, now_us
 from tests.service import RunningService, eventually, request
 
 if TYPE_CHECKING:
@@ -122,6 +125,46 @@ def test_models_are_downloaded_imported_and_rolled_back_to(
     page.get_by_role("button", name=f"Roll back to {before}", exact=True).click()
     page.get_by_role("status").filter(has_text="learning goes on from it").wait_for()
     assert filled.loop(name).model_id == before
+
+
+@pytest.mark.parametrize("page_of", ["policy", "overview"])
+def test_a_model_that_is_built_shows_how_far_it_is_and_is_stopped(
+    visit: Callable[..., Visitor], filled: RunningService, page_of: str
+) -> None:
+    """A large log takes hours to learn anew: one must see it move, and be able to go back to what serves."""
+    name = learned(filled)
+    serving = filled.loop(name).model_id
+    visitor = visit(375)
+    page = agreeing(visitor, f"/portal/loops/{name}/policy")
+    worker = filled.children()["worker"]
+    os.kill(worker, signal.SIGSTOP)  # so that nothing is built behind the test's back
+    try:
+        page.get_by_role("radio", name="plain").check()
+        page.get_by_text("This is the preset plain.").wait_for()
+        page.get_by_role("button", name="Change the policy").click()
+        page.get_by_role("status").wait_for()
+        loop = filled.loop(name)
+        [building] = [each for each in filled.home.catalog.epochs(loop.loop_id) if each.state == "building"]
+        visitor.open(f"/portal/loops/{name}/{page_of}")
+        page.get_by_text("A new model is being built:").wait_for()
+        far = TrainingStatus(
+            epoch_id=building.epoch_id, joined_offset=6, joined_end=12, learned=6, rate_per_s=0.1, time_us=now_us()
+        )
+        filled.home.board.post(loop.loop_id, f"training-{building.epoch_id}", msgspec.json.encode(far))
+        page.get_by_text("50 % of the log · 6 events learned · about 1 min left").wait_for()
+        page.reload()
+        page.get_by_role("progressbar", name="Progress of the new model").wait_for()
+        visitor.check()
+        page.get_by_role("button", name=f"Stop, and keep {serving}").click()
+        page.get_by_role("status").filter(has_text=f"Model {serving} stays").wait_for()
+        assert page.get_by_text("A new model is being built:").count() == 0
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    kept = filled.loop(name)
+    assert (kept.model_id, kept.settings.preset) == (serving, "balanced")
+    client = filled.client(name)
+    assert client.rank(request("pasta", "ramen", eventId="later")).status_code == 201
+    eventually(lambda: filled.loop(name).model_id != serving, "it goes on learning")
 
 
 def test_what_is_no_model_is_refused_and_changes_nothing(

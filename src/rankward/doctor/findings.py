@@ -205,11 +205,9 @@ def _challengers(facts: Facts) -> list[Finding]:
 
 
 def _building(facts: Facts, epoch: Epoch, learned: int) -> Finding:
-    progress = building_progress(facts, epoch)
-    status = facts.training_of(epoch)
+    progress, left_s = building_progress(facts, epoch), building_left_s(facts, epoch)
     eta = "it has not begun" if progress is None else f"{progress:.0%} done"
-    if progress is not None and status is not None and status.rate_per_s > 0:
-        left_s = max(0, status.joined_end - status.joined_offset) / status.rate_per_s
+    if left_s is not None:
         eta += f", about {span(left_s)} left"
     return Finding(
         severity=Severity.WAITING,
@@ -231,6 +229,14 @@ def building_progress(facts: Facts, epoch: Epoch) -> float | None:
         return None
     start = epoch.start or 0
     return min(1.0, max(0.0, (following - start) / max(1, facts.joined_end - start)))
+
+
+def building_left_s(facts: Facts, epoch: Epoch) -> float | None:
+    """How many seconds it still takes at the present rate. None: nobody can tell."""
+    status = facts.training_of(epoch)
+    if building_progress(facts, epoch) is None or status is None or status.rate_per_s <= 0:
+        return None
+    return max(0, status.joined_end - status.joined_offset) / status.rate_per_s
 
 
 def _progress(facts: Facts) -> list[Finding]:

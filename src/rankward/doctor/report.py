@@ -13,11 +13,11 @@ from rich.text import Text
 
 from rankward.challengers import Position
 from rankward.doctor.facts import Facts
-from rankward.doctor.findings import Finding, Severity, building_progress
+from rankward.doctor.findings import Finding, Severity, building_left_s, building_progress
 from rankward.doctor.words import ago, moment, share, span
 from rankward.records import LearningMode, ModelId, TimeUs
 from rankward.store.challengers import ChallengerState
-from rankward.store.ports import ModelVersion
+from rankward.store.ports import Epoch, ModelVersion
 from rankward.vw.rates import describe
 
 
@@ -27,6 +27,15 @@ class Figure(msgspec.Struct, frozen=True):
     name: str
     value: str
     remark: str  # empty: there is nothing to add
+
+
+class Building(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is being built, to take over from the one that serves."""
+
+    reason: str
+    learned: int  # events
+    done: float | None  # within [0, 1]; None: it has not begun
+    remaining_s: float | None  # None: nobody can tell yet
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     next_due_us: TimeUs | None
     worker_lives: bool
     figures: tuple[Figure, ...]  # where the events are, from Rank to the model: for people
+    building: Building | None = None  # None: no model is
 
 
 def report(facts: Facts, found: Sequence[Finding]) -> Report:
@@ -74,6 +84,16 @@ def report(facts: Facts, found: Sequence[Finding]) -> Report:
         next_due_us=facts.next_due_us,
         worker_lives=facts.worker_lives,
         figures=tuple([Figure(*row) for row in _rows(facts)]),
+        building=next((_building(facts, epoch) for epoch in facts.epochs if epoch.state == "building"), None),
+    )
+
+
+def _building(facts: Facts, epoch: Epoch) -> Building:
+    return Building(
+        reason=epoch.reason,
+        learned=facts.learned_of(epoch)[0],
+        done=building_progress(facts, epoch),
+        remaining_s=building_left_s(facts, epoch),
     )
 
 

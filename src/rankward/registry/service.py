@@ -23,7 +23,7 @@ from rankward.records import Bins, Interactions, ModelId, SettingsChange, TimeUs
 from rankward.registry.archive import Parcel, pack, signed_bytes, unpack
 from rankward.registry.sign import Origin, fingerprint, refused, verify
 from rankward.registry.signing import Signing
-from rankward.settings import LoopSettings, ModelImport, as_datetime, change
+from rankward.settings import LoopSettings, ModelImport, Numbers, as_datetime, change
 from rankward.store.audit import Actor
 from rankward.store.changes import change_loop
 from rankward.store.ports import Catalog, Epoch, EventLog, JoinedLog, Loop, ModelStore, ModelVersion
@@ -146,6 +146,38 @@ class Registry:
         self._trail.note(
             "model promoted", loop=name, before={"model": loop.model_id or ""}, after={"model": version.model_id}
         )
+        return changed
+
+    async def keep_serving(self, name: str) -> Loop:
+        """Stop building a new model. The one that serves stays, with the policy and the rewards that it learned by.
+
+        Learning goes on from it, at the present place of the log. How much it explores stays as it is set now.
+
+        Raises:
+            Conflict: none is being built, or none serves yet.
+        """
+        loop = self._catalog.loop(name)
+
+        def check(_: LoopSettings) -> None:
+            if not any(epoch.state == "building" for epoch in self._catalog.epochs(loop.loop_id)):
+                raise Conflict("no model is being built: there is nothing to stop")
+
+        check(loop.settings)
+        serving = next((each for each in self._catalog.epochs(loop.loop_id) if each.state == "serving"), None)
+        if loop.model_id is None or serving is None:
+            raise Conflict("no model serves yet: there is none to keep")
+        version = self.version(loop, loop.model_id)
+        policy = parse_policy(version.policy)
+        changes: dict[str, object] = {
+            "policy": policy.text if policy.epsilon is None else policy.with_epsilon(loop.settings.exploration).text,
+            "preset": preset_of(policy),
+            "default_reward": serving.default_reward,
+            "reward_aggregation": serving.reward_aggregation,
+            "numbers": Numbers.RAW if version.bins is None else Numbers.BINS,
+        }
+        changed = await self._go_on_from(name, version, f"kept {version.model_id}", changes, check=check)
+        self._trail.note_settings("settings changed", name, loop.settings, changed.settings)
+        self._trail.note("building stopped", loop=name, detail=f"model {version.model_id} is kept")
         return changed
 
     async def exported(self, version: ModelVersion, form: Form) -> bytes:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from rankward.administration import PolicyChoice
 from rankward.api.upload import receive_upload
 from rankward.errors import CallerError, InvalidPolicy, InvalidRequest, Overloaded
-from rankward.portal.view import View, Visit
+from rankward.portal.view import DOCTOR_AGE_US, View, Visit
 from rankward.store.sessions import Role
 from rankward.vw.arguments import ProblemType, parse_policy, problem_type_of
 from rankward.vw.presets import PRESETS, preset_of
@@ -40,8 +40,11 @@ async def _page(visit: Visit, *, text: str | None = None, refused: CallerError |
         (preset, preset.policy(ProblemType.MULTI_SLOT if several else ProblemType.SINGLE_SLOT).text)
         for preset in PRESETS.values()
     ]
+    report = await visit.administration.doctor(name)  # as it is now: it may just have been changed
     return visit.page(
         "policy",
+        now=report.building,
+        model_id=report.model_id,
         status=200 if refused is None else 400,
         policy=policy,
         several=several,
@@ -51,6 +54,21 @@ async def _page(visit: Visit, *, text: str | None = None, refused: CallerError |
         models=(await visit.administration.models(name))[:_VERSIONS],
         retrain_days=visit.loop.settings.model_retrain_days,
         error=None if refused is None else refused.message,
+    )
+
+
+async def _building(visit: Visit) -> Response:
+    """What an open page asks for while a model is being built."""
+    report = await visit.administration.doctor(visit.loop_name, age_us=DOCTOR_AGE_US)
+    return visit.page("policy_building", now=report.building, model_id=report.model_id)
+
+
+async def _keep(visit: Visit) -> Response:
+    """Stop building: what serves goes on."""
+    kept = await visit.administration.keep_serving(visit.loop_name)
+    await visit.doors.follow()
+    return visit.redirect(
+        _path(visit), notice=f"Model {kept.model_id} stays, with its policy; learning goes on from it."
     )
 
 
@@ -158,6 +176,8 @@ VIEWS = (
     View(path="/loops/{loop}/policy", handle=_show),
     View(path="/loops/{loop}/policy", handle=_set, method="POST", needs=Role.OPERATOR),
     View(path="/loops/{loop}/policy/check", handle=_check, method="POST", needs=Role.OPERATOR),
+    View(path="/loops/{loop}/policy/building", handle=_building),
+    View(path="/loops/{loop}/policy/keep", handle=_keep, method="POST", needs=Role.OPERATOR),
     View(path="/loops/{loop}/policy/reset", handle=_reset, method="POST", needs=Role.OPERATOR),
     View(path="/loops/{loop}/policy/export", handle=_export),
     View(path="/loops/{loop}/models/import", handle=_import, method="POST", needs=Role.OPERATOR),
