@@ -32,7 +32,7 @@ from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.challengers import Challenger, Challengers
 from rankward.store.imports import Imports
 from rankward.store.optimizations import Optimizations
-from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Key, Loop, ModelStore
+from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Key, Loop, ModelStore, Vault
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
@@ -99,7 +99,8 @@ class Home:
             opened.pop_all()
         self.trail = Trail(self.audit, clock)
         self.models = self._model_store("models", recorded=self._recorded_digest)
-        self.signing = Signing(FileVault(self.folder.signing), clock=clock)
+        vault: Vault = FileVault(self.folder.signing) if self.node is None else self.node.vault
+        self.signing = Signing(vault, clock=clock)
         self.study_models = self._model_store("studies")
         self.challenger_models = self._model_store("challengers")
         self.watches = self._model_store("watches")

@@ -47,6 +47,16 @@ def test_a_server_that_flushes_lazily_is_refused_unless_it_is_accepted(tmp_path:
         Broker(BrokerOptions(servers=(server.url,), accept_lazy_flush=True)).close()
 
 
+def test_a_connection_that_is_lost_can_be_closed(tmp_path: Path) -> None:
+    """A service that is stopped while the servers are away ends, whatever it had to send."""
+    with running_servers(tmp_path, 1) as [server]:
+        broker = Broker(BrokerOptions(servers=(server.url,)))
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            broker.call(lambda: broker.js.publish(broker.subject("words"), b"hello", timeout=0.5))
+        broker.close()
+
+
 def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:
     """Each process of a node opens the folder alone."""
     assert read_options(tmp_path / "node.json") is None

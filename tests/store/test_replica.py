@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,14 @@ def refresh(home: Home) -> None:
     """Let a node catch up."""
     assert home.node is not None
     home.node.refresh()
+
+
+def stop(server: Server, home: Home) -> None:
+    """Kill a server, and wait until a node has noticed."""
+    assert home.broker is not None
+    server.kill()
+    while home.broker.client.is_connected:
+        time.sleep(0.01)
 
 
 def an_entry(what: str) -> AuditEntry:
@@ -205,7 +214,7 @@ def test_without_servers_nothing_is_changed_and_reading_goes_on(tmp_path: Path) 
         options = BrokerOptions(servers=(server.url,))
         with contextlib.closing(Home(make_node(tmp_path / "a", options))) as home:
             home.furnish({})
-            server.kill()
+            stop(server, home)
             with pytest.raises(StoreUnavailable):
                 home.audit.append(an_entry("lost"))
             assert [loop.name for loop in home.catalog.loops()] == ["default", "playground"]
@@ -241,6 +250,58 @@ def test_whoever_signs_in_on_one_node_is_known_on_all(nodes: list[Home]) -> None
     other.end(session.digest)
     one.close()
     other.close()
+
+
+def test_a_stream_is_shortened_and_every_node_goes_on(
+    nodes: list[Home], options: BrokerOptions, tmp_path: Path
+) -> None:
+    """A new machine, and one that was away for long, start from a copy; one that is a little behind does without."""
+    one, other = nodes
+    assert one.node is not None
+    for number in range(45):
+        one.audit.append(an_entry(str(number)))
+        one.node.compact(every=10)
+    with contextlib.closing(Broker(options)) as broker:
+        state = broker.call(lambda: broker.js.stream_info(broker.stream("catalog"))).state
+        assert state.last_seq == 46
+        assert 10 <= state.messages < 20
+        assert len(Transactions(broker, "catalog").copies.places()) == 2
+    with contextlib.closing(Home(make_node(tmp_path / "new", options))) as new:
+        everything = one.audit.entries(EVERYTHING, limit=99)
+        assert new.audit.entries(EVERYTHING, limit=99) == everything
+        hint = other.catalog.change_hint()
+        assert other.audit.entries(EVERYTHING, limit=99) == [], "it has been away"
+        other.audit.append(an_entry("back"))
+        assert other.catalog.change_hint() != hint
+        refresh(new)
+        assert other.audit.entries(EVERYTHING, limit=99) == new.audit.entries(EVERYTHING, limit=99)
+        assert [entry.number for entry in new.audit.entries(EVERYTHING, limit=2)] == [46, 45]
+
+
+def test_all_nodes_sign_with_one_key(nodes: list[Home]) -> None:
+    """A model that one node gives out is admitted by the others, and the key is there without the servers, too."""
+    one, other = nodes
+    first = one.signing.keyring().certificate
+    assert other.signing.keyring().certificate == first
+    second = other.signing.replace().certificate
+    assert one.signing.keyring().certificate == second != first
+    assert one.folder.signing.read_bytes() == other.folder.signing.read_bytes()
+    assert one.folder.signing.stat().st_mode & 0o777 == 0o600
+    assert one.node is not None
+    assert not one.node.vault.write(b"mine", over=b"what was never there")
+
+
+def test_a_node_that_has_the_key_signs_without_servers(tmp_path: Path) -> None:
+    """Models are given out while the servers are away."""
+    (tmp_path / "servers").mkdir()
+    with running_servers(tmp_path / "servers", 1) as [server]:
+        options = BrokerOptions(servers=(server.url,))
+        with contextlib.closing(Home(make_node(tmp_path / "a", options))) as home:
+            certificate = home.signing.keyring().certificate
+            stop(server, home)
+            assert home.signing.keyring().certificate == certificate
+            with pytest.raises(StoreUnavailable):
+                home.signing.replace()
 
 
 def test_only_what_changed_something_travels(options: BrokerOptions, tmp_path: Path) -> None:

@@ -97,6 +97,15 @@ class Broker:
         """Begin a coroutine beside the connection, which sees to its own failures. Waits for nothing."""
         asyncio.run_coroutine_threadsafe(work(), self._loop)
 
+    def require_connection(self) -> None:
+        """Refuse at once what would wait for a connection, or be sent when nobody wants it any more.
+
+        Raises:
+            StoreUnavailable: there is none at this moment.
+        """
+        if not self.client.is_connected:
+            raise StoreUnavailable("there is no connection to the JetStream servers: try again in a second")
+
     def subject(self, *parts: str) -> str:
         """Name a subject of this installation."""
         return ".".join((self.options.prefix, *parts))
@@ -211,7 +220,8 @@ class Broker:
         self._loop.close()
 
     async def _hang_up(self) -> None:
-        await self.client.close()
+        with contextlib.suppress(RuntimeError):  # the transport has gone, and something was left to be sent
+            await self.client.close()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:  # the client leaves some that wait for what will not come
             task.cancel()

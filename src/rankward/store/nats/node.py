@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from rankward.records import ModelId
@@ -13,9 +14,11 @@ from rankward.store.nats.board import SharedBoard
 from rankward.store.nats.broker import Broker, read_options
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
-from rankward.store.nats.replica import Replica
+from rankward.store.nats.replica import COPIED_EVERY, Replica
 from rankward.store.nats.transactions import Transactions
+from rankward.store.nats.vault import SharedVault
 from rankward.store.sqlite.folder import DataFolder
+from rankward.store.sqlite.vault import FileVault
 
 
 class Node:
@@ -37,7 +40,7 @@ class Node:
         self.broker = Broker(options)
         try:
             self._catalog = Transactions(self.broker, "catalog")
-            self._sessions = Transactions(self.broker, "sessions")
+            self.vault = SharedVault(self.broker, "signing", FileVault(folder.signing))
             self._models = Objects(self.broker, "models")
             name = f"{socket.gethostname()}:{folder.root.resolve()}"
             self.board = SharedBoard(folder.loops, self.broker, node=name, own=own_notes)
@@ -65,15 +68,33 @@ class Node:
         """Open models, with the folder of that name in each loop's before them: see `ReplicatedModelStore`."""
         return ReplicatedModelStore(self._folder.loops, self._models, folder, recorded=recorded)
 
-    async def follow(self) -> None:
-        """Apply what other nodes change, as soon as they do, and write down their notes, until cancelled."""
-        await asyncio.to_thread(self.board.listen)
+    @functools.cached_property
+    def _sessions(self) -> Transactions:  # most processes have nothing to do with them
+        return Transactions(self.broker, "sessions")
+
+    @contextlib.contextmanager
+    def _replicas(self) -> Iterator[list[Replica]]:
         with contextlib.ExitStack() as opened:
-            replicas = [
+            yield [
                 opened.enter_context(contextlib.closing(self.catalog(self._folder.catalog))),
                 opened.enter_context(contextlib.closing(self.sessions(self._folder.sessions, must_exist=False))),
             ]
+
+    async def follow(self) -> None:
+        """Apply what other nodes change, as soon as they do, and write down their notes, until cancelled."""
+        await asyncio.to_thread(self.board.listen)
+        with self._replicas() as replicas:
             await asyncio.gather(*(replica.follow() for replica in replicas))
+
+    def compact(self, *, every: int = COPIED_EVERY) -> None:
+        """Shorten the streams where much was changed. One node at a time is enough; several do no harm.
+
+        Args:
+            every: how many transactions are much.
+        """
+        with self._replicas() as replicas:
+            for replica in replicas:
+                replica.compact(every=every)
 
     def close(self) -> None:
         """Hang up."""

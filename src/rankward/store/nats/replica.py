@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
+import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +17,7 @@ from typing import Any, TypeVar
 
 from rankward.errors import RankwardError, StoreUnavailable
 from rankward.store.nats.transactions import LostRaceError, Statement, Transaction, Transactions
+from rankward.store.sqlite.copying import copy_database
 from rankward.store.sqlite.database import ChangeHint, FileDatabase
 from rankward.store.sqlite.live import as_world_error, connect
 
@@ -22,11 +27,12 @@ T = TypeVar("T")
 
 _COUNT_OTHERS = "SELECT count(*) FROM sqlite_schema WHERE name != 'replica'"
 _HAS_TABLE = "SELECT count(*) FROM sqlite_schema WHERE name = 'replica'"
-_CREATE = "CREATE TABLE replica (installation TEXT NOT NULL, sequence INTEGER NOT NULL)"
-_INSERT = "INSERT INTO replica VALUES (?, 0)"
+_CREATE = "CREATE TABLE replica (installation TEXT NOT NULL, sequence INTEGER)"  # NULL: nothing was looked for yet
+_INSERT = "INSERT INTO replica VALUES (?, ?)"
 _SELECT = "SELECT installation, sequence FROM replica"
 _UPDATE = "UPDATE replica SET sequence = ?"
 _AGAIN_S = 1.0
+COPIED_EVERY = 1_000
 _STALE_S = 0.01  # a follower of the servers may learn of a message a moment after its leader said so
 
 
@@ -66,6 +72,8 @@ class Replica:
     last transaction that was applied here. If that is the stream's last one, the servers take it, and it is committed
     here. If not, it is undone, what the stream has is applied, and the change is made anew.
 
+    What the stream no longer holds is in a copy of the whole database, which takes the place of what is in the file.
+
     A process that dies between the two has published a change that this file does not have: it is applied from the
     stream, as if another machine had made it. So is one whose acknowledgement did not come in time.
     """
@@ -104,7 +112,7 @@ class Replica:
                         "with `rankward copy`, and give the node an empty folder"
                     )
                 self._connection.execute(_CREATE)
-                self._connection.execute(_INSERT, (self._transactions.installation,))
+                self._connection.execute(_INSERT, (self._transactions.installation, None))
             installation, _ = self._place()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -120,9 +128,9 @@ class Replica:
             "the prefix that it had, or an empty folder"
         )
 
-    def _place(self) -> tuple[str, int]:
+    def _place(self) -> tuple[str, int | None]:
         installation, sequence = self._connection.execute(_SELECT).fetchone()
-        return str(installation), int(sequence)
+        return installation, sequence
 
     def change(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """See `Database`.
@@ -146,6 +154,8 @@ class Replica:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             _, applied = self._place()
+            if applied is None:
+                raise LostRaceError  # others were here before
             self._connection.recorded = []
             result = work(self._connection)
             written = self._connection.recorded
@@ -165,7 +175,7 @@ class Replica:
     def _wait_for_more(self) -> None:
         """Apply what won the race."""
         while not self._catch_up():
-            if self._transactions.last() < self.applied():
+            if self._transactions.last() < (self.applied() or 0):
                 raise self._strange()
             time.sleep(_STALE_S)
 
@@ -174,14 +184,20 @@ class Replica:
         with self._lock:
             return self._catch_up()
 
-    def applied(self) -> int:
-        """Return the place of the last transaction that is applied here; 0: none is."""
+    def applied(self) -> int | None:
+        """Return the place of the last transaction that is applied here; 0: none is; None: none was looked for yet."""
         [[_, sequence]] = self._reading.rows(_SELECT)
-        return int(sequence)
+        return None if sequence is None else int(sequence)
 
     def _catch_up(self) -> bool:
         before = self.applied()
-        while transactions := self._transactions.read(after=self.applied()):
+        if before is None:
+            self._start_from_copy(None)
+        while transactions := self._transactions.read(after=self.applied() or 0):
+            applied = self.applied() or 0
+            if transactions[0].sequence > applied + 1:
+                self._start_from_copy(applied)
+                continue
             try:
                 self._apply(transactions)
             except sqlite3.Error as error:
@@ -191,20 +207,87 @@ class Replica:
             self._hint.move()
         return self.applied() != before
 
+    def _start_from_copy(self, before: int | None) -> None:
+        """Put the newest copy in the place of what is here; of a file that is new, note it if there is none.
+
+        Args:
+            before: what is applied here; if that has changed by now, another process has done it.
+        """
+        copies = self._transactions.copies
+        with contextlib.ExitStack() as opened:
+            descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # nothing goes back to what another process has gone on from
+            aside = self._path.with_suffix(".copy")
+            opened.callback(aside.unlink, missing_ok=True)
+            while self.applied() == before:
+                newest = max(copies.places(), default=None)
+                if newest is not None and (before is None or newest > before):
+                    if copies.get(newest, aside):  # if not, there is a newer one by now
+                        self._replace(aside)
+                elif before is None:
+                    self._note_that_there_is_none()
+                else:
+                    raise StoreUnavailable(
+                        f"{self._path} is behind what the servers still hold, and they have no newer copy: restore "
+                        "their bucket `databases`, or copy the folder of a node that is not behind"
+                    )
+            self._hint.move()
+
+    def _note_that_there_is_none(self) -> None:
+        try:
+            self._connection.execute(_UPDATE, (0,))
+        except sqlite3.Error as error:
+            raise as_world_error(error, self._path) from error
+
+    def _replace(self, by: Path) -> None:
+        try:
+            with contextlib.closing(sqlite3.connect(by)) as copy:
+                copy.backup(self._connection)
+        except sqlite3.Error as error:
+            raise as_world_error(error, self._path) from error
+
     def _apply(self, transactions: Sequence[Transaction]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         _, applied = self._place()
         for transaction in transactions:
-            if transaction.sequence <= applied:
+            if transaction.sequence <= (applied or 0):
                 continue  # another process of this machine was quicker
-            if transaction.sequence != applied + 1:
-                raise StoreUnavailable(f"{self._path} is further behind than what the servers still hold")
             for statement in transaction.statements:
                 for row in statement.rows:
                     self._connection.execute(statement.sql, row)
             applied = transaction.sequence
         self._connection.execute(_UPDATE, (applied,))
         self._connection.execute("COMMIT")
+
+    def compact(self, *, every: int = COPIED_EVERY) -> bool:
+        """Copy the database into the object store when much was changed since the last copy, and shorten the stream.
+
+        The stream keeps what stands after the copy before: a node that is not long behind has no need for a copy.
+
+        Args:
+            every: how many transactions are much.
+
+        Returns:
+            Whether a copy was made.
+        """
+        copies = self._transactions.copies
+        places = copies.places()
+        self.refresh()
+        newest = places[-1] if places else 0
+        if (self.applied() or 0) - newest < every:
+            return False
+        with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
+            copy = Path(folder) / self._path.name
+            copy_database(self._path, copy)
+            with contextlib.closing(sqlite3.connect(copy)) as connection:
+                [place] = connection.execute("SELECT sequence FROM replica").fetchone()
+            copies.put(place, copy)
+        if newest:
+            self._transactions.trim(through=newest)
+        for place in places[:-1]:
+            copies.forget(place)
+        return True
 
     async def follow(self) -> None:
         """Apply what others publish as soon as they do, until cancelled."""

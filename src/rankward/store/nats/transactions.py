@@ -13,11 +13,13 @@ import zstandard
 from nats.aio.subscription import Subscription
 from nats.js.api import Header
 
-from rankward.errors import StorageFull, StoreUnavailable
+from rankward.errors import StorageFull
 from rankward.store.nats.broker import ACK_S, Broker
+from rankward.store.nats.copies import Copies
 
 _NEWS_S = 1.0
 _TOGETHER = 256  # transactions asked for at once
+_TOGETHER_BYTES = 16 * 1024 * 1024  # and no more than this, or one
 _WRONG_LAST_SEQUENCE = {10071, 10164}
 _NO_SUCH_MESSAGE, _END_OF_BATCH = "404", "204"
 
@@ -63,6 +65,7 @@ class Transactions:
         self._subject = broker.subject(name)
         self._news_subject = broker.subject("news", name)
         self._news: Subscription | None = None
+        self.copies = Copies(broker, name)
         # Whoever makes the stream names the installation: a folder of another one is told apart by it.
         metadata = {"installation": secrets.token_hex(16)}
         broker.call(lambda: broker.ensure_stream(self._stream, [self._subject], metadata=metadata))
@@ -84,10 +87,9 @@ class Transactions:
             StoreUnavailable: no answer came in time. It may have been stored all the same.
             StorageFull: the servers have no room, or it is larger than what they take.
         """
+        self._broker.require_connection()
         body = zstandard.compress(_encode(statements))
         client = self._broker.client
-        if not client.is_connected:  # what is sent now would wait for a connection, and be refused then
-            raise StoreUnavailable("there is no connection to the JetStream servers: try again in a second")
         if len(body) > client.max_payload:
             raise StorageFull(
                 f"a change of {len(body)} bytes is larger than the servers take in one message, {client.max_payload}: "
@@ -112,6 +114,7 @@ class Transactions:
 
         If the stream no longer holds the next one, those are returned that it holds.
         """
+        self._broker.require_connection()
         return self._broker.call(lambda: self._read(after))
 
     async def _read(self, after: int) -> Sequence[Transaction]:
@@ -120,7 +123,7 @@ class Transactions:
         answers = await client.subscribe(inbox)
         found: list[Transaction] = []
         try:
-            wanted = _json({"seq": after + 1, "batch": _TOGETHER})
+            wanted = _json({"seq": after + 1, "batch": _TOGETHER, "max_bytes": _TOGETHER_BYTES})
             await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", wanted, reply=inbox)
             while True:
                 answer = await answers.next_msg(ACK_S)
@@ -140,6 +143,10 @@ class Transactions:
     def last(self) -> int:
         """Return the place of the last transaction; 0: there is none."""
         return self._broker.call(lambda: self._broker.js.stream_info(self._stream)).state.last_seq
+
+    def trim(self, *, through: int) -> None:
+        """Forget the transactions up to a place, and the one there, for good."""
+        self._broker.call(lambda: self._broker.js.purge_stream(self._stream, seq=through + 1))
 
     async def news(self) -> None:
         """Wait until somebody has appended, or a second has gone by. For any event loop, one caller at a time."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import msgspec
 
+from rankward.errors import StoreUnavailable
 from rankward.records import TimeUs
 from rankward.store.sessions import Attempts, Session
 from rankward.store.sqlite.database import FileDatabase, OpenDatabase, transaction
@@ -74,8 +76,9 @@ class SqliteSessions:
     def find(self, digest: bytes) -> Session | None:
         """See `sessions.Sessions`."""
         rows = self._database.rows(_SELECT, digest)
-        if not rows and self._database.refresh():  # it may have begun on another machine, a moment ago
-            rows = self._database.rows(_SELECT, digest)
+        with contextlib.suppress(StoreUnavailable):
+            if not rows and self._database.refresh():  # it may have begun on another machine, a moment ago
+                rows = self._database.rows(_SELECT, digest)
         return msgspec.structs.replace(_session.decode(rows[0][1]), seen_us=rows[0][0]) if rows else None
 
     @transaction
