@@ -13,18 +13,24 @@ from tests.service import PATIENCE_S
 from tests.store.test_event_log import ALL, event_ids, interaction, offsets
 
 from rankward.errors import InvalidRequest
-from rankward.records import Appended, Known, Tick
+from rankward.joining.service import JoiningService
+from rankward.records import Appended, Erased, Interaction, Known, Observation, Tick
 from rankward.store.nats.broker import Broker, BrokerOptions
+from rankward.store.nats.codec import encode_group, encode_keys, encode_request
 from rankward.store.nats.event_log import ReplicatedEventLog
 from rankward.store.nats.feed import Feed
+from rankward.store.nats.joined_log import ReplicatedJoinedLog
+from rankward.store.sqlite.codec import to_row
 from rankward.store.sqlite.event_log import SqliteEventLog
+from rankward.store.sqlite.groups import Requested
+from rankward.store.sqlite.joined_log import SqliteJoinedLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from rankward.cluster.servers import Server
-    from rankward.records import TimeUs
+    from rankward.records import JoinedEntry, LogEntry, Offset, TimeUs
 
 pytestmark = pytest.mark.slow
 
@@ -42,11 +48,15 @@ class Node:
         self.broker = Broker(options)
         self.log = ReplicatedEventLog(self.broker, "loop", self._replica(), clock=now_us)
         self._fed = self._replica()
-        self._feed = Feed(self.broker, "loop", self._fed)
+        own = SqliteJoinedLog(folder / "joined")
+        self.joined = ReplicatedJoinedLog(self.broker, "loop", SqliteJoinedLog(folder / "joined"), self._replica())
+        self._own = own
+        self._feed = Feed(self.broker, "loop", self._fed, own)
+        self._joining = JoiningService(self._fed, own, clock=now_us)
         self._feeding: asyncio.Task[None] | None = None
 
     def _replica(self) -> SqliteEventLog:
-        return SqliteEventLog(self.folder, clock=now_us)
+        return SqliteEventLog(self.folder / "events", clock=now_us)
 
     def start(self) -> None:
         """Begin to feed."""
@@ -56,6 +66,15 @@ class Node:
         while True:
             if not await self._feed.step():
                 await asyncio.sleep(0.002)
+
+    async def join(self) -> None:
+        """Join what there is to join."""
+        while await self._joining.step():
+            pass
+
+    async def holds(self) -> tuple[list[LogEntry], list[tuple[Offset, JoinedEntry]]]:
+        """All that the two logs hold."""
+        return [*await self.log.read(0, limit=ALL)], [*await self.joined.read(0, limit=ALL)]
 
     async def reach(self, place: int) -> None:
         """Wait until the replica is as far."""
@@ -70,15 +89,22 @@ class Node:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._feeding
         await self._feed.close()
-        await self._fed.close()
-        await self.log.close()
+        for each in (self.joined, self._own, self._fed, self.log):
+            await each.close()
         self.broker.close()
 
 
+def options_of(server: Server) -> BrokerOptions:
+    """Name an installation of its own."""
+    return BrokerOptions(servers=(server.url,), prefix=f"log-{uuid.uuid4().hex}")
+
+
 @contextlib.asynccontextmanager
-async def nodes(folder: Path, server: Server, count: int) -> AsyncIterator[list[Node]]:
-    """Run nodes of an installation of their own."""
-    options = BrokerOptions(servers=(server.url,), prefix=f"log-{uuid.uuid4().hex}")
+async def nodes(
+    folder: Path, server: Server, count: int, *, options: BrokerOptions | None = None
+) -> AsyncIterator[list[Node]]:
+    """Run nodes of one installation."""
+    options = options or options_of(server)
     made = [Node(folder / str(number), options) for number in range(count)]
     try:
         for node in made:
@@ -87,6 +113,14 @@ async def nodes(folder: Path, server: Server, count: int) -> AsyncIterator[list[
     finally:
         for node in made:
             await node.close()
+
+
+async def publish_once(node: Node, *records: Interaction) -> None:
+    """Publish what is known already, as a process does that cannot know that yet."""
+    rows = tuple(to_row(record) for record in records)
+    body = encode_group([encode_request(Requested(once=True, rows=rows))])
+    headers = encode_keys([row.event_key for row in rows if row.event_key is not None])
+    await node.broker.ask(lambda: node.broker.js.publish(node.broker.subject("events", "loop"), body, headers=headers))
 
 
 async def last_sequence(node: Node) -> int:
@@ -153,3 +187,78 @@ def test_a_call_that_fills_several_messages_is_stored_whole_and_in_order(tmp_pat
             assert event_ids(await node.log.read(0, limit=ALL)) == [f"e{number}" for number in range(600)]
 
     asyncio.run(append())
+
+
+def files_with(folder: Path, marker: str) -> list[Path]:
+    """The files under a folder in which something is found."""
+    return [path for path in folder.rglob("*") if path.is_file() and marker.encode() in path.read_bytes()]
+
+
+def test_what_is_erased_is_in_no_file_and_all_nodes_still_hold_the_same(tmp_path: Path, nats_server: Server) -> None:
+    """Neither a node that was there, nor the stream, nor one that reads the stream from its beginning has it."""
+    marker, other = uuid.uuid4().hex, uuid.uuid4().hex
+    options = options_of(nats_server)
+
+    async def erase() -> None:
+        async with nodes(tmp_path, nats_server, 2, options=options) as [one, two]:
+            secret = interaction(marker, wait_us=0, context=marker)
+            other_secret = interaction(other, wait_us=0, context=other)
+            await one.log.append(
+                [interaction("before", wait_us=0), secret, interaction("beside", wait_us=0)], once=True
+            )
+            # What is known takes no offset, and bears the content all the same; so does what repeats the id.
+            await publish_once(two, secret, interaction("after", wait_us=0))
+            await two.log.append([interaction(marker, wait_us=0, context="another"), other_secret], once=True)
+            await one.log.append([Observation(event_id=marker, value=1.0, metrics={marker: 1.0}), Tick()])
+            for node in (one, two):
+                await node.reach(await last_sequence(one))
+            await two.join()
+            assert files_with(nats_server.folder, marker)
+
+            entries = await one.log.read(0, limit=ALL)
+            for name in (marker, other):
+                places = {
+                    entry.offset: Erased(reward_wait_us=0)
+                    for entry in entries
+                    if isinstance(entry.record, Interaction) and entry.record.event_id == name
+                } | {
+                    entry.offset: Erased()
+                    for entry in entries
+                    if isinstance(entry.record, Observation) and entry.record.event_id == name
+                }
+                await one.log.erase(places)
+                await one.joined.erase(
+                    [offset for offset in places if places[offset].reward_wait_us is not None], [name]
+                )
+                assert files_with(nats_server.folder, name) == []
+            for node in (one, two):
+                await node.reach(await last_sequence(one))
+                await node.join()
+            assert await one.holds() == await two.holds()
+            held = await one.holds()
+
+        for name in (marker, other):
+            assert files_with(tmp_path, name) == []
+        async with nodes(tmp_path / "new", nats_server, 1, options=options) as [newcomer]:
+            await newcomer.reach(await last_sequence(newcomer))
+            await newcomer.join()
+            assert await newcomer.holds() == held
+
+    asyncio.run(erase())
+
+
+def test_a_cleared_log_is_cleared_on_every_node_at_the_same_place(tmp_path: Path, nats_server: Server) -> None:
+    """What came before is gone and what came after is there, at offsets that were never used, wherever it is read."""
+
+    async def clear() -> None:
+        async with nodes(tmp_path, nats_server, 2) as [one, two]:
+            await one.log.append([interaction("e1"), interaction("e2")], once=True)
+            await two.reach(await last_sequence(two))
+            assert await two.log.clear() == 2
+            await one.log.append([interaction("e1")], once=True)
+            for node in (one, two):
+                await node.reach(await last_sequence(node))
+                entries = await node.log.read(0, limit=ALL)
+                assert (offsets(entries), event_ids(entries)) == ([2], ["e1"])
+
+    asyncio.run(clear())

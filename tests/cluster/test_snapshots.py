@@ -53,7 +53,7 @@ class Node:
         self.replica = SqliteEventLog(self.folder.events(LOOP), clock=now_us, seal=seal)
         self.log = ReplicatedEventLog(self.broker, LOOP, self.replica, clock=now_us)
         self.joined = SqliteJoinedLog(self.folder.joined(LOOP), file_entries=64)
-        self._feed = Feed(self.broker, LOOP, self.replica)
+        self._feed = Feed(self.broker, LOOP, self.replica, self.joined)
         self._joining = JoiningService(self.replica, self.joined, clock=now_us)
 
     async def catch_up(self) -> None:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from rankward.records import (
     AnyInteraction,
     Appended,
     AppendResult,
+    Erased,
     HeaderEntry,
     Known,
     LogEntry,
@@ -33,7 +34,8 @@ from rankward.records import (
     TimeUs,
 )
 from rankward.store.nats.broker import ACK_S, Broker, as_ours
-from rankward.store.nats.codec import KEYS_MAX, encode_group, encode_keys, encode_request
+from rankward.store.nats.codec import KEYS_MAX, ClearLog, encode_group, encode_keys, encode_request
+from rankward.store.nats.events import REPLICA_S, Commands, EventStream
 from rankward.store.nats.follower import Follower
 from rankward.store.ports import Located, LogExtent, Lookup
 from rankward.store.sqlite.codec import Row, to_record, to_row
@@ -44,7 +46,6 @@ from rankward.store.sqlite.segments import REPEAT_GRACE_US
 _COMMIT_RECORDS = 512  # at most this many records share a message, unless one call brings more
 _COMMIT_BYTES = 524_288  # and about this many bytes, before they are compressed
 _UNDER_WAY = 4  # messages at once
-_REPLICA_S = 30.0  # how long the replica is waited for
 _HEADROOM_BYTES = 2_048  # of a message: what the client and the servers add
 _SKEW_US = 60_000_000  # a node's clock is no further from the servers'
 _APPENDED = Appended()
@@ -96,12 +97,6 @@ class _TooLargeError(Exception):
         self.size = size
 
 
-async def ensure_events(broker: Broker, loop_id: str) -> None:
-    """Make the stream of a loop's event log, unless it is there. Runs beside the connection."""
-    subject = broker.subject("events", loop_id)
-    await broker.ensure_stream(broker.stream("events", loop_id), [subject, f"{subject}.>"])
-
-
 class ReplicatedEventLog:
     """Implements `ports.EventLog` on a stream and a replica. Who feeds the replica is somebody else: see `Feed`."""
 
@@ -125,20 +120,18 @@ class ReplicatedEventLog:
         """
         self.replica = replica
         self._broker = broker
-        self._subject = broker.subject("events", loop_id)
-        self._stream = broker.stream("events", loop_id)
+        self._stream = EventStream(broker, loop_id)
+        self._commands = Commands(self._stream, replica)
         self._pending_bound = pending_appends
         self._pending = 0
         self._guard = threading.Lock()  # of what callers and the connection share
-        self._loop_id = loop_id
-        self._ensured = False  # whether the stream is there
         self._clock = clock
         self._queue: deque[_Request] = deque()
         self._publishing = False
         self._closing = False
         self._slots = asyncio.Semaphore(_UNDER_WAY)
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._follower = Follower(broker, self._stream, replica.place)
+        self._follower = Follower(broker, self._stream.name, replica.place)
 
     # Appending
 
@@ -152,7 +145,7 @@ class ReplicatedEventLog:
         request = _Request(rows, once, encoded, answer, [None] * len(rows), set())
         with self._guard:
             if self._closing:
-                raise StoreUnavailable(f"{self._stream} is being closed: nothing more is stored")
+                raise StoreUnavailable(f"{self._stream.name} is being closed: nothing more is stored")
             if self._pending + len(rows) > self._pending_bound:
                 raise Overloaded(
                     f"{self._pending} records wait for the servers, the bound is {self._pending_bound}: "
@@ -209,9 +202,7 @@ class ReplicatedEventLog:
 
     async def _look(self, batch: Sequence[_Request]) -> int:
         """Answer what the replica shows already. Returns a place of the replica from before."""
-        if not self._ensured:
-            await ensure_events(self._broker, self._loop_id)
-            self._ensured = True
+        await self._stream.ensure()
         wanted = [
             (request, index)
             for request in batch
@@ -280,7 +271,7 @@ class ReplicatedEventLog:
         try:
             try:
                 ack = await self._broker.js.publish(
-                    self._subject, message.body, timeout=ACK_S, headers=encode_keys(message.keys)
+                    self._stream.groups, message.body, timeout=ACK_S, headers=encode_keys(message.keys)
                 )
             finally:
                 self._slots.release()
@@ -310,8 +301,10 @@ class ReplicatedEventLog:
                     part.request.results[index] = _APPENDED
         if not contested:
             return
-        await self._follower.reach_replica(sequence, within_s=_REPLICA_S)
+        await self._follower.reach_replica(sequence, within_s=REPLICA_S)
         offsets = await self.replica.arrived(sequence)
+        if offsets is None:
+            raise StoreUnavailable(f"the replica has dropped what message {sequence} brought: try again")
         rows = [request.rows[index] for request, index in contested]
         claimed: set[Offset] = set()
         for (request, index), row, entry in zip(
@@ -334,8 +327,8 @@ class ReplicatedEventLog:
         elif isinstance(error, TimeoutError | nats.errors.Error | OSError):
             outcome = as_ours(error)
         else:
-            logger.error("appending to %s failed", self._stream, exc_info=error)
-            outcome = StoreUnavailable(f"appending to {self._stream} failed: {error!r}")
+            logger.error("appending to %s failed", self._stream.name, exc_info=error)
+            outcome = StoreUnavailable(f"appending to {self._stream.name} failed: {error!r}")
         self._answer([(request, outcome) for request in requests if not request.told])
 
     def _answer(self, outcomes: Sequence[tuple[_Request, _Outcome]]) -> None:
@@ -376,6 +369,15 @@ class ReplicatedEventLog:
         return await self.replica.extent()
 
     # Housekeeping
+
+    async def clear(self) -> Offset:
+        """See `ports.EventLog`."""
+        await self._commands.give(ClearLog())
+        return (await self.replica.extent()).end
+
+    async def erase(self, places: Mapping[Offset, Erased]) -> None:
+        """See `ports.EventLog`. Other nodes erase when they come to that place of the stream."""
+        await self._commands.erase(places)
 
     async def drop(self, *, before: Offset) -> None:
         """See `ports.EventLog`."""

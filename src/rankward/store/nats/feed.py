@@ -3,37 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 
 from nats.aio.msg import Msg
 
+from rankward.errors import ReplicaOutdated, StoreUnavailable
 from rankward.records import TimeUs
 from rankward.store.nats.broker import Broker
-from rankward.store.nats.codec import decode_group
-from rankward.store.nats.event_log import ensure_events
+from rankward.store.nats.codec import (
+    ClearLog,
+    Command,
+    EraseEntries,
+    ForgetObservations,
+    Patch,
+    decode_command,
+    decode_group,
+)
+from rankward.store.nats.events import EventStream
 from rankward.store.nats.tail import Tail
+from rankward.store.ports import JoinedLog
+from rankward.store.sqlite.codec import event_key
 from rankward.store.sqlite.event_log import SqliteEventLog
-from rankward.store.sqlite.groups import Group
+from rankward.store.sqlite.groups import Group, Requested
 
-_STEP_BYTES = 4_000_000  # of messages, that one transaction takes in
+_STEP_BYTES = 4_000_000  # of messages, that one step takes in
+_STEP_MESSAGES = 1_000
 _HELD_BYTES = 16_000_000  # that wait for the next steps
 
 
 class Feed:
-    """Applies one loop's stream to its replica. One process of a node may run one."""
+    """Applies one loop's stream to its replica. One process of a node may run one.
 
-    def __init__(self, broker: Broker, loop_id: str, replica: SqliteEventLog) -> None:
+    What a command changes does not depend on how far the joined log has come: an entry that was joined before loses
+    its observations, and one that is joined later finds none.
+    """
+
+    def __init__(self, broker: Broker, loop_id: str, replica: SqliteEventLog, joined: JoinedLog) -> None:
         """Make it; the first step begins to read.
 
         Args:
             broker: the connection.
             loop_id: of the loop.
             replica: what is fed.
+            joined: this node's own joined log.
         """
+        self._stream = EventStream(broker, loop_id)
         self._broker = broker
-        self._loop_id = loop_id
         self._replica = replica
+        self._joined = joined
         self._place: int | None = None  # None: not asked for yet
         self._held: deque[tuple[int, Msg]] = deque()  # what has been read and not applied
         self._held_bytes = 0
@@ -47,23 +64,70 @@ class Feed:
             Whether there may be more at once.
 
         Raises:
-            StoreUnavailable: the stream does not hold the next message any more, or the replica cannot be written.
+            ReplicaOutdated: the stream does not hold the next message any more: begin again from a snapshot.
+            WorldError: the replica cannot be written, or the servers do not answer. The next step reads again.
         """
         if self._place is None:
-            self._place = await self._replica.place()
-            await self._broker.ask(self._start)
+            place = await self._replica.place()
+            await self._broker.ask(lambda: self._start(place))
+            self._place = place
         taken = await self._broker.ask(self._take_some)
-        if not taken:
-            return False
-        await self._replica.apply([_group(message, sequence) for sequence, message in taken])
-        self._place = taken[-1][0]
-        return True
+        try:
+            await self._apply(self._place, taken)
+        except BaseException:
+            await self.close()  # what was taken is read again
+            raise
+        return bool(taken)
 
-    async def _start(self) -> None:
-        assert self._place is not None, "it has been asked for"
-        await ensure_events(self._broker, self._loop_id)
-        tail = Tail(self._broker, self._broker.stream("events", self._loop_id), self._place + 1, self._hold)
-        self._reading = asyncio.create_task(tail.run())
+    async def _apply(self, place: int, taken: list[tuple[int, Msg]]) -> None:
+        groups: list[Group] = []
+        for sequence, message in taken:
+            groups += [await self._patched(hole) for hole in range(place + 1, sequence)]
+            place = sequence
+            time_us = _time_us(message)
+            if message.subject == self._stream.commands:
+                await self._replica.apply(groups)
+                await self._do(decode_command(message.data))
+                groups = [Group(sequence, time_us, [])]
+            elif message.subject == self._stream.groups:
+                groups.append(Group(sequence, time_us, decode_group(message.data)))
+            else:
+                groups.append(Group(sequence, time_us, []))
+        if groups:
+            await self._replica.apply(groups)
+        self._place = place
+
+    async def _patched(self, hole: int) -> Group:
+        """Return what stands for a message that is gone."""
+        found = await self._broker.ask(lambda: self._stream.patch(hole))
+        if found is None:
+            first = await self._broker.ask(self._stream.first)
+            if first > hole:
+                raise ReplicaOutdated(
+                    f"{self._stream.name} begins at message {first}, and the replica needs {hole}: it has to begin "
+                    "again from a snapshot"
+                )
+            raise StoreUnavailable(
+                f"{self._stream.name} lacks message {hole}, and nothing stands for it: somebody removed it by hand. "
+                "Begin again from a snapshot that is newer"
+            )
+        patch: Patch = found[1]
+        return Group(hole, patch.time_us, [Requested(once=False, rows=tuple(patch.rows))])
+
+    async def _do(self, command: Command) -> None:
+        match command:
+            case EraseEntries():
+                await self._replica.erase(command.places)
+            case ClearLog():
+                await self._replica.clear()
+            case ForgetObservations():
+                keys = set(command.keys)
+                ids = {each.event_id for each in await self._joined.early()}
+                await self._joined.erase(command.interactions, {each for each in ids if event_key(each) in keys})
+
+    async def _start(self, place: int) -> None:
+        await self._stream.ensure()
+        self._reading = asyncio.create_task(Tail(self._broker, self._stream.name, place + 1, self._hold).run())
 
     async def _hold(self, message: Msg, sequence: int) -> None:
         while self._held_bytes > _HELD_BYTES:
@@ -73,9 +137,9 @@ class Feed:
         self._held_bytes += len(message.data)
 
     async def _take_some(self) -> list[tuple[int, Msg]]:
-        taken = []
+        taken: list[tuple[int, Msg]] = []
         size = 0
-        while self._held and size < _STEP_BYTES:
+        while self._held and size < _STEP_BYTES and len(taken) < _STEP_MESSAGES:
             taken.append(self._held.popleft())
             size += len(taken[-1][1].data)
         self._held_bytes -= size
@@ -83,21 +147,19 @@ class Feed:
         return taken
 
     async def close(self) -> None:
-        """Stop reading. The replica stays open."""
+        """Stop reading, until the next step. The logs stay open."""
+        self._place = None
         await self._broker.ask(self._stop)
 
     async def _stop(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reading
-
-
-def _group(message: Msg, sequence: int) -> Group:
-    return Group(sequence, _time_us(message), decode_group(message.data))
+            await asyncio.gather(self._reading, return_exceptions=True)
+        self._reading = None
+        self._held.clear()
+        self._held_bytes = 0
 
 
 def _time_us(message: Msg) -> TimeUs:
     """The time that the stream gave, in microseconds since 1970."""
-    seconds = message.metadata.timestamp.timestamp()
-    return round(seconds * 1_000_000)
+    return round(message.metadata.timestamp.timestamp() * 1_000_000)

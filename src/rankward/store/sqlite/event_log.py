@@ -397,13 +397,21 @@ class SqliteEventLog:
         with self._reading, _translated(self.folder):
             return self._segments.place()
 
-    async def arrived(self, sequence: int) -> range:
-        """Tell the offsets of the entries that a message brought, which has been applied a short while ago."""
+    async def arrived(self, sequence: int) -> range | None:
+        """Tell the offsets of the entries that a message brought; None: the folder does not say any more."""
         return await asyncio.to_thread(self._arrived, sequence)
 
-    def _arrived(self, sequence: int) -> range:
+    def _arrived(self, sequence: int) -> range | None:
         with self._reading, _translated(self.folder):
             return self._segments.arrived(sequence)
+
+    async def messages(self, offsets: Collection[Offset]) -> set[int]:
+        """Find the messages that brought the entries at these offsets."""
+        return await asyncio.to_thread(self._messages, offsets)
+
+    def _messages(self, offsets: Collection[Offset]) -> set[int]:
+        with self._reading, _translated(self.folder):
+            return self._segments.messages(offsets)
 
     async def find(
         self, rows: Sequence[Row], *, before: Offset = ANY_OFFSET, ended_us: TimeUs = 0

@@ -47,14 +47,15 @@ _SCHEMA_MESSAGES = """
 CREATE TABLE IF NOT EXISTS message (    -- of the stream that a cluster's event log comes from
     sequence INTEGER PRIMARY KEY,
     offset INTEGER NOT NULL,            -- of its first entry
-    count INTEGER NOT NULL              -- of its entries
+    count INTEGER NOT NULL              -- of its entries; -1: they are in the segments before
 )
 """
+_ELSEWHERE = -1
 _HAS_MESSAGES = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'message'"
 _INSERT_MESSAGE = "INSERT INTO message VALUES (?, ?, ?)"
 _SELECT_PLACE = "SELECT max(sequence) FROM message"
-_SELECT_MESSAGES = "SELECT sequence, offset, count FROM message ORDER BY sequence"
-_SELECT_MESSAGE = "SELECT offset, count FROM message WHERE sequence = ?"
+_SELECT_MESSAGES = "SELECT sequence, offset, count FROM message WHERE count >= 0 ORDER BY sequence"
+_SELECT_MESSAGE = "SELECT offset, count FROM message WHERE sequence = ? AND count >= 0"
 _INSERT_SEGMENT = "INSERT INTO segment (first, time_us, closed) VALUES (?, ?, 0)"
 _SELECT_SEGMENT = "SELECT first, time_us, closed FROM segment"
 _CLOSE_SEGMENT = "UPDATE segment SET closed = 1"
@@ -176,7 +177,7 @@ def create_live(path: Path, *, first: Offset, time_us: TimeUs, place: int = 0) -
         connection.execute(_INSERT_SEGMENT, (first, time_us))
         if place:
             connection.execute(_SCHEMA_MESSAGES)
-            connection.execute(_INSERT_MESSAGE, (place, first, 0))
+            connection.execute(_INSERT_MESSAGE, (place, first, _ELSEWHERE))
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         connection.execute("COMMIT")
         # Now, while nobody else has it open: two that turn it into one of WAL mode at once are not made to wait, but
@@ -316,7 +317,7 @@ class LiveSegment:
         self._connection.execute(_INSERT_MESSAGE, (sequence, offset, count))
 
     def arrived(self, sequence: int) -> range | None:
-        """Tell the offsets of the entries that a message of the stream brought; None: it brought none here."""
+        """Tell the offsets of the entries that a message of the stream brought; None: it did not come here."""
         if not self._connection.execute(_HAS_MESSAGES).fetchall():
             return None
         row = self._connection.execute(_SELECT_MESSAGE, (sequence,)).fetchone()

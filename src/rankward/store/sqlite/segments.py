@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -227,21 +228,36 @@ class Segments:
 
         return self._again_when_moved(look)
 
-    def arrived(self, sequence: int) -> range:
-        """Tell the offsets of the entries that a message of the stream brought, which has been applied."""
+    def arrived(self, sequence: int) -> range | None:
+        """Tell the offsets of the entries that a message of the stream brought; None: the folder does not say."""
 
-        def look() -> range:
+        def look() -> range | None:
             if self._has_moved_on():
                 self.refresh()
-            nothing = range(0)
-            for index in reversed(range(len(self.paths))):
-                # A segment begins with the last message before it, and says of that that it brought nothing here.
-                offsets = self._at(index).arrived(sequence)
-                if offsets:
-                    return offsets
-                nothing = nothing if offsets is None else offsets
-            return nothing
+            found = (self._at(index).arrived(sequence) for index in reversed(range(len(self.paths))))
+            return next((offsets for offsets in found if offsets is not None), None)
 
+        return self._again_when_moved(look)
+
+    def messages(self, offsets: Collection[Offset]) -> set[int]:
+        """Find the messages of the stream that brought the entries at these offsets."""
+
+        def look() -> set[int]:
+            found: set[int] = set()
+            firsts = self._firsts()
+            by_index: defaultdict[int, list[Offset]] = defaultdict(list)
+            for offset in offsets:
+                if offset >= firsts[0]:
+                    by_index[bisect_right(firsts, offset) - 1].append(offset)
+            for index, here in by_index.items():
+                messages = self._at(index).messages()
+                begins = [first for _, first, count in messages if count]
+                sequences = [sequence for sequence, _, count in messages if count]
+                places = (bisect_right(begins, offset) - 1 for offset in here)
+                found.update(sequences[place] for place in places if place >= 0)
+            return found
+
+        self.refresh()
         return self._again_when_moved(look)
 
     def live_fill(self) -> tuple[Offset, Offset, TimeUs]:
