@@ -141,10 +141,14 @@ class Broker:
         try:
             return await work()
         except (TimeoutError, nats.errors.Error, OSError) as error:
-            refused = isinstance(error, nats.js.errors.APIError) and error.code != _UNAVAILABLE
-            if not refused and self.client.is_connected and (self._doubt is None or self._doubt.done()):
-                self._doubt = asyncio.create_task(self._look_elsewhere())
-            raise as_ours(error) from error
+            raise self.failed(error) from error
+
+    def failed(self, error: Exception) -> RankwardError:
+        """Say what failed in our own terms; doubt the server if it did not answer. Runs beside the connection."""
+        refused = isinstance(error, nats.js.errors.APIError) and error.code != _UNAVAILABLE
+        if not refused and self.client.is_connected and (self._doubt is None or self._doubt.done()):
+            self._doubt = asyncio.create_task(self._look_elsewhere())
+        return as_ours(error)
 
     async def _look_elsewhere(self) -> None:
         """Go on with another server if the one at hand is cut off from the others, though not from us."""

@@ -33,7 +33,7 @@ from rankward.records import (
     Record,
     TimeUs,
 )
-from rankward.store.nats.broker import ACK_S, Broker, as_ours
+from rankward.store.nats.broker import ACK_S, Broker
 from rankward.store.nats.codec import KEYS_MAX, ClearLog, encode_group, encode_keys, encode_request
 from rankward.store.nats.events import REPLICA_S, Commands, EventStream
 from rankward.store.nats.follower import Follower
@@ -325,7 +325,7 @@ class ReplicatedEventLog:
         if isinstance(error, RankwardError):
             outcome = error
         elif isinstance(error, TimeoutError | nats.errors.Error | OSError):
-            outcome = as_ours(error)
+            outcome = self._broker.failed(error)
         else:
             logger.error("appending to %s failed", self._stream.name, exc_info=error)
             outcome = StoreUnavailable(f"appending to {self._stream.name} failed: {error!r}")

@@ -1,0 +1,123 @@
+"""Holds the files of an installation to every promise, after whatever happened to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rankward.joining.reader import read_joined
+from rankward.joining.service import JoiningService
+from rankward.records import Interaction, Observation
+from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.training.fold import Checkpoint, Fold
+from rankward.wiring import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rankward.records import JoinedEntry, LogEntry
+    from rankward.store.ports import Epoch, EventLog, JoinedLog, ModelVersion
+    from tests.faults.traffic import Traffic
+
+_ALL = 10_000_000
+
+
+def end_of_log(home: Home, loop: str) -> int:
+    """Return the offset that the next entry of a loop's log will have."""
+
+    async def read() -> int:
+        log = home.event_log(home.catalog.loop(loop).loop_id)
+        try:
+            return (await log.extent()).end
+        finally:
+            await log.close()
+
+    return asyncio.run(read())
+
+
+def is_learned(home: Home, loop: str, head: int) -> bool:
+    """Whether all that a loop's log holds before an offset has been joined and learned."""
+    notes = home.board.read(home.catalog.loop(loop).loop_id)
+    if "joining" not in notes or not any(name.startswith("training-") for name in notes):
+        return False
+    joining = msgspec.json.decode(notes["joining"])
+    training = msgspec.json.decode(next(note for name, note in notes.items() if name.startswith("training-")))
+    return bool(
+        joining["head"] >= head
+        and joining["next_due_us"] is None
+        and training["joined_offset"] >= joining["joined_end"]
+    )
+
+
+def audit(root: Path, loop: str, traffic: Traffic) -> bytes:
+    """Hold what a data folder has of a loop to every promise: log, joined log, model.
+
+    Returns:
+        All of log and joined log: the same for every node of a cluster.
+    """
+
+    async def check() -> bytes:
+        with contextlib.closing(Home(root)) as home:
+            loop_id = home.catalog.loop(loop).loop_id
+            log, joined = home.event_log(loop_id), home.joined_log(loop_id)
+            try:
+                entries = await log.read(0, limit=_ALL)
+                _check_log(entries, traffic)
+                joined_entries = await _check_rejoin(log, joined)
+                assert home.catalog.set_asides(loop_id) == []
+                [epoch] = home.catalog.epochs(loop_id)
+                newest = max(home.catalog.versions(loop_id), key=lambda version: version.joined_offset)
+                assert newest.learned == (await joined.extent())[1]
+                await _check_replay(home, epoch, newest, log, joined)
+                return msgspec.msgpack.encode((entries, joined_entries))
+            finally:
+                await log.close()
+                await joined.close()
+
+    return asyncio.run(check())
+
+
+def _check_log(entries: Sequence[LogEntry], traffic: Traffic) -> None:
+    assert [entry.offset for entry in entries] == list(range(len(entries)))
+    times = [entry.time_us for entry in entries]
+    assert times == sorted(times), "time went back"
+    interactions = [entry.record for entry in entries if isinstance(entry.record, Interaction)]
+    by_id = {interaction.event_id: interaction for interaction in interactions}
+    assert len(by_id) == len(interactions), "an interaction was logged twice"
+    chosen = {event_id: i.actions[i.chosen].id for event_id, i in by_id.items()}
+    assert {event_id: chosen.get(event_id) for event_id in traffic.ranked} == traffic.ranked
+    assert traffic.two_answers == []
+    observed = Counter(entry.record.event_id for entry in entries if isinstance(entry.record, Observation))
+    assert traffic.rewarded <= observed, "a reward was lost"
+    assert observed <= traffic.sent, "a reward was logged twice"
+
+
+async def _check_rejoin(log: EventLog, joined: JoinedLog) -> Sequence[tuple[int, JoinedEntry]]:
+    with tempfile.TemporaryDirectory() as folder:
+        again = SqliteJoinedLog(Path(folder) / "again")
+        joining = JoiningService(log, again, clock=lambda: 0)
+        while await joining.step():
+            pass
+        first = await joined.read(0, limit=_ALL)
+        second = await again.read(0, limit=_ALL)
+        await again.close()
+    assert msgspec.msgpack.encode(second) == msgspec.msgpack.encode(first)
+    return first
+
+
+async def _check_replay(home: Home, epoch: Epoch, newest: ModelVersion, log: EventLog, joined: JoinedLog) -> None:
+    def fold(model: bytes | None) -> Fold:
+        checkpoint = Checkpoint(joined_offset=0, learned=0, learned_to_us=0, model=model)
+        return Fold(epoch, checkpoint, exploration=0.02, set_aside=())
+
+    replay = fold(None)
+    events, _ = await read_joined(log, joined, 0, limit=newest.joined_offset)
+    for event in events:
+        replay.take(event, before=lambda _: None)
+    assert fold(home.models.get(epoch.loop_id, newest.model_id)).weights() == replay.weights()
