@@ -67,8 +67,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "training.service",
                 "registry",
                 "store.changes",
-                "cluster.membership",
                 "store.imports",
+                *("cluster.leading", "cluster.membership", "cluster.standing"),
                 "cluster.servers",
                 "store.nats",
                 "store.sqlite",
@@ -82,18 +82,9 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "services",
         frozenset(
             {
-                *(
-                    "configuration",
-                    "erasure",
-                    "telemetry",
-                    "wiring",
-                    "worker",
-                    "api.options",
-                    "studies",
-                    "study_run",
-                    "import_run",
-                ),
-                *("archiving.rounds", "challenge.desk", "challengers"),
+                *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
+                *("archiving.rounds", "cluster.node", "import_run"),
+                *("challenge.desk", "challengers"),
                 *("story", "watching.rounds"),
                 *("optimization.desk", "optimization.service", "optimization.watcher"),
             }

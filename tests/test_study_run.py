@@ -13,6 +13,7 @@ from rankward.evaluation.findings import Findings
 from rankward.store.studies import StudyState
 from rankward.study_run import ATTEMPTS_MAX, StudyDesk, StudyRun
 from rankward.wiring import Home, playground_settings
+from rankward.worker import LeadsAll
 from tests.store.test_studies import a_study
 from tests.test_backup import append, decision, join
 
@@ -116,7 +117,7 @@ def assert_ended(code: int) -> None:
 def test_one_runs_at_a_time_and_is_put_back_when_the_worker_stops(home: Home) -> None:
     """Being stopped on purpose is no failed attempt."""
     processes = Processes(dies=False)
-    desk = StudyDesk(home, processes.spawn)
+    desk = StudyDesk(home, processes.spawn, LeadsAll())
     first, second = a_study(1), a_study(2)
     for study in (first, second):
         home.studies.add(study, waiting_max=10)
@@ -140,7 +141,7 @@ def test_one_runs_at_a_time_and_is_put_back_when_the_worker_stops(home: Home) ->
 def test_one_that_kills_its_process_is_given_up(home: Home) -> None:
     """After a few attempts, with a reason; the next one has its turn."""
     processes = Processes(dies=True)
-    desk = StudyDesk(home, processes.spawn)
+    desk = StudyDesk(home, processes.spawn, LeadsAll())
     deadly = a_study(1)
     home.studies.add(deadly, waiting_max=10)
     for _ in range(ATTEMPTS_MAX):

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rankward.wiring import Home, new_loop_settings
-from rankward.worker import JoiningStatus, Worker
+from rankward.worker import JoiningStatus, LeadsAll, Worker
 from tests.loop.circle import Circle
 from tests.service import PATIENCE_S, RunningService, eventually, request
 
@@ -94,7 +94,7 @@ def test_retention_takes_nothing_that_is_not_archived(tmp_path: Path, *, archive
         circle.pass_time(3 * 86_400)
 
         stop = asyncio.Event()
-        worker = Worker(circle.home, lambda *_: subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        worker = Worker(circle.home, lambda *_: subprocess.Popen(["cat"], stdin=subprocess.PIPE), LeadsAll())
         working = asyncio.create_task(worker.run(stop))
 
         def maintained() -> bool:

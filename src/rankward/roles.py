@@ -6,6 +6,7 @@ Every role but the supervisor ends when its standard input does: so none outlive
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -20,16 +21,21 @@ import uvloop
 from rankward.api.options import ApiOptions
 from rankward.archiving.rounds import ArchivingRounds
 from rankward.challengers import ChallengerService
-from rankward.errors import NotFound
+from rankward.errors import NotFound, NotLeading, WorldError
 from rankward.import_run import ImportRun
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watcher import Watcher
 from rankward.settings import Limits
+from rankward.store.ports import Fence
 from rankward.store.sqlite.folder import FolderLock
 from rankward.study_run import StudyRun
 from rankward.watching.rounds import Rounds
 from rankward.wiring import Home
-from rankward.worker import Worker, spawner
+from rankward.worker import Leading, LeadsAll, Worker, spawner
+
+logger = logging.getLogger(__name__)
+
+_UNDER = 3  # arguments that say under which term of which loop: "under", the loop's id, the term
 
 
 def stop_event(*, follow_stdin: bool) -> asyncio.Event:
@@ -49,8 +55,13 @@ def stop_event(*, follow_stdin: bool) -> asyncio.Event:
     return stop
 
 
-async def run_worker(root: Path) -> None:
-    """Work for a folder, once no other worker does."""
+async def run_worker(root: Path, *, may_work: bool) -> None:
+    """Work for a folder, once no other worker does.
+
+    Args:
+        root: the folder.
+        may_work: False: only keep a node's replica, and leave all else to workers on other nodes.
+    """
     stop = stop_event(follow_stdin=True)
     home = Home(root)
     lock = FolderLock(home.folder.worker_lock)
@@ -60,7 +71,13 @@ async def run_worker(root: Path) -> None:
             return
         except TimeoutError:
             continue
-    await Worker(home, spawner(home)).run(stop)
+    async with contextlib.AsyncExitStack() as entered:
+        leading: Leading = LeadsAll()
+        if home.broker is not None:
+            from rankward.cluster.node import among_others  # noqa: PLC0415  # an embedded installation does without
+
+            leading = await entered.enter_async_context(among_others(home, may_work=may_work))
+        await Worker(home, spawner(home), leading).run(stop)
     home.close()
 
 
@@ -198,23 +215,40 @@ def run_study(root: Path, key: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run a role."""
+    """Run a role: for a loop under a term, if the last arguments say so."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    fence = None
+    if len(arguments) >= _UNDER and arguments[-_UNDER] == "under":
+        *arguments, _, loop_id, term = arguments
+        fence = Fence(loop_id, int(term))
+    try:
+        with Home.acting(fence):
+            _run(arguments)
+    except NotLeading as error:
+        logger.info("%s ends: %s", " ".join(arguments[:1]), error)
+    except WorldError as error:
+        logger.error("%s ends, and is started again: %s", " ".join(arguments[:1]), error)
+        sys.exit(1)
+
+
+def _run(arguments: Sequence[str]) -> None:
     match arguments:
         case ["worker", root]:
-            asyncio.run(run_worker(Path(root)))
+            asyncio.run(run_worker(Path(root), may_work=True))
+        case ["follower", root]:
+            asyncio.run(run_worker(Path(root), may_work=False))
         case ["trainer", root, loop_name, epoch_id]:
             os.nice(5)
             try:
                 asyncio.run(run_trainer(Path(root), loop_name, int(epoch_id)))
             except NotFound:
-                logging.getLogger(__name__).info("loop %s is gone", loop_name)
+                logger.info("loop %s is gone", loop_name)
         case ["mirror", root, loop_name]:
             os.nice(10)
             try:
                 asyncio.run(run_mirror(Path(root), loop_name))
             except NotFound:
-                logging.getLogger(__name__).info("loop %s is gone", loop_name)
+                logger.info("loop %s is gone", loop_name)
         case ["watch", root]:
             os.nice(10)
             asyncio.run(run_watch(Path(root)))
@@ -226,19 +260,19 @@ def main(arguments: Sequence[str]) -> None:
             try:
                 asyncio.run(run_challengers(Path(root), loop_name))
             except NotFound:
-                logging.getLogger(__name__).info("loop %s is gone", loop_name)
+                logger.info("loop %s is gone", loop_name)
         case ["optimization-watch", root, loop_name, optimization_id]:
             os.nice(5)
             try:
                 asyncio.run(run_optimization_watch(Path(root), loop_name, optimization_id))
             except NotFound:
-                logging.getLogger(__name__).info("the watch %s of loop %s is gone", optimization_id, loop_name)
+                logger.info("the watch %s of loop %s is gone", optimization_id, loop_name)
         case ["import", root, loop_name, key]:
             os.nice(10)
             try:
                 asyncio.run(run_import(Path(root), loop_name, key))
             except NotFound:
-                logging.getLogger(__name__).info("loop %s is gone", loop_name)
+                logger.info("loop %s is gone", loop_name)
         case ["study", root, key]:
             os.nice(10)
             run_study(Path(root), key)

@@ -1,4 +1,4 @@
-"""Runs studies: one at a time for an installation, each in a process of its own, at low priority."""
+"""Runs studies: one at a time for each worker, each in a process of its own, at low priority."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -36,6 +37,7 @@ _SCORED_FEATURES = 20  # the same to score them
 _SEARCH_RUNS = 16  # about as many policies along the whole log does a search cost
 _SEARCH_SHARE = 0.5  # of the time limit that a search may take
 _AGAIN_US = 10_000_000
+_LOOK_US = 1_000_000
 _ASK_S = 0.5  # between two looks whether it was deleted
 
 Spawn = Callable[[str], subprocess.Popen[bytes]]
@@ -269,21 +271,36 @@ def _not_done(findings: Findings) -> str:
     return f"the search ended early: {run.stopped}" if run is not None and run.stopped else ""
 
 
+class Colleagues(Protocol):
+    """The other workers, who run studies, too."""
+
+    @property
+    def name(self) -> str:
+        """Of the worker itself among them; empty: there are no others."""
+
+    def is_elsewhere(self, holder: str) -> bool:
+        """Whether another worker of this name lives."""
+
+
 class StudyDesk:
     """The worker's part: begins the next study when the one before has ended, and sees to those whose process died."""
 
-    def __init__(self, home: Home, spawn: Spawn) -> None:
+    def __init__(self, home: Home, spawn: Spawn, colleagues: Colleagues) -> None:
         """Prepare.
 
         Args:
             home: the installation.
             spawn: starts the process of a study, by key. Its standard input is a pipe whose end tells it to stop.
+            colleagues: those who live are left what they run.
         """
         self._home = home
         self._spawn = spawn
+        self._colleagues = colleagues
         self._running: tuple[Study, subprocess.Popen[bytes]] | None = None
         self._looks = True  # whether there may be something new
         self._again_us: TimeUs = 0  # when to try again what failed
+        self._elsewhere = False  # whether another worker runs one
+        self._look_again_us: TimeUs = 0  # then: when to look again
 
     def look(self) -> None:
         """Something was changed: look for studies at the next turn."""
@@ -313,17 +330,25 @@ class StudyDesk:
             self._running = None
             self._home.board.take_down(study.loop_id, NOTE)
             self._looks = True
+        if self._elsewhere and self._home.clock() >= self._look_again_us:  # its worker may have died meanwhile
+            self._looks = True
         if not self._looks or busy:
             return
-        self._looks = False
+        self._looks = self._elsewhere = False
+        self._look_again_us = self._home.clock() + _LOOK_US
         unfinished = self._home.studies.unfinished()
         self._home.forget_checkpoints(but=[study.key for study in unfinished])
         for study in unfinished:
+            if study.state is StudyState.RUNNING and self._colleagues.is_elsewhere(study.holder):
+                self._elsewhere = True
+                continue
             if study.attempts - study.interrupted >= ATTEMPTS_MAX:
                 self._give_up(study)
                 continue
-            begun = msgspec.structs.replace(study, state=StudyState.RUNNING, attempts=study.attempts + 1)
-            if self._home.studies.write(begun):
+            begun = msgspec.structs.replace(
+                study, state=StudyState.RUNNING, attempts=study.attempts + 1, holder=self._colleagues.name
+            )
+            if self._home.studies.begin(begun):
                 self._running = (begun, self._spawn(begun.key))
                 return
 

@@ -1,7 +1,9 @@
-"""`rankward serve`: opens the socket, starts the processes, and starts again whichever dies."""
+"""`rankward serve`, `api` and `worker`: opens the socket, starts the processes, and starts again whichever dies."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import shutil
@@ -11,7 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -88,6 +90,7 @@ def serve(
     workers: int,
     options: ApiOptions,
     announce: Callable[[Home, int], None],
+    works: bool = True,
 ) -> None:
     """Run everything on one machine until SIGTERM or SIGINT.
 
@@ -98,6 +101,7 @@ def serve(
         workers: how many HTTP processes to run.
         options: for each of them.
         announce: told the installation and the port when everything has been started.
+        works: False: learning is left to the workers of other nodes.
 
     Raises:
         Conflict: the port is in use.
@@ -105,26 +109,63 @@ def serve(
         StoreUnavailable: the folder cannot be used.
     """
     _check_tls(options)
-    with listen(host, port) as listener:
-        _supervise(root, listener, workers=workers, options=options, announce=announce)
+    encoded = msgspec.json.encode(options).decode()
+    with listen(host, port) as listener, _holding(root) as home:
+        home.furnish(os.environ)
+
+        def http(number: int) -> subprocess.Popen[bytes]:
+            arguments = ["api", str(root), str(listener.fileno()), str(number), encoded]
+            return _spawn(arguments, listener.fileno())
+
+        role = "worker" if works else "follower"
+        starts = {f"HTTP process {number}": functools.partial(http, number) for number in range(workers)}
+        _supervise(root, role, starts, lambda: announce(home, listener.getsockname()[1]))
+
+
+def work(root: Path, *, announce: Callable[[Home], None]) -> None:
+    """Run a worker, and nothing that answers HTTP, until SIGTERM or SIGINT.
+
+    Args:
+        root: the folder of a node.
+        announce: told the installation when it has been started.
+
+    Raises:
+        DataFolderHeld: another process of this kind holds the folder.
+        StoreUnavailable: the folder or the servers cannot be used.
+    """
+    with _holding(root) as home:
+        _supervise(root, "worker", {}, lambda: announce(home))
+
+
+@contextlib.contextmanager
+def _holding(root: Path) -> Iterator[Home]:
+    """Hold the folder, ready for processes to start."""
+    home = Home(root)
+    lock = FolderLock(home.folder.root / "serve.lock")
+    try:
+        lock.take_or_refuse("`rankward serve`")
+        home.folder.keep_reserve()
+        home.folder.standing.unlink(missing_ok=True)
+        metrics = home.folder.run / "metrics"
+        shutil.rmtree(metrics, ignore_errors=True)
+        metrics.mkdir()
+        yield home
+    finally:
+        home.close()
+        lock.close()
 
 
 def _supervise(
-    root: Path,
-    listener: socket.socket,
-    *,
-    workers: int,
-    options: ApiOptions,
-    announce: Callable[[Home, int], None],
+    root: Path, role: str, starts: Mapping[str, Callable[[], subprocess.Popen[bytes]]], announce: Callable[[], None]
 ) -> None:
-    home = Home(root)
-    lock = FolderLock(home.folder.root / "serve.lock")
-    lock.take_or_refuse("`rankward serve`")
-    home.furnish(os.environ)
-    home.folder.keep_reserve()
-    metrics = home.folder.run / "metrics"
-    shutil.rmtree(metrics, ignore_errors=True)
-    metrics.mkdir()
+    """Keep processes running.
+
+    Args:
+        root: the folder.
+        role: of the one in the background: `worker` or `follower`.
+        starts: what starts each of the others, by name.
+        announce: told when everything has been started.
+    """
     stopping = False
 
     def stop(*_: object) -> None:
@@ -133,30 +174,16 @@ def _supervise(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    encoded = msgspec.json.encode(options).decode()
-    children = [
-        _Child("the worker", lambda: _spawn(["worker", str(root)], None)),
-        *(
-            _Child(
-                f"HTTP process {number}",
-                lambda number=number: _spawn(  # type: ignore[misc]
-                    ["api", str(root), str(listener.fileno()), str(number), encoded], listener.fileno()
-                ),
-            )
-            for number in range(workers)
-        ),
-    ]
-    announce(home, listener.getsockname()[1])
+    worker = _Child(f"the {role}", lambda: _spawn([role, str(root)], None))
+    others = [_Child(name, start) for name, start in starts.items()]
+    announce()
     try:
         while not stopping:
-            for child in children:
+            for child in (worker, *others):
                 child.tend()
             time.sleep(0.1)
     finally:
-        worker, *http = [child.process for child in children]
-        _stop(worker, http)
-        home.close()
-        lock.close()
+        _stop(worker.process, [child.process for child in others])
 
 
 def _spawn(arguments: list[str], descriptor: int | None) -> subprocess.Popen[bytes]:

@@ -32,7 +32,7 @@ from rankward.store.audit import SERVICE, Actor, Audit
 from rankward.store.challengers import Challenger, Challengers
 from rankward.store.imports import Imports
 from rankward.store.optimizations import Optimizations
-from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Key, Loop, ModelStore, Vault
+from rankward.store.ports import Board, Catalog, EventLog, Feed, Fence, JoinedLog, Key, Loop, ModelStore, Vault
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
@@ -43,6 +43,7 @@ from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
 from rankward.store.sqlite.imports import FolderImports
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
+from rankward.store.sqlite.leads import acting, current_fence
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.optimizations import SqliteOptimizations
 from rankward.store.sqlite.rollups import SqliteRollups
@@ -124,6 +125,19 @@ class Home:
     def _recorded_digest(self, loop_id: str, model_id: ModelId) -> str | None:
         return next((each.digest for each in self.catalog.versions(loop_id) if each.model_id == model_id), None)
 
+    @staticmethod
+    def acting(fence: Fence | None) -> contextlib.AbstractContextManager[None]:
+        """Let the changes of what runs inside be made only for as long as the loop is led under this term.
+
+        In an embedded installation nothing is checked: there is one worker.
+        """
+        return acting(fence)
+
+    @staticmethod
+    def fence() -> Fence | None:
+        """Return the term under which the caller acts; None: it acts for no loop."""
+        return current_fence()
+
     def sessions(self) -> Sessions:
         """Open the sessions of the portal."""
         how = self.node.sessions if self.node is not None else FileDatabase
@@ -131,11 +145,28 @@ class Home:
 
     def event_log(self, loop_id: str) -> EventLog:
         """Open a loop's event log."""
-        return SqliteEventLog(self.folder.events(loop_id), clock=self.clock, pending_appends=self._pending_appends)
+        log = self._file_log(loop_id)
+        if self.node is None:
+            return log
+        return self.node.event_log(loop_id, log, clock=self.clock, pending_appends=self._pending_appends)
 
     def joined_log(self, loop_id: str) -> JoinedLog:
         """Open a loop's joined log."""
-        return SqliteJoinedLog(self.folder.joined(loop_id))
+        joined = SqliteJoinedLog(self.folder.joined(loop_id))
+        return joined if self.node is None else self.node.joined_log(loop_id, joined, self._file_log(loop_id))
+
+    def _file_log(self, loop_id: str) -> SqliteEventLog:
+        return SqliteEventLog(self.folder.events(loop_id), clock=self.clock, pending_appends=self._pending_appends)
+
+    def feed(self, loop_id: str, log: EventLog, joined: JoinedLog) -> Feed | None:
+        """Make what brings a node's replica of a loop up to the stream; None: there is none, it is embedded.
+
+        Args:
+            loop_id: of the loop.
+            log: its event log, as opened here. One process of a node may feed one.
+            joined: its joined log, the same.
+        """
+        return None if self.node is None else self.node.feed(loop_id, log, joined)
 
     def rollups(self, loop_id: str) -> Rollups:
         """Open a loop's figures."""

@@ -1,4 +1,7 @@
-"""The worker: joins every loop's events, and keeps a trainer process for every epoch that has something to learn."""
+"""The worker: joins every loop's events, and keeps a trainer process for every epoch that has something to learn.
+
+Where there are many, each joins all loops, in its own node's folder, but acts only for those that it leads.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import logging
 import signal
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import msgspec
@@ -22,7 +26,7 @@ from rankward.optimization.desk import OptimizationDesk
 from rankward.optimization.service import OptimizationService
 from rankward.records import Offset, TimeUs
 from rankward.settings import Limits, LoopSettings
-from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, SetAside
+from rankward.store.ports import Epoch, EventLog, Fence, JoinedLog, Loop, SetAside
 from rankward.study_run import StudyDesk
 from rankward.wiring import Home
 
@@ -32,6 +36,7 @@ _IDLE_S = 0.05
 _MAINTAIN_US = 1_000_000
 _MAINTAIN_IDLE_US = 10_000_000  # where nothing was appended, age alone makes something old enough to seal or drop
 _RESTART_US = 500_000
+_LEAD_US = 250_000  # between two looks at who leads what, when nothing says that it has changed
 _LONGEST_PAUSE_US = 10_000_000
 _NEVER_US = 1 << 62
 _DAY_US = 86_400_000_000
@@ -45,6 +50,57 @@ class Spawn(Protocol):
 
     def __call__(self, role: str, *arguments: str) -> subprocess.Popen[bytes]:
         """Start it. The arguments are those of the role, beside the folder."""
+
+
+class Leading(Protocol):
+    """For which loops a worker acts: trains, challenges, mirrors, optimizes, and lets time pass in the log."""
+
+    @property
+    def works(self) -> bool:
+        """Whether it may act at all, and run studies."""
+
+    @property
+    def name(self) -> str:
+        """Of the worker among others; empty: there are no others."""
+
+    def turn(self, behind: Mapping[str, int], *, caught_up: bool, at_work: Collection[str]) -> None:
+        """Take loops, and hand loops over, as it is to be now.
+
+        Args:
+            behind: by the id of each loop, how many messages the log that is read here lacks.
+            caught_up: whether it has, of all loops, what there was when the worker was started.
+            at_work: ids of loops for which processes still run. They are not handed over before those have ended.
+        """
+
+    def fence(self, loop_id: str) -> Fence | None:
+        """Say under which term the worker acts for a loop; None: it does not."""
+
+    def is_elsewhere(self, holder: str) -> bool:
+        """Whether another worker of this name lives."""
+
+    def release(self) -> None:
+        """Hand over everything: the worker ends."""
+
+
+class LeadsAll:
+    """Implements `Leading` where there is one worker."""
+
+    works = True
+    name = ""
+
+    def turn(self, behind: Mapping[str, int], *, caught_up: bool, at_work: Collection[str]) -> None:
+        """See `Leading`."""
+
+    def fence(self, loop_id: str) -> Fence:
+        """See `Leading`."""
+        return Fence(loop_id, 1)
+
+    def is_elsewhere(self, holder: str) -> bool:  # noqa: ARG002
+        """See `Leading`."""
+        return False
+
+    def release(self) -> None:
+        """See `Leading`."""
 
 
 class JoiningStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,42 +146,70 @@ class _LoopWork:
         self.loop = loop
         self.log: EventLog = home.event_log(loop.loop_id)
         self.joined: JoinedLog = home.joined_log(loop.loop_id)
+        self.feed = home.feed(loop.loop_id, self.log, self.joined)
         self.joining = JoiningService(self.log, self.joined, clock=home.clock)
+        self.joining.ticks = False  # it is led by nobody before that is looked into
         self.maintained_us: TimeUs = 0
         self.cleaned_us: TimeUs = 0  # when housekeeping was last done
         self.cleaned_at: int | None = None  # the log's change mark before that
         self.join_again_us: TimeUs = 0
+        self.tend_again_us: TimeUs = 0
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
         self.mirror = _Child()
         self.challenging = ChallengeDesk(home, lambda name: spawn("challenge", name))
         self.importing = ImportDesk(home, loop.loop_id, lambda key: spawn("import", self.loop.name, key))
+        self.fence: Fence | None = None  # under which it is acted for; None: another worker leads the loop
+        self._leaving: list[subprocess.Popen[bytes]] = []  # processes that were told to end
 
     @property
     def children(self) -> list[subprocess.Popen[bytes]]:
-        """The processes that work for it."""
-        others = (self.mirror.process, self.challenging.process, self.importing.process)
+        """The processes that act for it."""
+        self._leaving = [process for process in self._leaving if process.poll() is None]
         trainers = [trainer.process for trainer in self.trainers.values()]
-        return [each for each in (*others, *trainers) if each is not None]
+        present = (self.mirror.process, self.challenging.process, *trainers)
+        return [*self._leaving, *(each for each in present if each is not None)]
+
+    def follow(self, fence: Fence | None) -> None:
+        """Act under another term from now on, or not any more. What runs under the one before is told to end."""
+        if fence == self.fence:
+            return
+        self.end()
+        self.fence = fence
+        self.joining.ticks = fence is not None
+
+    def end(self) -> None:
+        """Tell the processes that act for it to end."""
+        self._leaving = self.children
+        for trainer in self.trainers.values():
+            _end(trainer)
+        self.trainers.clear()
+        self.mirror.end()
+        self.challenging.end()
 
     async def close(self) -> None:
+        if self.feed is not None:
+            await self.feed.close()
         await self.log.close()
         await self.joined.close()
 
 
 class Worker:
-    """Does all background work of an installation. One at a time, guarded by the folder's lock."""
+    """Does the background work of an installation, or a node's share of it. One to a folder, guarded by its lock."""
 
-    def __init__(self, home: Home, spawn: Spawn) -> None:
+    def __init__(self, home: Home, spawn: Spawn, leading: Leading) -> None:
         """Prepare the worker.
 
         Args:
             home: the installation.
             spawn: starts the processes that train, mirror, evaluate and watch.
+            leading: says for which loops it acts.
         """
         self._home = home
         self._spawn = spawn
-        self._desk = StudyDesk(home, lambda key: spawn("study", key))
+        self._leading = leading
+        self._lead_us: TimeUs = 0  # when that was last asked
+        self._desk = StudyDesk(home, lambda key: spawn("study", key), leading)
         self._work: dict[str, _LoopWork] = {}
         self._optimizing = OptimizationDesk(
             home,
@@ -164,25 +248,44 @@ class Worker:
             await self._follow()
             self._desk.look()
             self._change_mark = mark
+            self._lead_us = 0
+        self._lead()
         self._sweep()
         self._tend_watch()
         self._tend_archive()
         busy = False
         for work in list(self._work.values()):
             busy |= await self._work_on(work)
-        await self._optimizing.turn([work.loop for work in self._work.values()])
-        self._desk.turn(busy=busy)
+        acting = {work.fence: work.loop for work in self._work.values() if work.fence is not None}
+        await self._optimizing.turn(acting)
+        if self._leading.works:
+            self._desk.turn(busy=busy)
         return busy
+
+    def _lead(self) -> None:
+        """Take up the loops that are this worker's now, and let go of those that are not."""
+        now_us = self._home.clock()
+        if now_us - self._lead_us >= _LEAD_US:
+            self._lead_us = now_us
+            at_work = {loop_id for loop_id, work in self._work.items() if work.children} | self._optimizing.at_work()
+            feeds = {loop_id: work.feed for loop_id, work in self._work.items()}
+            behind = {loop_id: feed.behind if feed is not None else 0 for loop_id, feed in feeds.items()}
+            caught_up = all(feed is None or feed.caught_up for feed in feeds.values())
+            self._leading.turn(behind, caught_up=caught_up, at_work=at_work)
+        for loop_id, work in self._work.items():
+            work.follow(self._leading.fence(loop_id))
 
     async def _work_on(self, work: _LoopWork) -> bool:
         """Do what there is to do for one loop. A loop that fails holds up no other, and is tried again later."""
         busy = False
         if self._home.clock() >= work.join_again_us:
             try:
+                if work.feed is not None:
+                    busy = await work.feed.step()
                 if work.joining.wants_step():
                     await work.joining.step()
                 # What has just come can wait for more: each step is a flush of the disk that Rank needs, too.
-                busy = work.joining.behind
+                busy = busy or work.joining.behind
                 work.pause_us = 0
             except RankwardError as error:
                 work.join_again_us = self._stumble(work, error)
@@ -190,9 +293,14 @@ class Worker:
             await self._maintain(work)
         except RankwardError as error:
             work.maintained_us = self._stumble(work, error)
-        self._tend(work)
-        self._tend_mirror(work)
-        work.challenging.tend(work.loop, busy=busy)
+        if work.fence is not None and self._home.clock() >= work.tend_again_us:
+            try:
+                with self._home.acting(work.fence):
+                    self._tend(work)
+                    self._tend_mirror(work)
+                    work.challenging.tend(work.loop, busy=busy)
+            except RankwardError as error:
+                work.tend_again_us = self._stumble(work, error)
         work.importing.tend()
         return busy
 
@@ -216,11 +324,10 @@ class Worker:
             child.started_us = 0
         for loop_id in gone:
             work = self._work.pop(loop_id)
+            work.end()
             self._leaving[loop_id] = [*rounds, *work.children]
-            for trainer in work.trainers.values():
-                _end(trainer)
-            work.mirror.end()
-            work.challenging.end()
+            if work.importing.process is not None:
+                self._leaving[loop_id].append(work.importing.process)
             work.importing.end()
             await work.close()
         for loop_id, loop in present.items():
@@ -363,15 +470,24 @@ class Worker:
     async def _close(self) -> None:
         self._desk.stop()
         self._optimizing.stop()
-        children = [child for work in self._work.values() for child in work.children]
-        children += [child.process for child in (self._watch, self._archive) if child.process is not None]
-        for child in children:
-            assert child.stdin is not None, "it was started with a pipe"
-            child.stdin.close()
-        for child in children:
+        acting, others = [], []
+        for work in self._work.values():
+            work.end()
+            acting += work.children
+            if work.importing.process is not None:
+                others.append(work.importing.process)
+            work.importing.end()
+        for rounds in (self._watch, self._archive):
+            if rounds.process is not None:
+                others.append(rounds.process)
+            rounds.end()
+        for child in acting:
+            await asyncio.to_thread(_wait_or_kill, child)
+        await asyncio.to_thread(self._optimizing.close, _wait_or_kill)
+        await asyncio.to_thread(self._leading.release)  # another may go on: nothing acts any more
+        for child in others:
             await asyncio.to_thread(_wait_or_kill, child)
         await asyncio.to_thread(self._desk.close, _wait_or_kill)
-        await asyncio.to_thread(self._optimizing.close, _wait_or_kill)
         for work in self._work.values():
             with contextlib.suppress(NotFound):
                 await work.close()
@@ -400,10 +516,12 @@ def _wait_or_kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def spawner(home: Home) -> Spawn:
-    """Make what starts processes: this Python, in the roles of `rankward.roles`."""
+    """Make what starts processes: this Python, in the roles of `rankward.roles`. They act under the starter's term."""
 
     def spawn(role: str, *arguments: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "rankward.roles", role, str(home.folder.root), *arguments]
+        fence = home.fence()
+        under = [] if fence is None else ["under", fence.loop_id, str(fence.term)]
+        command = [sys.executable, "-m", "rankward.roles", role, str(home.folder.root), *arguments, *under]
         return subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603
 
     return spawn

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.service import eventually
 
-from rankward.cluster.membership import Membership, Node, read_nodes
+from rankward.cluster.membership import Member, Membership, read_members
 from rankward.store.nats.broker import Broker, BrokerOptions
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def _node(name: str, *, works: bool = True) -> Node:
-    return Node(name=name, works=works, host="here", version="1", since_us=5)
+def _node(name: str, *, works: bool = True) -> Member:
+    return Member(name=name, works=works, host="here", version="1", since_us=5)
 
 
 def test_workers_see_each_other_come_and_go(nats_server: Server) -> None:
@@ -33,10 +33,13 @@ def test_workers_see_each_other_come_and_go(nats_server: Server) -> None:
         assert not one.cut_off
         assert not one.settled, "it has only just come, and another may be on its way"
         two.start()
-        one.say(loops=3, behind=7)
+        one.say(works=True, loops=3, behind=7)
         eventually(lambda: one.living == {"one", "two"}, "one sees two")
-        eventually(lambda: [node.loops for node in read_nodes(broker)] == [3, 0, 0], "what one says is read")
-        assert [node.name for node in read_nodes(broker)] == ["one", "three", "two"]
+        eventually(lambda: [node.loops for node in read_members(broker)] == [3, 0, 0], "what one says is read")
+        follower.say(works=True, loops=0, behind=0)
+        eventually(lambda: one.living == {"one", "two", "three"}, "three works, too, from now on")
+        follower.say(works=False, loops=0, behind=0)
+        assert [node.name for node in read_members(broker)] == ["one", "three", "two"]
         eventually(lambda: one.settled, "one has seen enough")
         two.close()
         eventually(lambda: one.living == {"one"}, "two has said goodbye")

@@ -23,6 +23,7 @@ from rankward.ranking.decide import RankRequest, decide
 from rankward.records import Action, Features, LearningMode, Observation, SettingsChange
 from rankward.settings import Limits, LoopSettings
 from rankward.store.optimizations import Optimization, OptimizationState, Replaced
+from rankward.store.ports import Epoch, Fence
 from rankward.store.studies import AskedPolicy, Study, StudyKind, StudyState
 from rankward.study_run import StudyRun
 from rankward.training.fold import Checkpoint, Fold
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankward.optimization.watch import WatchState
-    from rankward.store.ports import Epoch
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ class House:
     async def turn(self) -> Optimization | None:
         """Let the desk do its next step. Returns the newest run."""
         self.circle.pass_time(30)
-        await self.desk.turn([self.circle.loop])
+        await self.desk.turn({Fence(self.circle.loop.loop_id, 1): self.circle.loop})
         runs = self.service.listed(self.circle.loop)
         return runs[0] if runs else None
 

@@ -17,6 +17,7 @@ from rankward.cli import (
     loops,
     migration,
     models,
+    nodes,
     optimizing,
     serving,
     simulation,
@@ -52,6 +53,8 @@ def _rankward(
 _SERVICE, _LOOPS, _TRAFFIC, _EVALUATION, _CARE = "Service", "Loops", "Traffic", "Evaluation", "Care"
 
 app.command("serve", rich_help_panel=_SERVICE)(serving.serve)
+app.command(serving.API, rich_help_panel=_SERVICE, help=serving.API_HELP)(serving.serve)
+app.command("worker", rich_help_panel=_SERVICE)(nodes.worker)
 app.command("demo", rich_help_panel=_SERVICE)(demonstration.demo)
 app.add_typer(loops.app, name="loop", rich_help_panel=_LOOPS)
 app.add_typer(tuning.settings_app, name="settings", rich_help_panel=_LOOPS)

@@ -1,4 +1,4 @@
-"""`rankward serve`: everything on one machine."""
+"""`rankward serve`: everything on one machine; and `rankward api`: of a cluster's node, what answers HTTP."""
 
 import logging
 import os
@@ -16,6 +16,16 @@ from rich.text import Text
 from rankward import __version__, supervisor
 from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
+from rankward.cli.nodes import (
+    CaOption,
+    CredentialsOption,
+    LazyOption,
+    NatsOption,
+    PrefixOption,
+    ReplicasOption,
+    make_node,
+    require_node,
+)
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.doctor.words import in_full
 from rankward.invocation import command
@@ -25,6 +35,12 @@ from rankward.wiring import Home
 
 NO_ARCHIVE = "off"
 
+API = "api"
+"""The command that is this one without a worker, for the node of a cluster."""
+API_HELP = """Answer HTTP for a cluster, until Ctrl-C: learning is left to `rankward worker`, on this or other machines.
+
+Any number of them may stand behind a load balancer. The data folder is this node's alone, and may be empty at first.
+"""
 _OPTIONS = ApiOptions()
 _LIMITS = Limits()
 _BOUNDS = FeatureBounds()
@@ -43,6 +59,7 @@ def _limit(name: str, help_text: str) -> Any:
 
 
 def serve(
+    context: typer.Context,
     data: DataOption = DATA,
     host: Annotated[str, typer.Option(envvar="RANKWARD_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -140,11 +157,18 @@ def serve(
     limit_features: Annotated[int, _limit("features", "Features of one array.")] = _BOUNDS.features,
     limit_name_length: Annotated[int, _limit("name_length", "Characters of a name.")] = _BOUNDS.name_length,
     limit_string_length: Annotated[int, _limit("string_length", "Characters of a value.")] = _BOUNDS.string_length,
+    nats: NatsOption = None,
+    nats_prefix: PrefixOption = "rankward",
+    replicas: ReplicasOption = None,
+    nats_credentials: CredentialsOption = None,
+    nats_ca: CaOption = None,
+    accept_lazy_flush: LazyOption = False,
 ) -> None:
     """Run the service: HTTP, joining and learning, until Ctrl-C.
 
     The first start makes the loops `default` and `playground`, with their keys in DATA/keys.toml.
     """
+    works = context.command.name != API
     if request_log not in {"file", "stdout", "off"}:
         raise typer.BadParameter("one of file, stdout, off", param_hint="--request-log")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -181,6 +205,17 @@ def serve(
         ),
     )
     check_limits(options.limits)
+    make_node(
+        data,
+        nats,
+        prefix=nats_prefix,
+        replicas=replicas,
+        credentials=nats_credentials,
+        ca=nats_ca,
+        accept_lazy_flush=accept_lazy_flush,
+    )
+    if not works:
+        require_node(data)
     if archive is not None:
         with closing(Home(data)) as home:
             home.archive_to(None if archive == NO_ARCHIVE else archive)
@@ -191,6 +226,7 @@ def serve(
         workers=workers or supervisor.default_workers(),
         options=options,
         announce=_announcer(data, host, tls=tls_cert is not None),
+        works=works,
     )
 
 

@@ -31,11 +31,11 @@ _PATIENCE_S = 2.0
 _BUCKET = "nodes"
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says of itself."""
 
     name: str
-    works: bool  # whether it takes loops
+    works: bool  # whether it takes loops: a worker does from when its replica has caught up
     host: str
     version: str  # of rankward
     since_us: TimeUs  # when it started
@@ -46,11 +46,10 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 class Membership:
     """Keeps a node's key alive in a thread of its own, so that no long step of anything else makes it look dead."""
 
-    def __init__(self, broker: Broker, node: Node) -> None:
+    def __init__(self, broker: Broker, node: Member) -> None:
         """Prepare: nothing is said before `start`."""
         self._broker = broker
         self._node = node
-        self._subject = _subject(broker, node)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
         self._living: frozenset[str] = frozenset()
@@ -63,9 +62,9 @@ class Membership:
         self._beat()
         self._thread.start()
 
-    def say(self, *, loops: int, behind: int) -> None:
+    def say(self, *, works: bool, loops: int, behind: int) -> None:
         """Change what the next sign of life says."""
-        self._node = msgspec.structs.replace(self._node, loops=loops, behind=behind)
+        self._node = msgspec.structs.replace(self._node, works=works, loops=loops, behind=behind)
 
     @property
     def name(self) -> str:
@@ -103,11 +102,13 @@ class Membership:
         self._acknowledged_s, self._sequence, self._living = sent_s, sequence, living
 
     async def _sign(self) -> tuple[int, frozenset[str]]:
+        node = self._node
+        subject, value = _subject(self._broker, node), msgspec.json.encode(node)
         try:
-            ack = await self._broker.js.publish(self._subject, msgspec.json.encode(self._node), timeout=_PATIENCE_S)
+            ack = await self._broker.js.publish(subject, value, timeout=_PATIENCE_S)
         except nats.js.errors.NoStreamResponseError:
             await _make_bucket(self._broker)
-            ack = await self._broker.js.publish(self._subject, msgspec.json.encode(self._node), timeout=_PATIENCE_S)
+            ack = await self._broker.js.publish(subject, value, timeout=_PATIENCE_S)
         living = await _subjects(self._broker, works=True)
         return ack.seq, frozenset(subject.rpartition(".")[2] for subject in living)
 
@@ -115,25 +116,26 @@ class Membership:
         """Say goodbye: the others need not wait."""
         self._stop.set()
         self._thread.join()
-        stream, subject = _stream(self._broker), self._subject
+        stream, subject = _stream(self._broker), _subject(self._broker, self._node)
         with contextlib.suppress(RankwardError):
             self._broker.call(lambda: self._broker.js.purge_stream(stream, subject=subject))
 
 
-def read_nodes(broker: Broker) -> Collection[Node]:
+def read_members(broker: Broker) -> Collection[Member]:
     """Read what the living nodes say of themselves, by name.
 
     Raises:
         StoreUnavailable: the servers do not answer.
     """
 
-    async def read() -> list[Node]:
+    async def read() -> list[Member]:
         nodes = []
         for subject in [*await _subjects(broker, works=True), *await _subjects(broker, works=False)]:
             with contextlib.suppress(nats.js.errors.NotFoundError):  # it has just expired
                 found = await broker.js.get_last_msg(_stream(broker), subject, direct=True)
-                nodes.append(msgspec.json.decode(found.data or b"", type=Node))
-        return sorted(nodes, key=lambda node: node.name)
+                nodes.append(msgspec.json.decode(found.data or b"", type=Member))
+        newest = {node.name: node for node in sorted(nodes, key=lambda node: node.works)}
+        return [newest[name] for name in sorted(newest)]
 
     return broker.call(read)
 
@@ -164,7 +166,7 @@ def _stream(broker: Broker) -> str:
     return f"KV_{broker.stream(_BUCKET)}"
 
 
-def _subject(broker: Broker, node: Node) -> str:
+def _subject(broker: Broker, node: Member) -> str:
     return f"$KV.{broker.stream(_BUCKET)}.{_kind(works=node.works)}.{node.name}"
 
 

@@ -11,6 +11,7 @@ from rankward.store.ports import EventLog, JoinedLog, JoinState
 
 _READ = 4_000
 _LANE_READ = 4_000
+_TICK_AGAIN_US = 500_000
 
 
 class JoiningService:
@@ -41,6 +42,9 @@ class JoiningService:
         self._clock = clock
         self._joiner: Joiner | None = None
         self._read_at: int | None = None  # the log's change mark before the last step that was committed
+        self.ticks = True  # whether to let time pass in the log: of many who join it, one does
+        self._ticked_us: TimeUs = 0  # when it was last tried, by our clock
+        self._ticked_for_us: TimeUs = 0  # and to what time
         self.behind = False  # whether the last step left something that could be joined at once
 
     def wants_step(self) -> bool:
@@ -85,12 +89,17 @@ class JoiningService:
         """Let time pass in the log when something waits for that alone."""
         if not self._tick_is_due(joiner):
             return False
+        assert joiner.next_tick_us is not None, "it is due"
+        self._ticked_us, self._ticked_for_us = self._clock(), joiner.next_tick_us
         await self._log.append([Tick()])
         return True
 
     def _tick_is_due(self, joiner: Joiner) -> bool:
         next_tick_us = joiner.next_tick_us
-        return next_tick_us is not None and joiner.now_us < next_tick_us <= self._clock()
+        if not self.ticks or next_tick_us is None or not joiner.now_us < next_tick_us <= self._clock():
+            return False
+        # The log's clock may be behind ours, and time not there yet: then it is not to be filled with ticks.
+        return next_tick_us != self._ticked_for_us or self._clock() - self._ticked_us >= _TICK_AGAIN_US
 
     @property
     def has_joined(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -15,7 +15,7 @@ from rankward.optimization.service import OptimizationService
 from rankward.optimization.watcher import NOTE as WATCH
 from rankward.records import Offset, TimeUs
 from rankward.store.optimizations import Optimization, OptimizationState
-from rankward.store.ports import Loop
+from rankward.store.ports import Fence, Loop
 from rankward.wiring import Home
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class _Watch:
 
 
 class OptimizationDesk:
-    """Looks after the runs of all loops. One for an installation, as there is one worker."""
+    """Looks after the runs of all loops that a worker acts for."""
 
     def __init__(
         self, home: Home, service: OptimizationService, spawn: Callable[[str, str], subprocess.Popen[bytes]]
@@ -64,6 +64,7 @@ class OptimizationDesk:
                 whose end tells it to stop.
         """
         self._service = service
+        self._acting = home.acting
         self._catalog = home.catalog
         self._optimizations = home.optimizations
         self._board = home.board
@@ -75,11 +76,11 @@ class OptimizationDesk:
         self._noted: dict[str, OptimizationStatus] = {}
         self._watches: dict[str, _Watch] = {}  # by loop id
 
-    async def turn(self, loops: Iterable[Loop]) -> None:
+    async def turn(self, loops: Mapping[Fence, Loop]) -> None:
         """Do what there is to do.
 
         Args:
-            loops: those that can be worked on.
+            loops: those that the worker acts for, each under its term.
         """
         now_us = self._clock()
         if now_us < self._again_us:
@@ -90,16 +91,19 @@ class OptimizationDesk:
         except RankwardError as error:
             logger.error("optimizations: %s. They are looked at again.", error)
             return
-        present = {loop.loop_id: loop for loop in loops}
-        for loop_id in self._watches.keys() - present.keys():
-            self._let_go(loop_id)
-        for loop_id, loop in present.items():
+        led = {fence.loop_id for fence in loops}
+        for loop_id in self._watches.keys() - led:
+            self._leave(loop_id)
+        self._last_us = {loop_id: last_us for loop_id, last_us in self._last_us.items() if loop_id in led}
+        for fence, loop in loops.items():
+            loop_id = loop.loop_id
             if self._loops_again_us.get(loop_id, 0) > now_us:
                 continue
             run = unfinished.get(loop_id)
             try:
-                # What a run does to a loop depends on how it is at this very moment.
-                await self._turn_of(loop if run is None else self._catalog.loop(loop.name), run)
+                with self._acting(fence):
+                    # What a run does to a loop depends on how it is at this very moment.
+                    await self._turn_of(loop if run is None else self._catalog.loop(loop.name), run)
             except RankwardError as error:
                 logger.error("optimization of loop %s: %s. It is tried again.", loop.name, error)
                 self._loops_again_us[loop_id] = now_us + _AGAIN_US
@@ -178,6 +182,17 @@ class OptimizationDesk:
             self._service.forget_watch(watch.run)
             self._board.take_down(loop_id, WATCH)
             del self._watches[loop_id]
+
+    def _leave(self, loop_id: str) -> None:
+        """Tell the process of a watch to stop that another worker goes on with, or whose loop was deleted."""
+        watch = self._watches[loop_id]
+        watch.end()
+        if watch.process is None or watch.process.poll() is not None:
+            del self._watches[loop_id]
+
+    def at_work(self) -> set[str]:
+        """Name the loops, by id, for which a process keeps a watch."""
+        return set(self._watches)
 
     def _note(self, loop: Loop, *, changed: bool) -> None:
         """Say how the loop's optimizations stand, where that has changed."""

@@ -115,6 +115,28 @@ class EventLog(Protocol):
         """Finish what is under way and let go of all files."""
 
 
+class Feed(Protocol):
+    """Brings a node's replica of one loop's event log up to what the cluster has."""
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the replica has what the cluster had when this was made."""
+
+    @property
+    def behind(self) -> int:
+        """How many messages the replica lacks, as far as is known."""
+
+    async def step(self) -> bool:
+        """Apply what has come. Returns whether there may be more at once.
+
+        Raises:
+            StoreUnavailable: the servers do not answer, or no longer have what comes next.
+        """
+
+    async def close(self) -> None:
+        """Stop reading."""
+
+
 class Match(msgspec.Struct, frozen=True, gc=False):
     """An observation or activation, and the interaction whose window holds it."""
 

@@ -45,6 +45,7 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     credentials: str | None = None  # path of a credentials file
     tls_ca: str | None = None  # path of the certificate of whoever signed the servers'
     accept_lazy_flush: bool = False  # whether servers may keep what they have acknowledged in memory for a while
+    node: str = ""  # name of this node among the others; empty: that of its machine
 
 
 class Broker:
@@ -136,6 +137,15 @@ class Broker:
             await self.js.add_stream(config)
             return
         await self.js.stream_info(name)
+
+    def count_servers(self) -> int:
+        """Say how many servers keep JetStream's streams together; if they do not let us see it, how many were named."""
+        try:
+            answer = self.call(lambda: self.client.request(SERVERS_SUBJECT, b"", timeout=2))
+        except StoreUnavailable:
+            return len(self.options.servers)
+        meta = msgspec.json.decode(answer.data)["data"].get("jetstream", {}).get("meta", {})
+        return int(meta.get("cluster_size", 1))
 
     async def _translated(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

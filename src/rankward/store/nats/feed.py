@@ -32,7 +32,7 @@ _HELD_BYTES = 16_000_000  # that wait for the next steps
 
 
 class Feed:
-    """Applies one loop's stream to its replica. One process of a node may run one.
+    """Implements `ports.Feed` for one loop. One process of a node may run one.
 
     What a command changes does not depend on how far the joined log has come: an entry that was joined before loses
     its observations, and one that is joined later finds none.
@@ -52,6 +52,8 @@ class Feed:
         self._replica = replica
         self._joined = joined
         self._place: int | None = None  # None: not asked for yet
+        self._goal = 0  # sequence of the stream's last message at the first step
+        self._last = 0  # and now, as far as is known
         self._held: deque[tuple[int, Msg]] = deque()  # what has been read and not applied
         self._held_bytes = 0
         self._room = asyncio.Event()
@@ -71,6 +73,8 @@ class Feed:
             place = await self._replica.place()
             await self._broker.ask(lambda: self._start(place))
             self._place = place
+        if not self._held:
+            return False
         taken = await self._broker.ask(self._take_some)
         try:
             await self._apply(self._place, taken)
@@ -125,8 +129,20 @@ class Feed:
                 ids = {each.event_id for each in await self._joined.early()}
                 await self._joined.erase(command.interactions, {each for each in ids if event_key(each) in keys})
 
+    @property
+    def caught_up(self) -> bool:
+        """See `ports.Feed`."""
+        return self._place is not None and self._place >= self._goal
+
+    @property
+    def behind(self) -> int:
+        """See `ports.Feed`."""
+        return 0 if self._place is None else max(0, self._last - self._place)
+
     async def _start(self, place: int) -> None:
         await self._stream.ensure()
+        self._last = (await self._broker.js.stream_info(self._stream.name)).state.last_seq
+        self._goal = self._goal or self._last
         self._reading = asyncio.create_task(Tail(self._broker, self._stream.name, place + 1, self._hold).run())
 
     async def _hold(self, message: Msg, sequence: int) -> None:
@@ -135,6 +151,7 @@ class Feed:
             await self._room.wait()
         self._held.append((sequence, message))
         self._held_bytes += len(message.data)
+        self._last = sequence + (message.metadata.num_pending or 0)
 
     async def _take_some(self) -> list[tuple[int, Msg]]:
         taken: list[tuple[int, Msg]] = []

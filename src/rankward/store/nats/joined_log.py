@@ -29,25 +29,25 @@ class ReplicatedJoinedLog:
             own: in this node's folder. It is closed with this log.
             replica: of the event log. It is closed with this log, too.
         """
-        self._own = own
+        self.own = own
         self._replica = replica
         self._commands = Commands(EventStream(broker, loop_id), replica)
 
     async def state(self) -> JoinState:
         """See `ports.JoinedLog`."""
-        return await self._own.state()
+        return await self.own.state()
 
     async def early(self) -> Sequence[Unmatched]:
         """See `ports.JoinedLog`."""
-        return await self._own.early()
+        return await self.own.early()
 
     async def matches(self, interactions: Sequence[Offset]) -> Mapping[Offset, Sequence[Match]]:
         """See `ports.JoinedLog`."""
-        return await self._own.matches(interactions)
+        return await self.own.matches(interactions)
 
     async def commit(self, step: JoinStep) -> None:
         """See `ports.JoinedLog`."""
-        await self._own.commit(step)
+        await self.own.commit(step)
 
     async def erase(self, interactions: Collection[Offset], event_ids: Collection[EventId]) -> None:
         """See `ports.JoinedLog`. Other nodes forget when they come to that place of the stream."""
@@ -55,21 +55,21 @@ class ReplicatedJoinedLog:
 
     async def read(self, start: Offset, *, limit: int) -> Sequence[tuple[Offset, JoinedEntry]]:
         """See `ports.JoinedLog`."""
-        return await self._own.read(start, limit=limit)
+        return await self.own.read(start, limit=limit)
 
     def change_mark(self) -> int:
         """See `ports.JoinedLog`."""
-        return self._own.change_mark()
+        return self.own.change_mark()
 
     async def extent(self) -> tuple[Offset, Offset]:
         """See `ports.JoinedLog`."""
-        return await self._own.extent()
+        return await self.own.extent()
 
     async def drop(self, *, before: Offset) -> None:
         """See `ports.JoinedLog`."""
-        await self._own.drop(before=before)
+        await self.own.drop(before=before)
 
     async def close(self) -> None:
         """See `ports.JoinedLog`."""
-        await self._own.close()
+        await self.own.close()
         await self._replica.close()

@@ -9,15 +9,21 @@ import socket
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from rankward.records import ModelId
+from rankward.records import ModelId, TimeUs
 from rankward.store.nats.board import SharedBoard
 from rankward.store.nats.broker import Broker, read_options
+from rankward.store.nats.event_log import ReplicatedEventLog
+from rankward.store.nats.feed import Feed
+from rankward.store.nats.joined_log import ReplicatedJoinedLog
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
 from rankward.store.nats.replica import COPIED_EVERY, Replica
 from rankward.store.nats.transactions import Transactions
 from rankward.store.nats.vault import SharedVault
+from rankward.store.ports import EventLog, JoinedLog
+from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder
+from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.vault import FileVault
 
 
@@ -61,6 +67,22 @@ class Node:
     def sessions(self, path: Path, *, must_exist: bool = True) -> Replica:
         """Open the portal's sessions. Implements `OpenDatabase`."""
         return Replica(path, self._sessions, must_exist=must_exist)
+
+    def event_log(
+        self, loop_id: str, replica: SqliteEventLog, *, clock: Callable[[], TimeUs], pending_appends: int
+    ) -> ReplicatedEventLog:
+        """Open a loop's event log: see `ReplicatedEventLog`."""
+        return ReplicatedEventLog(self.broker, loop_id, replica, clock=clock, pending_appends=pending_appends)
+
+    def joined_log(self, loop_id: str, own: SqliteJoinedLog, replica: SqliteEventLog) -> ReplicatedJoinedLog:
+        """Open a loop's joined log: see `ReplicatedJoinedLog`."""
+        return ReplicatedJoinedLog(self.broker, loop_id, own, replica)
+
+    def feed(self, loop_id: str, log: EventLog, joined: JoinedLog) -> Feed:
+        """Make what feeds the replica of an event log: see `Feed`."""
+        assert isinstance(log, ReplicatedEventLog), "it was opened here"
+        assert isinstance(joined, ReplicatedJoinedLog), "it was opened here"
+        return Feed(self.broker, loop_id, log.replica, joined.own)
 
     def model_store(
         self, folder: str, *, recorded: Callable[[str, ModelId], str | None] | None

@@ -19,6 +19,7 @@ from rankward.errors import RankwardError, StoreUnavailable
 from rankward.store.nats.transactions import LostRaceError, Statement, Transaction, Transactions
 from rankward.store.sqlite.copying import copy_database
 from rankward.store.sqlite.database import ChangeHint, FileDatabase
+from rankward.store.sqlite.leads import check_lead
 from rankward.store.sqlite.live import as_world_error, connect
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ class Replica:
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
+            check_lead(self._connection)
             _, applied = self._place()
             if applied is None:
                 raise LostRaceError  # others were here before

@@ -74,6 +74,7 @@ class DataFolder:
         self.loops = root / "loops"
         self.run = root / "run"
         self.sessions = self.run / "portal.sqlite"
+        self.standing = self.run / "standing.json"
         self.reserve = root / "reserve"
         self.worker_lock = root / "worker.lock"
         self.archive = root / "archive"  # the address, in one line

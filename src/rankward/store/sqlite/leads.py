@@ -36,6 +36,11 @@ def acting(fence: Fence | None) -> Iterator[None]:
         _fence.reset(token)
 
 
+def current_fence() -> Fence | None:
+    """Return the loop and the term that are being acted for; None: none is."""
+    return _fence.get()
+
+
 def check_lead(connection: sqlite3.Connection) -> None:
     """Look, in a transaction that has just begun, whether whoever makes it still leads the loop that it acts for.
 

@@ -1,0 +1,182 @@
+"""What makes a data folder a node of a cluster, for the commands that run one; and `rankward worker`."""
+
+import logging
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from rankward import __version__, supervisor
+from rankward.cli.terminal import DATA, DataOption, out
+from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
+from rankward.wiring import Home
+
+_PANEL = "Many machines"
+_REPLICAS = 3
+_NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+NatsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nats",
+        envvar="RANKWARD_NATS",
+        metavar="URL[,URL]",
+        help="Be a node of a cluster, on these JetStream servers: nats://HOST:4222, tls://… A folder remembers them.",
+        rich_help_panel=_PANEL,
+    ),
+]
+PrefixOption = Annotated[
+    str,
+    typer.Option(
+        "--nats-prefix",
+        envvar="RANKWARD_NATS_PREFIX",
+        help="Of all streams, buckets and subjects: one for each installation on the servers.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ReplicasOption = Annotated[
+    int | None,
+    typer.Option(
+        "--replicas",
+        envvar="RANKWARD_REPLICAS",
+        min=1,
+        max=5,
+        show_default=False,
+        help="On how many servers each stream is kept: 3 where there are three or more, else 1.",
+        rich_help_panel=_PANEL,
+    ),
+]
+CredentialsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nats-credentials",
+        envvar="RANKWARD_NATS_CREDENTIALS",
+        metavar="FILE",
+        help="Credentials for the servers.",
+        rich_help_panel=_PANEL,
+    ),
+]
+CaOption = Annotated[
+    str | None,
+    typer.Option(
+        "--nats-ca",
+        envvar="RANKWARD_NATS_CA",
+        metavar="FILE",
+        help="Certificate of whoever signed the servers', PEM.",
+        rich_help_panel=_PANEL,
+    ),
+]
+LazyOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-lazy-flush",
+        envvar="RANKWARD_ACCEPT_LAZY_FLUSH",
+        help="Accept servers that keep what they have acknowledged in memory for a while: a power failure loses it.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
+
+def worker(
+    data: DataOption = DATA,
+    nats: NatsOption = None,
+    nats_prefix: PrefixOption = "rankward",
+    replicas: ReplicasOption = None,
+    nats_credentials: CredentialsOption = None,
+    nats_ca: CaOption = None,
+    accept_lazy_flush: LazyOption = False,
+) -> None:
+    """Run a worker of a cluster, until Ctrl-C: it joins, trains and evaluates for its share of the loops.
+
+    Any number of them share the loops. The data folder is this node's alone, and may be empty at first.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    make_node(
+        data,
+        nats,
+        prefix=nats_prefix,
+        replicas=replicas,
+        credentials=nats_credentials,
+        ca=nats_ca,
+        accept_lazy_flush=accept_lazy_flush,
+    )
+    require_node(data)
+    supervisor.work(data, announce=_announce)
+
+
+def _announce(home: Home) -> None:
+    assert home.broker is not None, "the folder is a node's"
+    options = home.broker.options
+    out().print(f"rankward {__version__} works as node {options.node}, on {', '.join(options.servers)}", soft_wrap=True)
+
+
+def require_node(data: Path) -> None:
+    """Refuse a folder that is not a node's.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    if not (data / "node.json").exists():
+        raise InvalidRequest("say where the JetStream servers are: --nats nats://HOST:4222, or RANKWARD_NATS")
+
+
+def make_node(
+    data: Path,
+    nats: str | None,
+    *,
+    prefix: str,
+    replicas: int | None,
+    credentials: str | None,
+    ca: str | None,
+    accept_lazy_flush: bool,
+) -> None:
+    """Write down where a node's servers are, if that is said: all its processes read it.
+
+    Raises:
+        Conflict: the folder is an embedded installation.
+        StoreUnavailable: the servers do not answer, or what the connection needs is not installed.
+    """
+    if nats is None:
+        return
+    try:
+        from rankward.store.nats.broker import Broker, BrokerOptions, read_options  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise StoreUnavailable("a package for clusters is missing: pip install 'rankward[nats]'") from error
+    path = data / "node.json"
+    before = read_options(path)
+    if before is None and (data / "catalog.sqlite").exists():
+        raise Conflict(
+            f"{data} is an embedded installation: give the node an empty folder, and copy the installation into the "
+            "cluster with `rankward copy`"
+        )
+    options = BrokerOptions(
+        servers=tuple(server.strip() for server in nats.split(",") if server.strip()),
+        prefix=prefix,
+        credentials=credentials,
+        tls_ca=ca,
+        accept_lazy_flush=accept_lazy_flush,
+        node=before.node if before is not None and before.node else _new_name(),
+    )
+    broker = Broker(options)
+    try:
+        count = broker.count_servers()
+    finally:
+        broker.close()
+    options = msgspec.structs.replace(options, replicas=replicas or (_REPLICAS if count >= _REPLICAS else 1))
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    aside = path.with_suffix(".tmp")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(options)))
+    aside.replace(path)
+
+
+def _new_name() -> str:
+    """Make a name for a node that tells people where it runs, and is no other's."""
+    host = socket.gethostname().partition(".")[0].lower()
+    kept = "".join(letter if letter in _NAME_LETTERS else "-" for letter in host)
+    return f"{kept}-{secrets.token_hex(2)}"
