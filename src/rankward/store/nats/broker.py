@@ -7,6 +7,7 @@ import contextlib
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,9 @@ SERVERS_SUBJECT = "rankward.servers"
 ACK_S = 5.0
 """How long a publisher waits for the quorum before it says that the store is not available."""
 _CONNECT_S = 5.0
+_MAKING_S = 20.0
+_MADE_S = 1.0
+_AGAIN_S = 0.1
 _UNAVAILABLE = 503  # status of JetStream that says: not now
 _FULL = {10077, 10047, 10023}  # errors of JetStream that say: no room
 
@@ -133,10 +137,19 @@ class Broker:
             allow_direct=True,
             **more,
         )
-        with contextlib.suppress(nats.js.errors.BadRequestError):  # somebody made it, perhaps with other settings
-            await self.js.add_stream(config)
-            return
-        await self.js.stream_info(name)
+        deadline_s = time.monotonic() + _MAKING_S
+        while True:
+            try:
+                await asyncio.wait_for(self.js.stream_info(name), _MADE_S)
+                return
+            except (nats.js.errors.NotFoundError, TimeoutError):
+                if time.monotonic() > deadline_s:
+                    raise
+            # Where others make it at this moment, servers say for a while that there is one, that there is none, or
+            # nothing at all.
+            with contextlib.suppress(nats.js.errors.BadRequestError, TimeoutError):
+                await asyncio.wait_for(self.js.add_stream(config), _MADE_S)
+            await asyncio.sleep(_AGAIN_S)
 
     def count_servers(self) -> int:
         """Say how many servers keep JetStream's streams together; if they do not let us see it, how many were named."""
