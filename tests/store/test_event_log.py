@@ -1099,6 +1099,7 @@ def test_retention_makes_room_though_nothing_can_be_written(sqlite_home: SqliteH
     log = sqlite_home.event_log(seal_entries=1)
     run(log.append([interaction("old")]))
     seal(run, log)
+    sqlite_home.clock.now_us += DAY_US
     run(log.append([interaction("new")]))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:

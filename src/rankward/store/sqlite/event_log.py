@@ -551,7 +551,15 @@ class SqliteEventLog:
 
     def _maintain(self, joined_before: Offset, keep_after_us: TimeUs) -> None:
         # First what makes room, then what needs some: the disk may be full.
-        self._drop(lambda segment: segment.end <= joined_before and segment.last_time_us < keep_after_us)
+        repeats_after_us = self._clock() - 2 * REPEAT_GRACE_US  # twice: clocks of nodes differ, what they hold must not
+
+        def is_old(segment: SealedSegment | LiveView) -> bool:
+            if segment.end > joined_before or segment.last_time_us >= keep_after_us:
+                return False
+            # A decision that may still be asked for again is kept, however long its wait was.
+            return isinstance(segment, LiveView) or segment.last_time_us + segment.longest_wait_us < repeats_after_us
+
+        self._drop(is_old)
         with self._reading, _translated(self.folder):
             self._segments.refresh()
             self._segments.checkpoint()
