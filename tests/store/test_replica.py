@@ -23,7 +23,7 @@ from rankward.errors import Conflict, StoreUnavailable
 from rankward.store.audit import AuditEntry, AuditFilter, Door
 from rankward.store.nats.broker import Broker, BrokerOptions
 from rankward.store.nats.replica import Replica
-from rankward.store.nats.transactions import Transactions
+from rankward.store.nats.transactions import START, Place, Statement, Transactions
 from rankward.store.sessions import Session
 from rankward.store.sqlite.audit import SqliteAudit
 from rankward.store.sqlite.catalog import SqliteCatalog
@@ -241,6 +241,19 @@ def test_a_folder_is_of_one_installation(options: BrokerOptions, tmp_path: Path)
         Home(embedded)
 
 
+def test_a_replica_refuses_to_go_on_with_another_history(options: BrokerOptions, tmp_path: Path) -> None:
+    """Servers that have lost the newest of what they acknowledged go on without it: no replica may mix the two."""
+    with contextlib.closing(Broker(options)) as broker:
+        stream = Transactions(broker, "catalog")
+        first = stream.append([Statement("CREATE TABLE t (x)", [[]])], after=START)
+        lost = Place(first.sequence + 1, b"lost")
+        stream.append([Statement("INSERT INTO t VALUES (1)", [[]])], after=first)
+        stream.append([Statement("INSERT INTO t VALUES (2)", [[]])], after=lost)
+        replica = Replica(tmp_path / "t.sqlite", stream, must_exist=False)
+        with contextlib.closing(replica), pytest.raises(StoreUnavailable, match="something else"):
+            replica.refresh()
+
+
 def test_whoever_signs_in_on_one_node_is_known_on_all(nodes: list[Home]) -> None:
     """A load balancer sends the next request elsewhere."""
     one, other = (home.sessions() for home in nodes)
@@ -258,9 +271,10 @@ def test_a_stream_is_shortened_and_every_node_goes_on(
     """A new machine, and one that was away for long, start from a copy; one that is a little behind does without."""
     one, other = nodes
     assert one.node is not None
-    for number in range(45):
-        one.audit.append(an_entry(str(number)))
-        one.node.compact(every=10)
+    with contextlib.closing(one.node.catalog(one.folder.catalog)) as replica:
+        for number in range(45):
+            one.audit.append(an_entry(str(number)))
+            replica.compact(every=10)
     with contextlib.closing(Broker(options)) as broker:
         state = broker.call(lambda: broker.js.stream_info(broker.stream("catalog"))).state
         assert state.last_seq == 46

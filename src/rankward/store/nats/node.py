@@ -17,7 +17,7 @@ from rankward.store.nats.feed import Feed
 from rankward.store.nats.joined_log import ReplicatedJoinedLog
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
-from rankward.store.nats.replica import COPIED_EVERY, Replica
+from rankward.store.nats.replica import Replica
 from rankward.store.nats.transactions import Transactions
 from rankward.store.nats.vault import SharedVault
 from rankward.store.ports import EventLog, JoinedLog
@@ -103,20 +103,16 @@ class Node:
             ]
 
     async def follow(self) -> None:
-        """Apply what other nodes change, as soon as they do, and write down their notes, until cancelled."""
+        """Apply what other nodes change, as soon as they do, and write down their notes, until cancelled.
+
+        What has grown long is shortened by whichever node finds it so first.
+        """
         await asyncio.to_thread(self.board.listen)
         with self._replicas() as replicas:
-            await asyncio.gather(*(replica.follow() for replica in replicas))
-
-    def compact(self, *, every: int = COPIED_EVERY) -> None:
-        """Shorten the streams where much was changed. One node at a time is enough; several do no harm.
-
-        Args:
-            every: how many transactions are much.
-        """
-        with self._replicas() as replicas:
-            for replica in replicas:
-                replica.compact(every=every)
+            async with asyncio.TaskGroup() as group:
+                for replica in replicas:
+                    group.create_task(replica.follow())
+                    group.create_task(replica.shorten())
 
     def close(self) -> None:
         """Hang up."""

@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import random
 import sqlite3
 import tempfile
 import threading
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rankward.errors import RankwardError, StoreUnavailable
-from rankward.store.nats.transactions import LostRaceError, Statement, Transaction, Transactions
+from rankward.store.nats.transactions import START, LostRaceError, Place, Statement, Transaction, Transactions
 from rankward.store.sqlite.copying import copy_database
-from rankward.store.sqlite.database import ChangeHint, FileDatabase
+from rankward.store.sqlite.database import FileDatabase
 from rankward.store.sqlite.leads import check_lead
 from rankward.store.sqlite.live import as_world_error, connect
 
@@ -28,12 +29,20 @@ T = TypeVar("T")
 
 _COUNT_OTHERS = "SELECT count(*) FROM sqlite_schema WHERE name != 'replica'"
 _HAS_TABLE = "SELECT count(*) FROM sqlite_schema WHERE name = 'replica'"
-_CREATE = "CREATE TABLE replica (installation TEXT NOT NULL, sequence INTEGER)"  # NULL: nothing was looked for yet
-_INSERT = "INSERT INTO replica VALUES (?, ?)"
-_SELECT = "SELECT installation, sequence FROM replica"
-_UPDATE = "UPDATE replica SET sequence = ?"
+_CREATE = """
+CREATE TABLE replica (
+    installation TEXT NOT NULL,
+    sequence INTEGER,                   -- of the transaction applied last; NULL: none was looked for yet
+    mark BLOB NOT NULL                  -- its own
+)
+"""
+_INSERT = "INSERT INTO replica VALUES (?, NULL, x'')"
+_SELECT_INSTALLATION = "SELECT installation FROM replica"
+_SELECT = "SELECT sequence, mark FROM replica WHERE sequence IS NOT NULL"
+_UPDATE = "UPDATE replica SET sequence = ?, mark = ?"
 _AGAIN_S = 1.0
-COPIED_EVERY = 1_000
+_LOOKED_S = 60.0
+_COPIED_EVERY = 1_000
 _STALE_S = 0.01  # a follower of the servers may learn of a message a moment after its leader said so
 
 
@@ -96,7 +105,6 @@ class Replica:
         self._reading = FileDatabase(path, must_exist=must_exist)  # by itself: a change waits for the servers
         try:
             self._connection = _recorder(path)
-            self._hint = ChangeHint(path.with_suffix(".hint"))
             self._adopt()
         except BaseException:
             self._reading.close()
@@ -113,8 +121,8 @@ class Replica:
                         "with `rankward copy`, and give the node an empty folder"
                     )
                 self._connection.execute(_CREATE)
-                self._connection.execute(_INSERT, (self._transactions.installation, None))
-            installation, _ = self._place()
+                self._connection.execute(_INSERT, (self._transactions.installation,))
+            [installation] = self._connection.execute(_SELECT_INSTALLATION).fetchone()
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise as_world_error(error, self._path) from error
@@ -126,12 +134,13 @@ class Replica:
     def _strange(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self._path} is a replica of something else than what the servers hold: give the node the servers and "
-            "the prefix that it had, or an empty folder"
+            "the prefix that it had, or an empty folder. If the servers have lost what they had acknowledged, copy the "
+            "folder of the node that has the most into a cluster of another prefix, with `rankward copy`"
         )
 
-    def _place(self) -> tuple[str, int | None]:
-        installation, sequence = self._connection.execute(_SELECT).fetchone()
-        return installation, sequence
+    def _place(self) -> Place | None:
+        row = self._connection.execute(_SELECT).fetchone()
+        return None if row is None else Place(*row)
 
     def change(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """See `Database`.
@@ -154,18 +163,17 @@ class Replica:
     def _try(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            check_lead(self._connection)
-            _, applied = self._place()
+            applied = self._place()
             if applied is None:
-                raise LostRaceError  # others were here before
+                raise LostRaceError  # others may have been here before
+            check_lead(self._connection)
             self._connection.recorded = []
             result = work(self._connection)
             written = self._connection.recorded
             if written:
-                sequence = self._transactions.append(written, after=applied)
-                self._connection.execute(_UPDATE, (sequence,))
+                self._connection.execute(_UPDATE, self._transactions.append(written, after=applied))
                 self._connection.execute("COMMIT")
-                self._hint.move()
+                self._reading.hint.move()
             return result
         finally:
             self._undo()
@@ -188,8 +196,8 @@ class Replica:
 
     def applied(self) -> int | None:
         """Return the place of the last transaction that is applied here; 0: none is; None: none was looked for yet."""
-        [[_, sequence]] = self._reading.rows(_SELECT)
-        return None if sequence is None else int(sequence)
+        rows = self._reading.rows(_SELECT)
+        return int(rows[0][0]) if rows else None
 
     def _catch_up(self) -> bool:
         before = self.applied()
@@ -197,7 +205,7 @@ class Replica:
             self._start_from_copy(None)
         while transactions := self._transactions.read(after=self.applied() or 0):
             applied = self.applied() or 0
-            if transactions[0].sequence > applied + 1:
+            if transactions[0].place.sequence > applied + 1:
                 self._start_from_copy(applied)
                 continue
             try:
@@ -206,7 +214,7 @@ class Replica:
                 raise as_world_error(error, self._path) from error
             finally:
                 self._undo()
-            self._hint.move()
+            self._reading.hint.move()
         return self.applied() != before
 
     def _start_from_copy(self, before: int | None) -> None:
@@ -234,11 +242,11 @@ class Replica:
                         f"{self._path} is behind what the servers still hold, and they have no newer copy: restore "
                         "their bucket `databases`, or copy the folder of a node that is not behind"
                     )
-            self._hint.move()
+            self._reading.hint.move()
 
     def _note_that_there_is_none(self) -> None:
         try:
-            self._connection.execute(_UPDATE, (0,))
+            self._connection.execute(_UPDATE, START)
         except sqlite3.Error as error:
             raise as_world_error(error, self._path) from error
 
@@ -251,18 +259,20 @@ class Replica:
 
     def _apply(self, transactions: Sequence[Transaction]) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
-        _, applied = self._place()
+        applied = self._place() or START
         for transaction in transactions:
-            if transaction.sequence <= (applied or 0):
+            if transaction.place.sequence <= applied.sequence:
                 continue  # another process of this machine was quicker
+            if transaction.after != applied.mark:
+                raise self._strange()
             for statement in transaction.statements:
                 for row in statement.rows:
                     self._connection.execute(statement.sql, row)
-            applied = transaction.sequence
-        self._connection.execute(_UPDATE, (applied,))
+            applied = transaction.place
+        self._connection.execute(_UPDATE, applied)
         self._connection.execute("COMMIT")
 
-    def compact(self, *, every: int = COPIED_EVERY) -> bool:
+    def compact(self, *, every: int = _COPIED_EVERY) -> bool:
         """Copy the database into the object store when much was changed since the last copy, and shorten the stream.
 
         The stream keeps what stands after the copy before: a node that is not long behind has no need for a copy.
@@ -283,7 +293,7 @@ class Replica:
             copy = Path(folder) / self._path.name
             copy_database(self._path, copy)
             with contextlib.closing(sqlite3.connect(copy)) as connection:
-                [place] = connection.execute("SELECT sequence FROM replica").fetchone()
+                place, _ = connection.execute(_SELECT).fetchone()
             copies.put(place, copy)
         if newest:
             self._transactions.trim(through=newest)
@@ -301,6 +311,15 @@ class Replica:
                 logger.warning("%s does not follow the cluster for now: %s", self._path.name, error)
                 await asyncio.sleep(_AGAIN_S)
 
+    async def shorten(self) -> None:
+        """Call `compact` now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOKED_S * random.uniform(0.5, 1.5))  # noqa: S311  # so that it is seldom two at once
+            try:
+                await asyncio.to_thread(self.compact)
+            except RankwardError as error:
+                logger.warning("the stream of %s stays as long as it is for now: %s", self._path.name, error)
+
     def rows(self, query: str, *arguments: object) -> list[Any]:
         """See `Database`."""
         return self._reading.rows(query, *arguments)
@@ -317,7 +336,6 @@ class Replica:
         """See `Database`."""
         with self._lock:
             self._connection.close()
-            self._hint.close()
             self._reading.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import nats.errors
@@ -31,10 +31,27 @@ class Statement(msgspec.Struct, frozen=True, array_like=True):
     rows: list[Sequence[Any]]
 
 
+class Place(NamedTuple):
+    """Where a transaction stands. Its mark tells it from one that would stand there in another history."""
+
+    sequence: int  # from 1 on, without gaps
+    mark: bytes
+
+
+START = Place(0, b"")
+
+
 class Transaction(msgspec.Struct, frozen=True):
     """What one transaction wrote."""
 
-    sequence: int  # its place in the stream, from 1 on, without gaps
+    place: Place
+    after: bytes  # mark of the one before, on which it was made
+    statements: list[Statement]
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True):
+    mark: bytes
+    after: bytes
     statements: list[Statement]
 
 
@@ -44,7 +61,7 @@ class LostRaceError(Exception):
 
 _encode = msgspec.msgpack.Encoder().encode
 _json = msgspec.json.Encoder().encode
-_statements = msgspec.msgpack.Decoder(list[Statement])
+_message = msgspec.msgpack.Decoder(_Message)
 
 
 class Transactions:
@@ -72,7 +89,7 @@ class Transactions:
         info = broker.call(lambda: broker.js.stream_info(self._stream))
         self.installation = (info.config.metadata or {}).get("installation", "")
 
-    def append(self, statements: Sequence[Statement], *, after: int) -> int:
+    def append(self, statements: Sequence[Statement], *, after: Place) -> Place:
         """Publish a transaction, and wait until the servers have it.
 
         Args:
@@ -88,14 +105,15 @@ class Transactions:
             StorageFull: the servers have no room, or it is larger than what they take.
         """
         self._broker.require_connection()
-        body = zstandard.compress(_encode(statements))
+        mark = secrets.token_bytes(8)
+        body = zstandard.compress(_encode(_Message(mark, after.mark, [*statements])))
         client = self._broker.client
         if len(body) > client.max_payload:
             raise StorageFull(
                 f"a change of {len(body)} bytes is larger than the servers take in one message, {client.max_payload}: "
                 "raise their max_payload"
             )
-        return self._broker.call(lambda: self._append(body, after))
+        return Place(self._broker.call(lambda: self._append(body, after.sequence)), mark)
 
     async def _append(self, body: bytes, after: int) -> int:
         try:
@@ -135,8 +153,9 @@ class Transactions:
                     raise nats.js.errors.ServiceUnavailableError(
                         description=f"{status} {headers.get('Description', '')}"
                     )
-                statements = _statements.decode(zstandard.decompress(answer.data))
-                found.append(Transaction(int(headers["Nats-Sequence"]), statements))
+                message = _message.decode(zstandard.decompress(answer.data))
+                place = Place(int(headers["Nats-Sequence"]), message.mark)
+                found.append(Transaction(place, message.after, message.statements))
         finally:
             await answers.unsubscribe()
 

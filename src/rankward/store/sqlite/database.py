@@ -95,7 +95,7 @@ class FileDatabase:
         except sqlite3.Error as error:
             raise as_world_error(error, path) from error
         try:
-            self._hint = ChangeHint(path.with_suffix(".hint"))
+            self.hint = ChangeHint(path.with_suffix(".hint"))  # to be moved by who changes the file by other ways, too
         except BaseException:
             self._connection.close()
             raise
@@ -107,7 +107,7 @@ class FileDatabase:
                 self._connection.execute("BEGIN IMMEDIATE")
                 result = work(self._connection)
                 self._connection.execute("COMMIT")
-                self._hint.move()
+                self.hint.move()
                 return result
             except sqlite3.Error as error:
                 raise as_world_error(error, self._path) from error
@@ -137,13 +137,13 @@ class FileDatabase:
 
     def change_hint(self) -> int:
         """See `Database`."""
-        return self._hint.read()
+        return self.hint.read()
 
     def close(self) -> None:
         """See `Database`."""
         with self._lock:
             self._connection.close()
-            self._hint.close()
+            self.hint.close()
 
 
 class ChangeHint:
