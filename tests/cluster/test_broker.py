@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -84,3 +85,19 @@ def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:
     (tmp_path / "node.json").write_text("{")
     with pytest.raises(StoreUnavailable, match=r"node\.json"):
         read_options(tmp_path / "node.json")
+
+
+def test_what_nobody_received_is_published_again_until_somebody_leads_the_stream(nats_server: Server) -> None:
+    """With each change of leader there is none for a second or two, and callers need not know."""
+    broker = Broker(BrokerOptions(servers=(nats_server.url,), prefix="nobody"))
+
+    async def publish() -> int:
+        early = asyncio.create_task(broker.publish(broker.subject("words"), b"hello"))
+        await asyncio.wait([early], timeout=0.1)  # a server that does not know the stream says so at once
+        await broker.ensure_stream(broker.stream("words"), [broker.subject("words")])
+        return (await early).seq
+
+    try:
+        assert broker.call(publish) == 1
+    finally:
+        broker.close()

@@ -18,7 +18,7 @@ import nats.js.errors
 import uvloop
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, PubAck, RetentionPolicy, StorageType, StreamConfig
 
 from rankward.errors import RankwardError, StorageFull, StoreUnavailable
 
@@ -36,6 +36,7 @@ _CONNECT_S = 5.0
 _MAKING_S = 20.0
 _MADE_S = 1.0
 _AGAIN_S = 0.1
+_LEADERLESS_PAUSE_S = 0.1
 _UNAVAILABLE = 503  # status of JetStream that says: not now
 _FULL = {10077, 10047, 10023}  # errors of JetStream that say: no room
 
@@ -110,6 +111,20 @@ class Broker:
         """
         if not self.client.is_connected:
             raise StoreUnavailable("there is no connection to the JetStream servers: try again in a second")
+
+    async def publish(self, subject: str, body: bytes, headers: dict[str, Any] | None = None) -> PubAck:
+        """Publish, and wait until the quorum has it. Runs beside the connection.
+
+        While a stream has no leader, nobody receives what is published: so it can be sent again, and is.
+        """
+        give_up_s = self._loop.time() + ACK_S
+        while True:
+            try:
+                return await self.js.publish(subject, body, timeout=ACK_S, headers=headers)
+            except nats.js.errors.NoStreamResponseError:
+                if self._loop.time() > give_up_s:
+                    raise
+                await asyncio.sleep(_LEADERLESS_PAUSE_S)
 
     def subject(self, *parts: str) -> str:
         """Name a subject of this installation."""

@@ -270,9 +270,7 @@ class ReplicatedEventLog:
         requests = [part.request for part in message.parts]
         try:
             try:
-                ack = await self._broker.js.publish(
-                    self._stream.groups, message.body, timeout=ACK_S, headers=encode_keys(message.keys)
-                )
+                ack = await self._broker.publish(self._stream.groups, message.body, encode_keys(message.keys))
             finally:
                 self._slots.release()
             for part in message.parts:

@@ -21,7 +21,7 @@ from nats.js.api import Header
 
 from rankward.errors import StoreUnavailable
 from rankward.records import AnyHeader, Erased, Offset
-from rankward.store.nats.broker import ACK_S, Broker
+from rankward.store.nats.broker import Broker
 from rankward.store.nats.codec import (
     Command,
     EraseEntries,
@@ -66,7 +66,7 @@ class EventStream:
     async def command(self, command: Command) -> int:
         """Publish a command. Returns its place."""
         await self.ensure()
-        ack = await self.broker.js.publish(self.commands, encode_command(command), timeout=ACK_S)
+        ack = await self.broker.publish(self.commands, encode_command(command))
         return ack.seq
 
     async def patch(self, sequence: int) -> tuple[int, Patch] | None:
@@ -93,9 +93,7 @@ class EventStream:
             headers: dict[str, Any] = {
                 Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value: str(0 if before is None else before[0])
             }
-            await self.broker.js.publish(
-                f"{self._patches}.{sequence}", encode_patch(patch), timeout=ACK_S, headers=headers
-            )
+            await self.broker.publish(f"{self._patches}.{sequence}", encode_patch(patch), headers)
             if before is not None:
                 await self.replace(before[0], Patch(patch.applied, 0, []))
         with contextlib.suppress(nats.js.errors.APIError):  # it has been removed before: seen below
@@ -128,7 +126,7 @@ class EventStream:
 
     async def finish(self, sequence: int) -> None:
         """Note that no message holds any more what an erasure was of."""
-        await self.broker.js.publish(f"{self._done}.{sequence}", b"", timeout=ACK_S)
+        await self.broker.publish(f"{self._done}.{sequence}", b"")
 
     async def bearing(self, keys: Collection[int], *, until: int) -> set[int]:
         """Find the messages up to a place that carry interactions of some keys."""

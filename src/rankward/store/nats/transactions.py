@@ -117,8 +117,8 @@ class Transactions:
 
     async def _append(self, body: bytes, after: int) -> int:
         try:
-            acknowledged = await self._broker.js.publish(
-                self._subject, body, headers={str(Header.EXPECTED_LAST_SEQUENCE.value): str(after)}
+            acknowledged = await self._broker.publish(
+                self._subject, body, {str(Header.EXPECTED_LAST_SEQUENCE.value): str(after)}
             )
         except nats.js.errors.APIError as error:
             if error.err_code in _WRONG_LAST_SEQUENCE:
