@@ -167,7 +167,7 @@ def exposed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     """The labels of every series that the service has, by its name."""
     home = Home(tmp_path_factory.mktemp("data"))
     try:
-        collector = telemetry.LoopCollector(home.catalog, home.board.read, home.clock)
+        collector = telemetry.LoopCollector(home.catalog, home.board.read, home.clock, home.standing)
         found = {metric.name: set(metric._labelnames) for metric in collector.collect()}  # type: ignore[attr-defined]
     finally:
         home.close()

@@ -134,7 +134,7 @@ def admin_table() -> str:
 
 def metrics_table(home: Home) -> str:
     """Every metric."""
-    collector = telemetry.LoopCollector(home.catalog, home.board.read, home.clock)
+    collector = telemetry.LoopCollector(home.catalog, home.board.read, home.clock, home.standing)
     wrapped = [kept for kept in vars(telemetry).values() if isinstance(kept, MetricWrapperBase)]
     wrapped_families = [(metric, kept._labelnames) for kept in wrapped for metric in kept.describe()]
     collected = [(metric, tuple(metric._labelnames)) for metric in collector.collect()]  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from rankward.challenge.measure import Mean
 from rankward.challenge.service import NOTE, ChallengingStatus
+from rankward.cluster.standing import Standing
 from rankward.optimization.desk import NOTE as OPTIMIZATION
 from rankward.optimization.desk import OptimizationStatus
 from rankward.optimization.watcher import read_watched
@@ -49,14 +50,19 @@ count_of = lru_cache(maxsize=4_096)(requests_total.labels)
 
 
 class LoopCollector:
-    """Figures of every loop, read from the notes of the worker when they are asked for."""
+    """Figures of every loop, read from the notes of the worker when they are asked for; and how the node stands."""
 
     def __init__(
-        self, catalog: Catalog, read_notes: Callable[[str], Mapping[str, bytes]], clock: Callable[[], int]
+        self,
+        catalog: Catalog,
+        read_notes: Callable[[str], Mapping[str, bytes]],
+        clock: Callable[[], int],
+        standing: Callable[[], Standing | None],
     ) -> None:
         self._catalog = catalog
         self._read_notes = read_notes
         self._clock = clock
+        self._standing = standing
 
     def collect(self) -> Iterable[Metric]:
         """Collect the figures now."""
@@ -112,8 +118,29 @@ class LoopCollector:
             "Share of the baseline's reward that fell to those events.",
             labels=["loop"],
         )
+        lacks = GaugeMetricFamily(
+            "rankward_replica_queue",
+            "Messages of a loop that this node's replica lacks, in a cluster.",
+            labels=["loop"],
+        )
+        leads = GaugeMetricFamily(
+            "rankward_lead", "1 for the node whose worker leads a loop, in a cluster.", labels=["loop", "node"]
+        )
+        workers = GaugeMetricFamily("rankward_workers", "Workers that are alive, as this node of a cluster sees it.")
+        cut_off = GaugeMetricFamily(
+            "rankward_cut_off", "1 while this node of a cluster does not reach the JetStream servers."
+        )
         now_us = self._clock()
+        standing = self._standing()
+        if standing is not None:
+            workers.add_metric([], len(standing.workers))
+            cut_off.add_metric([], standing.cut_off)
+            held = self._catalog.leads()
         for loop in self._catalog.loops():
+            if standing is not None:
+                lacks.add_metric([loop.name], standing.behind.get(loop.loop_id, 0))
+                if loop.loop_id in held and held[loop.loop_id].holder:
+                    leads.add_metric([loop.name, held[loop.loop_id].holder], 1)
             notes = self._read_notes(loop.loop_id)
             if OPTIMIZATION in notes:
                 for state, count in msgspec.json.decode(notes[OPTIMIZATION], type=OptimizationStatus).runs.items():
@@ -153,7 +180,8 @@ class LoopCollector:
                 age.add_metric([loop.name], (now_us - serving.created_us) / 1e6)
             aside.add_metric([loop.name], len(self._catalog.set_asides(loop.loop_id)))
         earned = [uncounted, reward, over, match, achieved]
-        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged, runs, gained, *earned]
+        node = [lacks, leads, workers, cut_off]
+        return [events, lag, unread, unlearned, rate, age, aside, ahead, unjudged, runs, gained, *earned, *node]
 
 
 def _figures(mean: Mean | None) -> Sequence[tuple[str, float]]:

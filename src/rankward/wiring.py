@@ -22,6 +22,7 @@ from rankward.archiving.place import Place
 from rankward.archiving.service import ArchivingService
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
+from rankward.cluster.standing import Member, Standing, read_standing
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
@@ -137,6 +138,22 @@ class Home:
     def fence() -> Fence | None:
         """Return the term under which the caller acts; None: it acts for no loop."""
         return current_fence()
+
+    def standing(self) -> Standing | None:
+        """Say how this node stands. None: it is none, or has only just been started."""
+        return None if self.node is None else read_standing(self.folder.standing)
+
+    def members(self) -> Sequence[Member]:
+        """Return what the living nodes say of themselves, by name: none, where the installation is embedded.
+
+        Raises:
+            StoreUnavailable: the servers do not answer.
+        """
+        if self.broker is None:
+            return ()
+        from rankward.cluster.membership import read_members  # noqa: PLC0415  # an embedded installation does without
+
+        return read_members(self.broker)
 
     def sessions(self) -> Sessions:
         """Open the sessions of the portal."""

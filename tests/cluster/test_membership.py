@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.service import eventually
 
-from rankward.cluster.membership import Member, Membership, read_members
+from rankward.cluster.membership import Membership, read_members
+from rankward.cluster.standing import Member
 from rankward.store.nats.broker import Broker, BrokerOptions
 
 if TYPE_CHECKING:

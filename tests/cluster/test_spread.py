@@ -4,42 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankward.cluster.spread import owner, plan
+from rankward.cluster.spread import owners, plan
 from rankward.store.ports import Lead
 
-LOOPS = [f"{number:032x}" for number in range(1_000)]
-NAMES = st.sets(st.text("abcdef0123456789-", min_size=1, max_size=8), min_size=1, max_size=8)
+LOOPS = frozenset(f"{number:032x}" for number in range(200))
+NAMES = st.frozensets(st.text("abcdef0123456789-", min_size=1, max_size=8), min_size=1, max_size=8)
 
 
 @given(workers=NAMES, newcomer=st.text("xyz", min_size=1, max_size=4))
-def test_who_comes_takes_loops_and_moves_no_other(workers: set[str], newcomer: str) -> None:
-    """A loop that moves stops learning for a moment: no more of them than must be."""
-    before = {loop: owner(loop, workers) for loop in LOOPS[:100]}
-    after = {loop: owner(loop, {*workers, newcomer}) for loop in LOOPS[:100]}
-    assert all(after[loop] in {before[loop], newcomer} for loop in before)
+def test_who_comes_or_goes_moves_few_loops_of_others(workers: frozenset[str], newcomer: str) -> None:
+    """A loop that moves stops learning for a moment."""
+    without, beside = owners(LOOPS, workers), owners(LOOPS, workers | {newcomer})
+    gained = [loop for loop in LOOPS if beside[loop] == newcomer]
+    moved = [loop for loop in LOOPS if without[loop] != beside[loop]]
+    assert len(moved) <= len(gained) + len(LOOPS) // 10
 
 
-@given(workers=NAMES)
-def test_the_order_in_which_workers_are_seen_does_not_matter(workers: set[str]) -> None:
-    """All have to arrive at the same answer."""
-    assert owner(LOOPS[0], sorted(workers)) == owner(LOOPS[0], sorted(workers, reverse=True))
+@given(workers=NAMES, count=st.integers(0, 20))
+def test_nobody_has_more_than_its_share(workers: frozenset[str], count: int) -> None:
+    """Two loops and two workers: each has one."""
+    loops = frozenset(sorted(LOOPS)[:count])
+    owned = owners(loops, workers)
+    assert owned.keys() == loops
+    assert max(Counter(owned.values()).values(), default=0) <= -(-count // len(workers))
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_each_gets_about_as_many(count: int) -> None:
-    """Or there would be no use in a second worker."""
-    shares = Counter(owner(loop, [f"worker-{number}" for number in range(count)]) for loop in LOOPS)
-    assert len(shares) == count
-    assert min(shares.values()) > 0.7 * len(LOOPS) / count
-
-
-def test_without_workers_a_loop_is_nobodys() -> None:
-    """An api node asks this, too."""
-    assert owner("loop", []) is None
+def test_without_workers_loops_are_nobodys() -> None:
+    """Nor is anybody asked."""
+    assert owners(LOOPS, frozenset()) == {}
 
 
 def _plan(
@@ -50,8 +45,9 @@ def _plan(
 
 
 # Of "me" and these two, the loop belongs to the one whose name says so.
-MINE = next(name for name in map(str, range(100)) if owner("loop", {"me", name}) == "me")
-THEIRS = next(name for name in map(str, range(100)) if owner("loop", {"me", name}) == name)
+LOOP = frozenset({"loop"})
+MINE = next(name for name in map(str, range(100)) if owners(LOOP, frozenset({"me", name})) == {"loop": "me"})
+THEIRS = next(name for name in map(str, range(100)) if owners(LOOP, frozenset({"me", name})) == {"loop": name})
 
 
 def test_a_loop_that_nobody_leads_is_taken_by_its_owner() -> None:

@@ -76,9 +76,12 @@ def test_metrics_are_what_was_last_told(told: Told) -> None:
         time_us=NOW_US,
     )
     told.home.board.post(told.loop.loop_id, NOTE, msgspec.json.encode(status))
+    home = told.home
     collected = {
         (sample.name, *sample.labels.values()): sample.value
-        for metric in LoopCollector(told.home.catalog, told.home.board.read, told.home.clock).collect()
+        for metric in LoopCollector(
+            told.home.catalog, told.home.board.read, told.home.clock, told.home.standing
+        ).collect()
         for sample in metric.samples
     }
     assert collected["rankward_watch_queue", "told"] == 7

@@ -47,7 +47,7 @@ def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
     templates = Environment(
         loader=PackageLoader("rankward.portal"), autoescape=select_autoescape(default=True), trim_blocks=True
     )
-    collector = LoopCollector(doors.home.catalog, doors.home.board.read, doors.home.clock)
+    collector = LoopCollector(doors.home.catalog, doors.home.board.read, doors.home.clock, doors.home.standing)
     openapi = document()
 
     def page(name: str, **values: Any) -> HTMLResponse:

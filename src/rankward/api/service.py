@@ -32,6 +32,7 @@ UPLOADS_AT_ONCE = 4
 """Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
 _READ_AT_ONCE = 4  # models: one that comes slowly over the network holds up no other loop, and memory is bounded
 _AGAIN_S = 10.0  # before what failed is tried again
+_STALE_US = 30_000_000  # so old may be what a node's other process says of the replica, which it does every second
 
 
 class Doors:
@@ -87,8 +88,25 @@ class Doors:
             limits=limits,
             trail=home.trail,
         )
-        self.ready = False
+        self._followed = False
         self._random = random.Random(os.urandom(32))  # noqa: S311
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here: it can rank, and a node of a cluster knows what the others knew.
+
+        A node that does not reach the servers could only answer 503. One whose replica is not fed any more would give
+        old models and settings.
+        """
+        if not self._followed or self.home.broker is None:
+            return self._followed
+        standing = self.home.standing()
+        return (
+            standing is not None
+            and standing.caught_up
+            and self.home.clock() - standing.time_us < _STALE_US
+            and self.home.broker.client.is_connected
+        )
 
     def new_uuid(self) -> UUID:
         """Make an id that no other process makes.
@@ -211,7 +229,7 @@ class Doors:
         await asyncio.gather(*[self._renew(name, service, now) for name, service in self.ranking.items()])
         while self._gone:
             await self._drop(self._gone.pop())
-        self.ready = True
+        self._followed = True
 
     async def _renew(self, name: str, service: RankingService, now: float) -> None:
         """Give a loop the model that serves now, unless it has it, or has just failed to load it."""

@@ -109,6 +109,7 @@ class Leads:
                     node=self.name,
                     caught_up=self._caught_up,
                     cut_off=self._members.cut_off,
+                    workers=tuple(sorted(self._members.living)),
                     behind={loop_id: count for loop_id, count in behind.items() if count},
                     time_us=now_us,
                 )

@@ -10,14 +10,14 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import msgspec
 import nats.js.errors
 from nats.js.api import KeyValueConfig, StorageType
 
+from rankward.cluster.standing import Member
 from rankward.errors import RankwardError
-from rankward.records import TimeUs
 from rankward.store.nats.broker import Broker
 
 logger = logging.getLogger(__name__)
@@ -29,18 +29,6 @@ CUT_OFF_S = 4.0
 _BEAT_S = 1.0
 _PATIENCE_S = 2.0
 _BUCKET = "nodes"
-
-
-class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node says of itself."""
-
-    name: str
-    works: bool  # whether it takes loops: a worker does from when its replica has caught up
-    host: str
-    version: str  # of rankward
-    since_us: TimeUs  # when it started
-    loops: int = 0  # how many it leads
-    behind: int = 0  # messages of the streams that its replica lacks
 
 
 class Membership:
@@ -121,7 +109,7 @@ class Membership:
             self._broker.call(lambda: self._broker.js.purge_stream(stream, subject=subject))
 
 
-def read_members(broker: Broker) -> Collection[Member]:
+def read_members(broker: Broker) -> Sequence[Member]:
     """Read what the living nodes say of themselves, by name.
 
     Raises:

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 
 from rankward import __version__
 from rankward.cluster.leading import Leads
-from rankward.cluster.membership import Member, Membership
-from rankward.cluster.standing import write_standing
+from rankward.cluster.membership import Membership
+from rankward.cluster.standing import Member, write_standing
 from rankward.wiring import Home
 
 

@@ -1,12 +1,14 @@
 """How loops are spread over the living workers, and what each of them takes, goes on with and hands over.
 
-Rendezvous hashing: every worker has a number for every loop, and the loop belongs to whoever has the highest. All
-who see the same workers agree without a word, and when one comes or goes, only the loops that it gets or had move.
+Rendezvous hashing: every worker has a number for every loop, and a loop belongs to whoever has the lowest among those
+who have room. All who see the same workers and loops agree without a word, and when one comes or goes, few others move.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 import msgspec
@@ -23,13 +25,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     hand_over: Collection[str]
 
 
-def owner(loop_id: str, workers: Collection[str]) -> str | None:
-    """Say whose a loop is among these workers. None: there is none.
+@functools.lru_cache(maxsize=1)  # asked for several times a second, and seldom about anything else
+def owners(loops: frozenset[str], workers: frozenset[str]) -> Mapping[str, str]:
+    """Say whose each loop is among these workers. Nobody has more than its share, rounded up.
 
-    >>> owner("a-loop", ["one"])
-    'one'
+    >>> owners(frozenset({"a-loop"}), frozenset({"one"}))
+    {'a-loop': 'one'}
     """
-    return max(workers, key=lambda worker: (_number(loop_id, worker), worker), default=None)
+    if not workers:
+        return {}
+    bound = -(-len(loops) // len(workers))
+    found: dict[str, str] = {}
+    shares: Counter[str] = Counter()
+    for _, worker, loop_id in sorted(
+        (_number(loop_id, worker), worker, loop_id) for loop_id in loops for worker in workers
+    ):
+        if loop_id not in found and shares[worker] < bound:
+            found[loop_id] = worker
+            shares[worker] += 1
+    return found
 
 
 def _number(loop_id: str, worker: str) -> bytes:
@@ -56,11 +70,11 @@ def plan(
         settled: whether the worker has seen the others for long enough to tell that one who is missing is dead.
     """
     workers = {*living, me}
+    owned = owners(frozenset(loops), frozenset(workers))
     take, hand_over = {}, []
     for loop_id in loops:
         lead = leads.get(loop_id, _NOBODY)
-        mine = owner(loop_id, workers) == me
-        if not mine:
+        if owned[loop_id] != me:
             if lead.holder == me:
                 hand_over.append(loop_id)
         elif lead.holder == me:

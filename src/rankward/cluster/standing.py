@@ -1,4 +1,7 @@
-"""How a node stands among the others, as its one process that follows the streams puts it down for all of them."""
+"""What is known of the nodes: what each says of itself to all, and how one stands, for its own processes.
+
+The one process of a node that follows the streams puts the second down in the folder.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,18 @@ import msgspec
 from rankward.records import TimeUs
 
 
+class Member(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node says of itself."""
+
+    name: str
+    works: bool  # whether it takes loops: a worker does from when its replica has caught up
+    host: str
+    version: str  # of rankward
+    since_us: TimeUs  # when it started
+    loops: int = 0  # how many it leads
+    behind: int = 0  # messages of the streams that its replica lacks
+
+
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How a node stands."""
 
@@ -17,6 +32,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     caught_up: bool  # whether its replica has had, since the node started, all that the streams held then
     cut_off: bool  # whether it has not reached the servers for some seconds
     behind: dict[str, int]  # by loop id: messages that its replica lacks, where it lacks any
+    workers: tuple[str, ...]  # names of the nodes whose workers are alive, as far as it knows
     time_us: TimeUs  # of this
 
 

@@ -13,12 +13,13 @@ from rankward.archiving.layout import shown
 from rankward.archiving.service import NOTE as ARCHIVING
 from rankward.archiving.service import ArchivingStatus, read_status
 from rankward.challengers import ChallengerService, Position
+from rankward.cluster.standing import Standing
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.mirroring.service import NOTE, MirroringStatus
 from rankward.records import AnyInteraction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.store.optimizations import Optimization
-from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion, SetAside
+from rankward.store.ports import Epoch, EventLog, JoinedLog, Lead, Loop, ModelVersion, SetAside
 from rankward.study_run import NOTE as STUDY
 from rankward.study_run import StudyStatus
 from rankward.telemetry import find_version, read_statuses, read_watching
@@ -75,12 +76,26 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     comparison: LiveComparison | None = None  # None: nothing is joined
     apprenticeship: Apprenticeship | None = None  # the same
     exploring: Exploration | None = None  # the same
+    standing: Standing | None = None  # of the node, in a cluster
+    lead: Lead | None = None  # who leads the loop there; None: nobody ever did
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
     @property
     def worker_lives(self) -> bool:
         """Whether somebody joins and trains."""
         return self.worker_seen_us is not None and self.now_us - self.worker_seen_us < ALIVE_US
+
+    @property
+    def replica_queue(self) -> int:
+        """Messages of the loop that the node's replica lacks; 0 where the installation is embedded."""
+        return 0 if self.standing is None else self.standing.behind.get(self.loop.loop_id, 0)
+
+    @property
+    def leader(self) -> str | None:
+        """The node whose worker leads the loop, in a cluster. None: nobody does, or it is dead."""
+        if self.lead is None or self.standing is None or self.lead.holder not in self.standing.workers:
+            return None
+        return self.lead.holder
 
     @property
     def serving(self) -> ModelVersion | None:
@@ -174,6 +189,8 @@ async def gather(home: Home, loop: Loop) -> Facts:
             archiving=None if url is None else read_status(notes.get(ARCHIVING), shown(url)),
             challengers=tuple(await challengers.listed(loop)),
             younger=challengers.younger(loop),
+            standing=home.standing(),
+            lead=home.catalog.leads().get(loop.loop_id),
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))
     finally:

@@ -23,6 +23,7 @@ from rankward.watching.comparison import Side
 from rankward.watching.exploration import Amount
 
 LEARNING_LATE_US = 30_000_000  # an event that could have been learned this long ago should have been
+_REPLICA_BEHIND = 1_000  # messages that a node's replica lacks, before that is worth a word
 _FIGURES_BEHIND = 5_000  # events
 _ENOUGH = 20  # events, before anything is concluded from a share
 
@@ -79,9 +80,11 @@ def _machinery(facts: Facts) -> list[Finding]:
                 name="no-worker",
                 what="Nobody joins and learns.",
                 why=f"The worker {seen}. Decisions go on being made and kept; nothing is learned from them.",
-                do="Start `rankward serve` on this folder; if it runs, read what it says on standard error.",
+                do="Start `rankward serve` on this folder (of a cluster: `rankward api` or `rankward worker`); if it "
+                "runs, read what it says on standard error.",
             )
         )
+    found += _cluster(facts)
     if facts.mirroring is not None and facts.mirroring.failure is not None:
         behind = facts.mirroring.joined_end - facts.mirroring.offset
         found.append(
@@ -160,6 +163,48 @@ def _machinery(facts: Facts) -> list[Finding]:
                 do="Nothing else is lost by it. Look at the features of these events: "
                 + ", ".join(event.event_id or f"offset {event.interaction}" for event in facts.set_asides[:3])
                 + ".",
+            )
+        )
+    return found
+
+
+def _cluster(facts: Facts) -> list[Finding]:
+    """Whether the node is one with the others."""
+    standing = facts.standing
+    if standing is None or not facts.worker_lives:
+        return []
+    if standing.cut_off:
+        return [
+            Finding(
+                severity=Severity.PROBLEM,
+                name="cut-off",
+                what="This node does not reach the JetStream servers.",
+                why="Calls are answered with 503 here, and what other nodes do is not seen.",
+                do="Look whether the servers run, and whether this machine reaches them. It goes on by itself then.",
+            )
+        ]
+    found = []
+    if facts.leader is None:
+        workers = ", ".join(standing.workers) or "none"
+        found.append(
+            Finding(
+                severity=Severity.PROBLEM if not standing.workers else Severity.WAITING,
+                name="no-leader",
+                what="No worker leads the loop.",
+                why=f"Nothing is learned until one does. Workers that are alive: {workers}.",
+                do="Start `rankward worker` on a machine of the cluster."
+                if not standing.workers
+                else "Wait: one takes it within seconds.",
+            )
+        )
+    if facts.replica_queue > _REPLICA_BEHIND:
+        found.append(
+            Finding(
+                severity=Severity.WAITING,
+                name="replica-behind",
+                what=f"This node lacks {counted(facts.replica_queue, 'message')} of the loop.",
+                why="What is said here is as old as that. The node is catching up on what happened.",
+                do="Wait; or ask on another node.",
             )
         )
     return found

@@ -160,6 +160,11 @@ def _rows(facts: Facts) -> list[tuple[str, str, str]]:
     worker = "at work" if facts.worker_lives else "not running"
     seen = "" if facts.worker_seen_us is None else f"last seen {ago(facts.worker_seen_us, facts.now_us)}"
     made.append(("worker", worker, "" if facts.worker_lives else seen))
+    if facts.standing is not None:
+        term = "" if facts.leader is None or facts.lead is None else f"under term {facts.lead.term}"
+        made.append(("led by", facts.leader or "nobody", term))
+        queue = f"{facts.replica_queue:,} behind" if facts.replica_queue else "up to date"
+        made.append(("replica", queue, f"on node {facts.standing.node}"))
     return made
 
 
