@@ -101,3 +101,12 @@ def test_what_nobody_received_is_published_again_until_somebody_leads_the_stream
         assert broker.call(publish) == 1
     finally:
         broker.close()
+
+
+def test_a_password_in_an_address_is_shown_to_nobody() -> None:
+    """Addresses stand in messages, and messages in logs."""
+    options = BrokerOptions(servers=("nats://rankward:secret@here:4222", "tls://there"))
+    assert options.shown == ["here:4222", "there:4222"]
+    with pytest.raises(StoreUnavailable) as refused:
+        Broker(BrokerOptions(servers=("nats://rankward:secret@127.0.0.1:1",)))
+    assert "secret" not in str(refused.value)

@@ -76,7 +76,6 @@ def test_metrics_are_what_was_last_told(told: Told) -> None:
         time_us=NOW_US,
     )
     told.home.board.post(told.loop.loop_id, NOTE, msgspec.json.encode(status))
-    home = told.home
     collected = {
         (sample.name, *sample.labels.values()): sample.value
         for metric in LoopCollector(

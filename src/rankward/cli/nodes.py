@@ -111,7 +111,7 @@ def worker(
 def _announce(home: Home) -> None:
     assert home.broker is not None, "the folder is a node's"
     options = home.broker.options
-    out().print(f"rankward {__version__} works as node {options.node}, on {', '.join(options.servers)}", soft_wrap=True)
+    out().print(f"rankward {__version__} works as node {options.node}, on {', '.join(options.shown)}", soft_wrap=True)
 
 
 def require_node(data: Path) -> None:

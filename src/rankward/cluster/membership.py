@@ -83,7 +83,8 @@ class Membership:
         try:
             sequence, living = self._broker.call(self._sign)
         except RankwardError as error:
-            logger.warning("no sign of life reached the servers: %s", error)
+            level = logging.WARNING if self._broker.client.is_connected else logging.DEBUG  # else that is known already
+            logger.log(level, "no sign of life reached the servers: %s", error)
             return
         if sent_s - self._acknowledged_s >= CUT_OFF_S or sequence <= self._sequence:
             self._steady_s = sent_s  # a gap, or the servers have forgotten all keys

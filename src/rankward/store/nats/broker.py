@@ -8,9 +8,10 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
@@ -33,6 +34,7 @@ SERVERS_SUBJECT = "rankward.servers"
 ACK_S = 5.0
 """How long a publisher waits for the quorum before it says that the store is not available."""
 _CONNECT_S = 5.0
+_PORT = 4222
 _MAKING_S = 20.0
 _MADE_S = 1.0
 _AGAIN_S = 0.1
@@ -52,6 +54,11 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
     accept_lazy_flush: bool = False  # whether servers may keep what they have acknowledged in memory for a while
     node: str = ""  # name of this node among the others; empty: that of its machine
 
+    @property
+    def shown(self) -> Sequence[str]:
+        """The servers, as people and logs may see them: without passwords."""
+        return [f"{url.hostname}:{url.port or _PORT}" for url in map(urlsplit, self.servers)]
+
 
 class Broker:
     """Speaks with the servers. Safe to share between threads and event loops."""
@@ -68,6 +75,7 @@ class Broker:
         """
         self.options = options
         self._name = name
+        self._closing = False
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
         self._thread.start()
@@ -215,7 +223,9 @@ class Broker:
                     connect_timeout=2,
                     ping_interval=5,
                     max_outstanding_pings=2,
-                    error_cb=_note,
+                    error_cb=self._note,
+                    disconnected_cb=self._note_lost,
+                    reconnected_cb=self._note_found,
                     allow_reconnect=True,
                     **more,
                 ),
@@ -223,7 +233,7 @@ class Broker:
             )
         except (TimeoutError, nats.errors.Error, OSError) as error:
             raise StoreUnavailable(
-                f"no server answers at {', '.join(options.servers)} ({str(error) or 'timeout'}): check that it runs, "
+                f"no server answers at {', '.join(options.shown)} ({str(error) or 'timeout'}): check that it runs, "
                 "and the address, user and password"
             ) from error
 
@@ -232,7 +242,7 @@ class Broker:
         version = tuple(int(part) for part in re.findall(r"\d+", str(self.client.connected_server_version))[:3])
         if version < OLDEST_SERVER:
             raise StoreUnavailable(
-                f"the server at {self.client.connected_url} is NATS {'.'.join(map(str, version))}: "
+                f"a server at {', '.join(self.options.shown)} is NATS {'.'.join(map(str, version))}: "
                 f"{'.'.join(map(str, OLDEST_SERVER))} or newer is needed"
             )
         if self.options.accept_lazy_flush:
@@ -261,7 +271,20 @@ class Broker:
         self._thread.join()
         self._loop.close()
 
+    async def _note(self, error: Exception) -> None:
+        # While there is no connection each try fails, every second, in each process.
+        level = logging.WARNING if self.client.is_connected else logging.DEBUG
+        logger.log(level, "the connection to the servers: %s", str(error) or type(error).__name__)
+
+    async def _note_lost(self) -> None:
+        if not self._closing:
+            logger.warning("the connection to the servers is lost, and is made again")
+
+    async def _note_found(self) -> None:
+        logger.warning("there is a connection to the servers again")
+
     async def _hang_up(self) -> None:
+        self._closing = True
         with contextlib.suppress(RuntimeError):  # the transport has gone, and something was left to be sent
             await self.client.close()
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -280,10 +303,6 @@ def as_ours(error: Exception) -> RankwardError:
         return StoreUnavailable(f"JetStream refused: {error.description} (code {error.err_code})")
     reason = str(error) or type(error).__name__
     return StoreUnavailable(f"the JetStream servers do not answer ({reason}): try again in a second")
-
-
-async def _note(error: Exception) -> None:
-    logger.warning("the connection to the servers: %s", str(error) or type(error).__name__)
 
 
 def read_options(path: Path) -> BrokerOptions | None:

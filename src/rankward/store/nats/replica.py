@@ -308,7 +308,8 @@ class Replica:
                 await self._transactions.news()
                 await asyncio.to_thread(self.refresh)
             except RankwardError as error:
-                logger.warning("%s does not follow the cluster for now: %s", self._path.name, error)
+                level = logging.WARNING if self._transactions.connected else logging.DEBUG  # else that is known already
+                logger.log(level, "%s does not follow the cluster for now: %s", self._path.name, error)
                 await asyncio.sleep(_AGAIN_S)
 
     async def shorten(self) -> None:

@@ -167,6 +167,11 @@ class Transactions:
         """Forget the transactions up to a place, and the one there, for good."""
         self._broker.call(lambda: self._broker.js.purge_stream(self._stream, seq=through + 1))
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the servers."""
+        return self._broker.client.is_connected
+
     async def news(self) -> None:
         """Wait until somebody has appended, or a second has gone by. For any event loop, one caller at a time."""
         await self._broker.ask(self._wait)
