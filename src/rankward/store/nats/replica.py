@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import fcntl
 import logging
-import os
 import random
 import sqlite3
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,22 +25,23 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_COUNT_OTHERS = "SELECT count(*) FROM sqlite_schema WHERE name != 'replica'"
-_HAS_TABLE = "SELECT count(*) FROM sqlite_schema WHERE name = 'replica'"
+_HAS_TABLE = "SELECT 1 FROM sqlite_schema WHERE name = 'replica'"
+_HAS_OTHERS = "SELECT 1 FROM sqlite_schema WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'replica')"
 _CREATE = """
-CREATE TABLE replica (
+CREATE TABLE IF NOT EXISTS replica (    -- another process may have made it at this moment
     installation TEXT NOT NULL,
     sequence INTEGER,                   -- of the transaction applied last; NULL: none was looked for yet
     mark BLOB NOT NULL                  -- its own
 )
 """
-_INSERT = "INSERT INTO replica VALUES (?, NULL, x'')"
+_INSERT = "INSERT INTO replica SELECT ?, NULL, x'' WHERE NOT EXISTS (SELECT 1 FROM replica)"
 _SELECT_INSTALLATION = "SELECT installation FROM replica"
 _SELECT = "SELECT sequence, mark FROM replica WHERE sequence IS NOT NULL"
 _UPDATE = "UPDATE replica SET sequence = ?, mark = ?"
 _AGAIN_S = 1.0
 _LOOKED_S = 60.0
 _COPIED_EVERY = 1_000
+_LARGE_BYTES = 256 * 1024 * 1024
 _STALE_S = 0.01  # a follower of the servers may learn of a message a moment after its leader said so
 
 
@@ -111,19 +110,19 @@ class Replica:
             raise
 
     def _adopt(self) -> None:
+        """Make a new file one of the stream's, and refuse another's."""
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            [has_table] = self._connection.execute(_HAS_TABLE).fetchone()
-            if not has_table:
-                if self._connection.execute(_COUNT_OTHERS).fetchone()[0]:
+            if not self._connection.execute(_HAS_TABLE).fetchone():
+                self._connection.execute("BEGIN IMMEDIATE")
+                if self._connection.execute(_HAS_OTHERS).fetchone():
                     raise StoreUnavailable(
                         f"{self._path} is of an embedded installation, not of a cluster: copy the installation there "
                         "with `rankward copy`, and give the node an empty folder"
                     )
                 self._connection.execute(_CREATE)
                 self._connection.execute(_INSERT, (self._transactions.installation,))
+                self._connection.execute("COMMIT")
             [installation] = self._connection.execute(_SELECT_INSTALLATION).fetchone()
-            self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise as_world_error(error, self._path) from error
         finally:
@@ -224,12 +223,7 @@ class Replica:
             before: what is applied here; if that has changed by now, another process has done it.
         """
         copies = self._transactions.copies
-        with contextlib.ExitStack() as opened:
-            descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            opened.callback(os.close, descriptor)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # nothing goes back to what another process has gone on from
-            aside = self._path.with_suffix(".copy")
-            opened.callback(aside.unlink, missing_ok=True)
+        with self._aside() as aside:  # nothing goes back to what another process has gone on from
             while self.applied() == before:
                 newest = max(copies.places(), default=None)
                 if newest is not None and (before is None or newest > before):
@@ -243,6 +237,17 @@ class Replica:
                         "their bucket `databases`, or copy the folder of a node that is not behind"
                     )
             self._reading.hint.move()
+
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[Path]:
+        """Be the only process of this machine that has to do with a copy, and name a file for it."""
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            aside = self._path.with_suffix(".copy")
+            try:
+                yield aside
+            finally:
+                aside.unlink(missing_ok=True)
 
     def _note_that_there_is_none(self) -> None:
         try:
@@ -275,7 +280,8 @@ class Replica:
     def compact(self, *, every: int = _COPIED_EVERY) -> bool:
         """Copy the database into the object store when much was changed since the last copy, and shorten the stream.
 
-        The stream keeps what stands after the copy before: a node that is not long behind has no need for a copy.
+        The stream keeps what stands after the copy before: a node that is not long behind has no need for a copy. If
+        that is large, the next copy is made the next time.
 
         Args:
             every: how many transactions are much.
@@ -285,16 +291,16 @@ class Replica:
         """
         copies = self._transactions.copies
         places = copies.places()
-        self.refresh()
         newest = places[-1] if places else 0
-        if (self.applied() or 0) - newest < every:
+        self.refresh()
+        more = (self.applied() or 0) - newest
+        if more == 0 or (more < every and self._transactions.size_bytes() < _LARGE_BYTES):
             return False
-        with tempfile.TemporaryDirectory(dir=self._path.parent) as folder:
-            copy = Path(folder) / self._path.name
-            copy_database(self._path, copy)
-            with contextlib.closing(sqlite3.connect(copy)) as connection:
-                place, _ = connection.execute(_SELECT).fetchone()
-            copies.put(place, copy)
+        with self._aside() as aside:
+            copy_database(self._path, aside)
+            with contextlib.closing(sqlite3.connect(aside)) as copy:
+                place, _ = copy.execute(_SELECT).fetchone()
+            copies.put(place, aside)
         if newest:
             self._transactions.trim(through=newest)
         for place in places[:-1]:

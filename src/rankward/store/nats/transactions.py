@@ -163,6 +163,10 @@ class Transactions:
         """Return the place of the last transaction; 0: there is none."""
         return self._broker.call(lambda: self._broker.js.stream_info(self._stream)).state.last_seq
 
+    def size_bytes(self) -> int:
+        """Return how much room the stream takes."""
+        return self._broker.call(lambda: self._broker.js.stream_info(self._stream)).state.bytes
+
     def trim(self, *, through: int) -> None:
         """Forget the transactions up to a place, and the one there, for good."""
         self._broker.call(lambda: self._broker.js.purge_stream(self._stream, seq=through + 1))
