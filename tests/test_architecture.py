@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "auditing",
                 "challenge.following",
                 "challenge.service",
+                "evaluation.archived",
                 "evaluation.checkpoint",
                 "evaluation.files",
                 "evaluation.measure",

@@ -66,6 +66,9 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     retrains: bool = False  # whether a change starts a new training epoch
 
 
+REWARD_WAIT_MAX = timedelta(days=30)
+
+
 class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
     """All that can be set for one loop. The defaults are the original service's."""
 
@@ -74,7 +77,7 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
         Setting(
             wire="rewardWaitTime",
             above=timedelta(0),
-            high=timedelta(days=30),
+            high=REWARD_WAIT_MAX,
             code="InvalidRewardWaitTime",
             help="How long after a Rank its rewards count. Nothing is learned earlier than that.",
         ),

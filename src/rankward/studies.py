@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -53,6 +53,7 @@ class StudyService:
         clock: Callable[[], TimeUs],
         limits: Limits,
         trail: Trail,
+        archived: Callable[[str, TimeUs, TimeUs], Awaitable[int]],
     ) -> None:
         """Prepare.
 
@@ -66,7 +67,9 @@ class StudyService:
             clock: the time.
             limits: of what may be asked.
             trail: where changes are noted.
+            archived: counts the events that only a loop's archive has, by loop id, from a time of decisions to another.
         """
+        self._archived = archived
         self._catalog = catalog
         self._studies = studies
         self._models = models
@@ -99,6 +102,7 @@ class StudyService:
             InvalidRequest: it cannot be asked so, the id is in use, or the log has nothing or too much in the span.
             InvalidPolicy: a policy is malformed, not allowed, or breaks the learner.
             Overloaded: too many questions wait.
+            StoreUnavailable: the span begins before the log does, and the archive does not answer.
         """
         policies = check_question(question, loop.settings)
         if self._studies.find(loop.loop_id, kind, study_id) is not None:
@@ -135,13 +139,16 @@ class StudyService:
         begin = await first_due(joined, question.start_us)
         _, end = await joined.extent()
         beyond = await first_due(joined, question.end_us + loop.settings.reward_wait // _MICROSECOND)
-        if beyond - begin > self._limits.evaluation_events:
+        archived = await self._archived(loop.loop_id, question.start_us, question.end_us)
+        if (count := archived + beyond - begin) > self._limits.evaluation_events:
             raise InvalidRequest(
-                f"there are about {beyond - begin:,} events between startTime and endTime, the bound is "
+                f"there are about {count:,} events between startTime and endTime, the bound is "
                 f"{self._limits.evaluation_events:,}: take a shorter span",
                 code="LogsSizeExceedAllowedLimit",
                 target="startTime",
             )
+        if archived:
+            return
         position = begin
         while position < min(end, begin + _LOOK):
             entries = await joined.read(position, limit=_READ)

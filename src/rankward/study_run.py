@@ -21,8 +21,7 @@ from rankward.evaluation.measure import measure_features
 from rankward.evaluation.replay import Setup
 from rankward.evaluation.report import Report
 from rankward.evaluation.service import Batch, CancelledError, EvaluationFailedError, Progress, evaluate, search
-from rankward.joining.reader import first_due, resolve
-from rankward.records import Offset, TimeUs
+from rankward.records import JoinedEvent, Offset, TimeUs
 from rankward.store.studies import Study, StudyKind, StudyState
 from rankward.wiring import Home
 
@@ -61,24 +60,27 @@ class LoopLog(msgspec.Struct, frozen=True, kw_only=True):
     loop_id: str
     start_us: TimeUs  # of decisions
     end_us: TimeUs  # those at or after it are left out
+    joined_start: Offset  # from there on, in the archive where the log does not go back as far
     joined_end: Offset  # entries at or after it are left out
 
     def batches(self) -> Iterator[Batch]:
-        """Read it."""
+        """Read it.
+
+        Raises:
+            StoreUnavailable: the archive is needed, and does not answer or is damaged.
+        """
         home = Home(Path(self.root))
         with asyncio.Runner() as runner:
             log, joined = home.event_log(self.loop_id), home.joined_log(self.loop_id)
             try:
-                begin = position = runner.run(first_due(joined, self.start_us))
-                while position < self.joined_end:
-                    limit = min(_READ, self.joined_end - position)
-                    entries = runner.run(joined.read(position, limit=limit))
-                    if not entries:
-                        break
-                    position = entries[-1][0] + 1
-                    within = [each for each in entries if self.start_us <= each[1].time_us < self.end_us]
-                    events = runner.run(resolve(log, within)) if within else []
-                    yield Batch(events, (position - begin) / (self.joined_end - begin))
+                whole = home.whole_log(self.loop_id, log, joined, since_us=self.start_us, until_us=self.end_us)
+                for start in range(self.joined_start, self.joined_end, _READ):
+                    events: list[JoinedEvent] = []
+                    position, end = start, min(start + _READ, self.joined_end)
+                    while position < end:
+                        found, position = runner.run(whole.read(position, limit=end - position))
+                        events += found
+                    yield Batch(events, (end - self.joined_start) / (self.joined_end - self.joined_start))
             finally:
                 runner.run(log.close())
                 runner.run(joined.close())
@@ -213,15 +215,18 @@ class StudyRun:
         """Take the log as it was at the first attempt: what was kept then is about that."""
         study = self._study
 
-        async def end() -> Offset:
-            joined = self._home.joined_log(study.loop_id)
+        async def span() -> tuple[Offset, Offset]:
+            log, joined = self._home.event_log(study.loop_id), self._home.joined_log(study.loop_id)
+            whole = self._home.whole_log(study.loop_id, log, joined, since_us=study.start_us, until_us=study.end_us)
             try:
-                return (await joined.extent())[1]
+                return await whole.begin(), (await joined.extent())[1]
             finally:
+                await log.close()
                 await joined.close()
 
+        joined_start, joined_end = asyncio.run(span())
         if study.joined_end is None:
-            study = self._study = msgspec.structs.replace(study, joined_end=asyncio.run(end()))
+            study = self._study = msgspec.structs.replace(study, joined_end=joined_end)
             self._home.studies.write(study)
         assert study.joined_end is not None, "it was just settled"
         return LoopLog(
@@ -229,6 +234,7 @@ class StudyRun:
             loop_id=study.loop_id,
             start_us=study.start_us,
             end_us=study.end_us,
+            joined_start=joined_start,
             joined_end=study.joined_end,
         )
 

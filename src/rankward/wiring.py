@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import tomli_w
 
+from rankward.archiving.layout import folder_of
 from rankward.archiving.place import Place
+from rankward.archiving.reading import Archive, open_archive
 from rankward.archiving.service import ArchivingService
+from rankward.archiving.whole import WholeLog
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
 from rankward.cluster.standing import Member, Standing, read_standing
@@ -306,6 +309,38 @@ class Home:
             return
         Place(url)  # refuses what cannot be used
         FileNotebook(self.folder.archive).write(f"{url}\n".encode())
+
+    def archive_of(self, loop_id: str) -> Archive | None:
+        """Open the archive of a loop. None: there is none, or nothing in it yet.
+
+        Raises:
+            InvalidRequest: as of `archive`.
+            StoreUnavailable: it does not answer, or is damaged.
+        """
+        place = self.archive()
+        loop = next((each for each in self.catalog.loops() if each.loop_id == loop_id), None)
+        return None if place is None or loop is None else open_archive(place, folder_of(loop.name, loop_id))
+
+    def whole_log(
+        self, loop_id: str, log: EventLog, joined: JoinedLog, *, since_us: TimeUs, until_us: TimeUs
+    ) -> WholeLog:
+        """Make what reads the decisions of a span of time out of a loop's log and its archive."""
+        return WholeLog(log, joined, lambda: self.archive_of(loop_id), since_us=since_us, until_us=until_us)
+
+    async def archived(self, loop_id: str, since_us: TimeUs, until_us: TimeUs) -> int:
+        """Count the events, decided from a time to another, that a loop's archive has and its log has not any more.
+
+        Raises:
+            StoreUnavailable: the archive does not answer, or is damaged.
+        """
+        if self.archive_url is None:
+            return 0
+        log, joined = self.event_log(loop_id), self.joined_log(loop_id)
+        try:
+            return await self.whole_log(loop_id, log, joined, since_us=since_us, until_us=until_us).archived()
+        finally:
+            await log.close()
+            await joined.close()
 
     def archiving(self, loop: Loop, place: Place) -> ArchivingService:
         """Make what archives a loop."""

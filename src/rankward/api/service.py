@@ -87,6 +87,7 @@ class Doors:
             clock=home.clock,
             limits=limits,
             trail=home.trail,
+            archived=home.archived,
         )
         self._followed = False
         self._random = random.Random(os.urandom(32))  # noqa: S311

@@ -28,6 +28,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
     events: int  # entries without an interaction, and those that were erased, are not in it
     first_us: TimeUs  # when the oldest of its events was decided
     last_us: TimeUs  # when the newest was
+    wait_us: int  # the longest between a decision and its joining
     newest: Offset  # in the event log, of its events
     name: str  # of the object, within the loop's folder
     size_bytes: int

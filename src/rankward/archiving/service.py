@@ -194,7 +194,7 @@ class ArchivingService:
         take, finish = packer()
         parts: list[bytes] = []
         times: list[TimeUs] = []
-        position, last, newest = start, index.last, 0
+        position, last, newest, wait_us = start, index.last, 0, 0
         while position < start + self._object_events:
             limit = min(_READ, start + self._object_events - position)
             entries = await self._joined.read(position, limit=limit)
@@ -205,6 +205,8 @@ class ArchivingService:
             parts += [take(to_line(event, definition)) for event in events]
             times += [event.entry.time_us for event in events]
             newest = max([newest, *(event.entry.interaction for event in events)])
+            waits = (event.entry.due_us - event.entry.time_us for event in events if not event.entry.imported)
+            wait_us = max([wait_us, *waits])
             position, last = entries[-1][0] + 1, (entries[-1][1].interaction, entries[-1][1].due_us)
         spans = index.spans
         if times:
@@ -217,6 +219,7 @@ class ArchivingService:
                 events=len(times),
                 first_us=min(times),
                 last_us=max(times),
+                wait_us=wait_us,
                 newest=newest,
                 name=name,
                 size_bytes=len(content),

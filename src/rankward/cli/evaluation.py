@@ -18,10 +18,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from rankward import __version__
+from rankward.archiving.place import is_url
 from rankward.cli.logs import moment, say_left_out
 from rankward.cli.terminal import JsonOption, SinceOption, UntilOption, err, out, table
 from rankward.errors import InvalidRequest
 from rankward.evaluation import service
+from rankward.evaluation.archived import ArchivedLog, archived_log
 from rankward.evaluation.contender import Candidate
 from rankward.evaluation.files import LogFiles
 from rankward.evaluation.measure import measure_features
@@ -42,11 +44,11 @@ _COLOURS = {Verdict.BETTER: "green", Verdict.WORSE: "red", Verdict.UNKNOWN: "yel
 
 def evaluate(
     logs: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="LOG…",
-            allow_dash=True,
-            help="Log lines (also .gz or .zst), folders of them, or - for standard input; with --map, tables.",
+            help="Log lines (also .gz or .zst), folders of them, or - for standard input; with --map, tables. Or the "
+            "address of an archive: s3://, gs://, az:// or file://.",
         ),
     ],
     mapped: Annotated[
@@ -150,19 +152,27 @@ def evaluate(
         reward_max=reward_max,
         export_us=_microseconds(export_frequency, "--export-frequency"),
     )
-    say_left_out(logs)
     now = datetime.now(UTC)  # that a span "7d ago" counts from
+    span = moment(since, now), moment(until, now)
+    source: LogFiles | ArchivedLog
     with ExitStack() as stack:
-        paths = log_files([_kept(path, stack) for path in logs], tables=mapping is not None)
-        _check_tables(paths, mapping)
-        source = LogFiles(
-            paths=tuple(paths),
-            mapping=mapping,
-            reward_wait_us=_microseconds(reward_wait, "--reward-wait"),
-            since_us=moment(since, now),
-            until_us=moment(until, now),
-        )
-        checkpoints = None if resume is None else resume / _digest(paths)
+        if any(is_url(log) for log in logs):
+            if len(logs) > 1 or mapping is not None:
+                raise InvalidRequest("an archive is judged by alone: give its address and no other log, without --map")
+            source = archived_log(logs[0], since_us=span[0], until_us=span[1])
+            checkpoints = resume
+        else:
+            say_left_out([Path(log) for log in logs])
+            paths = log_files([_kept(Path(log), stack) for log in logs], tables=mapping is not None)
+            _check_tables(paths, mapping)
+            source = LogFiles(
+                paths=tuple(paths),
+                mapping=mapping,
+                reward_wait_us=_microseconds(reward_wait, "--reward-wait"),
+                since_us=span[0],
+                until_us=span[1],
+            )
+            checkpoints = None if resume is None else resume / _digest(paths)
         with _bar("evaluating") as show:
             if search:
                 own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration, numbers)
@@ -200,7 +210,12 @@ def evaluate(
                 )
             report = msgspec.structs.replace(report, features=found.scores, facts=found.facts)
     if html is not None:
-        html.write_text(render(report, title=", ".join(path.name for path in logs), version=__version__), "utf-8")
+        html.write_text(
+            render(
+                report, title=", ".join(log if is_url(log) else Path(log).name for log in logs), version=__version__
+            ),
+            "utf-8",
+        )
     if as_json:
         typer.echo(msgspec.json.encode(report))
     else:

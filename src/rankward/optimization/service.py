@@ -91,6 +91,7 @@ class OptimizationService:
             clock=home.clock,
             limits=limits,
             trail=home.trail,
+            archived=home.archived,
         )
         self._trail = home.trail
 
