@@ -428,7 +428,7 @@ class Worker:
         if archive.process is not None and archive.process.poll() is not None:
             logger.error("the process that archives ended with %d, and is started again", archive.process.returncode)
             archive.end()
-        wanted = self._archive_url is not None and self._work
+        wanted = self._archive_url is not None and any(work.fence is not None for work in self._work.values())
         if wanted and archive.process is None and self._home.clock() - archive.started_us >= _LONGEST_PAUSE_US:
             archive.started_us = self._home.clock()
             archive.process = self._spawn("archive")

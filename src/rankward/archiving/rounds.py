@@ -1,4 +1,7 @@
-"""Goes round all loops of an installation and archives their logs: what the worker's `archive` process does."""
+"""Goes round the loops of an installation and archives their logs: what the worker's `archive` process does.
+
+In a cluster each node does it for the loops that it leads. Where two believe that for a moment, the index refuses one.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class ArchivingRounds:
         Returns:
             Whether there may be more to do at once.
         """
-        loops = {loop.loop_id: loop for loop in self._home.catalog.loops()}
+        loops = {loop.loop_id: loop for loop in self._led()}
         for loop_id in self._services.keys() - loops.keys():
             await self._services.pop(loop_id).close()
         busy = False
@@ -64,6 +67,13 @@ class ArchivingRounds:
             if self._home.clock() >= self._again_us.get(loop_id, 0):
                 busy |= await self._step(loop)
         return busy
+
+    def _led(self) -> list[Loop]:
+        loops = list(self._home.catalog.loops())
+        if self._home.broker is None:
+            return loops
+        leads, node = self._home.catalog.leads(), self._home.broker.options.node
+        return [loop for loop in loops if loop.loop_id in leads and leads[loop.loop_id].holder == node]
 
     async def _step(self, loop: Loop) -> bool:
         """Let one loop take a step. One that fails holds up no other, and is tried again later."""

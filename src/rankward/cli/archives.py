@@ -1,6 +1,8 @@
 """`rankward logs archive`: what is archived, and whether it is whole."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -11,6 +13,7 @@ from rankward.archiving.place import Place, is_url
 from rankward.archiving.reading import Archive, Flaw, check, find_archive, open_archive
 from rankward.cli.terminal import DATA, DataOption, JsonOption, OneLineErrors, err, home_at, out, table, when
 from rankward.errors import InvalidRequest, NotFound
+from rankward.wiring import Home
 
 app = typer.Typer(cls=OneLineErrors, help="The archive of a loop's events.", no_args_is_help=True)
 
@@ -19,6 +22,35 @@ EXIT_FLAWED = 3
 WhichArgument = Annotated[
     str, typer.Argument(metavar="LOOP|URL", help="A loop of this installation, or the address of an archive.")
 ]
+
+
+ArchiveOption = Annotated[
+    str | None,
+    typer.Option(
+        "--archive",
+        envvar="RANKWARD_ARCHIVE",
+        metavar="URL",
+        help="Where the logs are archived, hour by hour, before they are too old to be kept: s3://BUCKET/PREFIX, "
+        "gs://…, az://… or file:///FOLDER. Holds until another is given; `off` ends it.",
+        show_default=False,
+    ),
+]
+_NONE = "off"
+
+
+def settle_archive(data: Path, archive: str | None) -> None:
+    """Write down where an installation archives, if that is said: all its processes read it.
+
+    Args:
+        data: its folder.
+        archive: the address, or `off`; None: as before.
+
+    Raises:
+        InvalidRequest: it leads nowhere.
+    """
+    if archive is not None:
+        with closing(Home(data)) as home:
+            home.archive_to(None if archive == _NONE else archive)
 
 
 class _Checked(msgspec.Struct, frozen=True):

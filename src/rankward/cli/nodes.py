@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from rankward import __version__, supervisor
+from rankward.cli.archives import ArchiveOption, settle_archive
 from rankward.cli.terminal import DATA, DataOption, out
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.wiring import Home
@@ -89,6 +90,7 @@ def worker(
     nats_credentials: CredentialsOption = None,
     nats_ca: CaOption = None,
     accept_lazy_flush: LazyOption = False,
+    archive: ArchiveOption = None,
 ) -> None:
     """Run a worker of a cluster, until Ctrl-C: it joins, trains and evaluates for its share of the loops.
 
@@ -105,6 +107,7 @@ def worker(
         accept_lazy_flush=accept_lazy_flush,
     )
     require_node(data)
+    settle_archive(data, archive)
     supervisor.work(data, announce=_announce)
 
 

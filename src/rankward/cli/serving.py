@@ -5,7 +5,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from rich.text import Text
 from rankward import __version__, supervisor
 from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
+from rankward.cli.archives import ArchiveOption, settle_archive
 from rankward.cli.nodes import (
     CaOption,
     CredentialsOption,
@@ -32,8 +32,6 @@ from rankward.invocation import command
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import Limits, bounds_in, check_limits
 from rankward.wiring import Home
-
-NO_ARCHIVE = "off"
 
 API = "api"
 """The command that is this one without a worker, for the node of a cluster."""
@@ -126,16 +124,7 @@ def serve(
             help="In which it says what they are granted: view:NAME, view:*, loop:NAME, loop:*, admin.",
         ),
     ] = _OPTIONS.proxy_grants_header,
-    archive: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RANKWARD_ARCHIVE",
-            metavar="URL",
-            help="Where the logs are archived, hour by hour, before they are too old to be kept: s3://BUCKET/PREFIX, "
-            "gs://…, az://… or file:///FOLDER. Holds until another is given; `off` ends it.",
-            show_default=False,
-        ),
-    ] = None,
+    archive: ArchiveOption = None,
     request_log: Annotated[
         str,
         typer.Option(
@@ -216,9 +205,7 @@ def serve(
     )
     if not works:
         require_node(data)
-    if archive is not None:
-        with closing(Home(data)) as home:
-            home.archive_to(None if archive == NO_ARCHIVE else archive)
+    settle_archive(data, archive)
     supervisor.serve(
         data,
         host=host,
