@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -101,6 +103,18 @@ def test_a_loops_key_opens_that_loop_alone(filled: RunningService) -> None:
     assert filled.send("GET", "/portal/loops/shown/keys", headers=cookie).status_code == 404
     assert filled.send("GET", "/portal/new-loop", headers=cookie).status_code == 403
     assert "shown" not in filled.send("GET", "/portal/audit?loop=shown", headers=cookie).text.partition("<ol")[2]
+
+
+def test_who_is_signed_in_can_look_while_nothing_can_be_written(filled: RunningService) -> None:
+    """With a full disk, or a cluster whose servers are away, the portal is where one sees it."""
+    cookie = signed_in(filled)
+    with contextlib.closing(sqlite3.connect(filled.home.folder.sessions, isolation_level=None)) as connection:
+        connection.execute("UPDATE session SET seen_us = seen_us - 120000000")
+        connection.execute("CREATE TRIGGER full BEFORE UPDATE ON session BEGIN SELECT RAISE(ABORT, 'full'); END")
+        try:
+            assert filled.send("GET", "/portal/", headers=cookie).status_code == 200
+        finally:
+            connection.execute("DROP TRIGGER full")
 
 
 def test_signing_in_again_ends_the_session_before(filled: RunningService) -> None:

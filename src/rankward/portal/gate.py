@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -17,7 +18,7 @@ from rankward.api.auth import describe_key
 from rankward.api.identity import Grant, granted
 from rankward.api.proxy import BY_PROXY
 from rankward.api.service import Doors
-from rankward.errors import CallerError, Overloaded, Unauthorized
+from rankward.errors import CallerError, Overloaded, Unauthorized, WorldError
 from rankward.portal.oidc import Person, SignInProvider
 from rankward.records import TimeUs
 from rankward.store.sessions import Role, Session, Sessions
@@ -66,10 +67,12 @@ class Gate:
             session = msgspec.structs.replace(session, loops=_loops(person.grant), admin=person.grant.admin)
         now_us = self._clock()
         if not self._holds(session, now_us):
-            self.sessions.end(session.digest)
+            with contextlib.suppress(WorldError):  # it has run out, whether that can be written down now or not
+                self.sessions.end(session.digest)
             return None
         if now_us - session.seen_us > _TOUCHED_US:
-            self.sessions.touch(session.digest, now_us)
+            with contextlib.suppress(WorldError):  # nothing can be written, but everything can be looked at
+                self.sessions.touch(session.digest, now_us)
         return session
 
     def _holds(self, session: Session, now_us: TimeUs) -> bool:
