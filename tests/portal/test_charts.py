@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from rankward.portal.lines import calmer_step
 from rankward.portal.sparkline import sparkline
+from rankward.watching.figures import Point, Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,3 +100,44 @@ def test_a_sparkline_fills_its_box_and_leaves_gaps() -> None:
 def test_a_sparkline_of_few_or_equal_values_is_flat(values: list[float | None]) -> None:
     """There is nothing to scale them by."""
     assert "nan" not in sparkline(values).line
+
+
+MINUTE_US = 60_000_000
+
+
+def series(*, events_each: int, points: int, step_us: int = 10 * MINUTE_US) -> Series:
+    """A day, of which so many stretches have events."""
+    return Series(
+        from_us=0,
+        to_us=1_440 * MINUTE_US,
+        step_us=step_us,
+        points=tuple([point(number * step_us, events_each) for number in range(points)]),
+        total=point(0, events_each * points),
+    )
+
+
+def point(at_us: int, events: int) -> Point:
+    """A stretch in which so much happened."""
+    counts = dict.fromkeys(("skipped", "defaulted", "unusable", "outside", "matched", "preferred"), 0)
+    unknown = dict.fromkeys(("earned", "online", "baseline", "uniform"))
+    return msgspec.convert({"at_us": at_us, "events": events, "modes": {}, "models": {}, **counts, **unknown}, Point)
+
+
+@pytest.mark.parametrize(
+    ("events_each", "points", "minutes"),
+    [
+        (100, 144, None),
+        (30, 144, 30),
+        (1, 144, 180),
+        (0, 0, None),
+        (20, 3, None),
+        (20, 20, None),
+        (60, 100, None),
+        (40, 144, 20),
+    ],
+)
+def test_quiet_loops_are_drawn_in_longer_stretches(events_each: int, points: int, minutes: int | None) -> None:
+    """Averages of ten events each jump from end to end of the plot, and their intervals cover it."""
+    wanted = calmer_step(series(events_each=events_each, points=points))
+
+    assert wanted == (None if minutes is None else minutes * MINUTE_US)

@@ -35,6 +35,7 @@ PAGES = {
     "audit": "/portal/audit",
     "audit, nothing found": "/portal/audit?who=nobody-of-this-name",
     "about": "/portal/about",
+    "the API": "/docs",
 }
 """Pages that an admin sees of a loop `shown` in which something has happened, by what they are called here."""
 

@@ -71,6 +71,17 @@ def test_rank_and_reward_of_the_shell_are_one_paste(filled: RunningService) -> N
         assert "#" not in code, "a shell that reads no comments would trip over it"
 
 
+def test_the_first_steps_lead_to_a_loop_that_one_sees(filled: RunningService, visit: Callable[..., Visitor]) -> None:
+    """Where documentation says /start, a newcomer has the code before them; and the address in it is only text."""
+    page = visit().open("/start")
+    assert page.url.endswith("/portal/loops/playground/start")
+    loop = filled.new_loop()
+    page = visit(key=loop.key).open("/start")
+    assert page.url.endswith(f"/portal/loops/{loop.loop}/start")
+    forged = page.context.request.get(page.url, headers={"Host": "x<b>y"})
+    assert "<b>y" not in forged.text()
+
+
 def test_the_form_shows_the_answer_and_sends_the_reward(visit: Callable[..., Visitor], filled: RunningService) -> None:
     """A decision and a reward, without a line of code; what cannot be asked is said."""
     loop = filled.new_loop().loop

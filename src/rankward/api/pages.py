@@ -1,9 +1,9 @@
-"""What is not the contract: health, metrics, documentation, first steps, and the portal."""
+"""What is not the contract: health, metrics, documentation, and the portal."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import Any
 
@@ -37,6 +37,19 @@ def _shown_paths() -> set[str]:
     return {contract_path(op, op.versions[0]) for op in OPERATIONS}
 
 
+def _groups(paths: Iterable[str]) -> list[tuple[str, list[str]]]:
+    """Sort the paths that are shown by whom they are for."""
+    shown = _shown_paths()
+    groups: dict[str, list[str]] = {"Personalizer's contract": [], "Administration": [], "The service": []}
+    contract, administration, service = groups.values()
+    for path in paths:
+        if path.startswith("/personalizer/"):
+            contract += [path] * (path in shown)
+        else:
+            (administration if path.startswith("/admin") else service).append(path)
+    return list(groups.items())
+
+
 def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
     """Make the application behind the contract.
 
@@ -49,6 +62,7 @@ def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
     )
     collector = LoopCollector(doors.home.catalog, doors.home.board.read, doors.home.clock, doors.home.standing)
     openapi = document()
+    groups = _groups(openapi["paths"])
 
     def page(name: str, **values: Any) -> HTMLResponse:
         return HTMLResponse(
@@ -58,11 +72,11 @@ def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
     async def to_portal(_: Request) -> Response:
         return RedirectResponse("/portal/", 307)
 
-    async def start(request: Request) -> Response:
-        return page("start.html", endpoint=str(request.base_url).rstrip("/"))
+    async def to_start(_: Request) -> Response:
+        return RedirectResponse("/portal/start", 307)
 
     async def docs(_: Request) -> Response:
-        return page("docs.html", openapi=openapi, versions=ALL, shown=_shown_paths())
+        return page("docs.html", openapi=openapi, versions=ALL, groups=groups)
 
     async def openapi_json(_: Request) -> Response:
         return JSONResponse(openapi)
@@ -87,7 +101,7 @@ def pages(doors: Doors, more: Sequence[BaseRoute] = ()) -> Starlette:
     return Starlette(
         routes=[
             Route("/", to_portal),
-            Route("/start", start),
+            Route("/start", to_start),
             Route("/docs", docs),
             Route("/openapi.json", openapi_json),
             Route("/healthz", healthz),

@@ -6,12 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rankward.evaluation.report import PolicySource, Report
+from rankward.records import TimeUs
 from rankward.store.ports import ModelVersion
 from rankward.watching.apprentice import Apprenticeship
 from rankward.watching.estimate import Estimated
 from rankward.watching.figures import ActionPoint, Point, Series
 
 _LINES_MAX = 6  # that can be told apart
+_EVENTS_EACH = 100  # of a stretch, for its average to tell something
+_STRETCHES_MIN = 8  # of what is known: fewer are no line
+_MINUTE_US = 60_000_000
+_STEPS_US = [
+    _MINUTE_US * minutes for minutes in (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 360, 720, 1_440, 4_320, 10_080)
+]
 _POLICIES: Sequence[tuple[str, Callable[[Point], Estimated | None]]] = (
     ("online", lambda point: point.online),
     ("baseline", lambda point: point.baseline),
@@ -19,10 +26,29 @@ _POLICIES: Sequence[tuple[str, Callable[[Point], Estimated | None]]] = (
 )
 
 
-def reward_chart(series: Series, versions: Sequence[ModelVersion]) -> dict[str, Any]:
+def calmer_step(series: Series) -> TimeUs | None:
+    """Say how long stretches should be for their averages to tell something. None: as long as they are.
+
+    With a handful of events each, lines would jump from end to end, whatever was learned.
+    """
+    known = len(series.points)
+    if not known or series.total.events >= _EVENTS_EACH * known:
+        return None
+    longest_us = (series.points[-1].at_us - series.points[0].at_us + series.step_us) // _STRETCHES_MIN
+    wanted_us = min(longest_us, series.step_us * known * _EVENTS_EACH // max(1, series.total.events))
+    fits = [step_us for step_us in _STEPS_US if step_us <= wanted_us and step_us % series.step_us == 0]
+    return fits[-1] if fits and fits[-1] > series.step_us else None
+
+
+def reward_chart(series: Series, versions: Sequence[ModelVersion], rewards: tuple[float, float]) -> dict[str, Any]:
     """Draw what each policy earned, with intervals, and when models were made.
 
     Policies that no event of the span judges are left out.
+
+    Args:
+        series: of the span.
+        versions: of the loop.
+        rewards: the least and the largest that there are.
     """
     lines = []
     for name, estimate_of in _POLICIES:
@@ -37,7 +63,13 @@ def reward_chart(series: Series, versions: Sequence[ModelVersion]) -> dict[str, 
                 }
             )
     times = _middles(series) if lines else []
-    return {"unit": "reward", "times": times, "series": lines, "marks": _marks(series, versions)}
+    return {
+        "unit": "reward",
+        "times": times,
+        "series": lines,
+        "range": rewards,
+        "marks": _marks(series, versions),
+    }
 
 
 def event_chart(series: Series) -> dict[str, Any]:

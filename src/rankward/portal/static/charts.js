@@ -8,6 +8,8 @@
 //                 "values": [0.5, null, ...],  null: there is none
 //                 "low": [...], "high": [...]  optional: the interval, drawn as a band
 //                }],
+//     "range": [0, 1],                         optional: of the unit; a band as wide as half of it would hide the others,
+//                                              and is not drawn: the legend and the table have its interval
 //     "marks": [{"time": 1700000000, "label": "model 12"}]   optional: on the time axis
 //   }
 //
@@ -26,6 +28,14 @@ const resized = new ResizeObserver((entries) => {
   }
 });
 const WHEN = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+// On the time axis, from years to seconds: distance of ticks, text, and what is added where a year, a day or a minute begins.
+const MOMENTS = [
+  [31536000, "{YYYY}", null, null, null, null, null, null, 1],
+  [2419200, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [86400, "{D} {MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+  [1, ":{ss}", "\n{D} {MMM} {HH}:{mm}", null, "\n{D} {MMM} {HH}:{mm}", null, "\n{HH}:{mm}", null, 1],
+];
 const NUMBER = new Intl.NumberFormat(undefined, { maximumSignificantDigits: 4 });
 
 /** Draw the charts in a part of the page; `again` draws those anew that are drawn already. */
@@ -72,7 +82,12 @@ function update(figure, data) {
 
 /** The values as the plot wants them: those of each series, then where it has an interval, its ends. */
 function rowsOf(data) {
-  const columns = data.series.flatMap(({ values, low, high }) => (low && high ? [values, high, low] : [values]));
+  const widest = data.range ? (data.range[1] - data.range[0]) / 2 : Infinity;
+  const columns = data.series.flatMap(({ values, low, high }) => {
+    if (!low || !high) return [values];
+    const drawn = (ends) => ends.map((end, index) => (high[index] - low[index] < widest ? end : null));
+    return [values, drawn(high), drawn(low)];
+  });
   return [data.times, ...columns];
 }
 
@@ -131,7 +146,7 @@ function draw(figure, data) {
       legend: { show: false },
       cursor: { y: false, points: { size: 7 } },
       scales: { x: { range: (_, first, last) => (first === last ? [first - 1800, last + 1800] : [first, last]) } },
-      axes: [axis, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => NUMBER.format(tick)) }],
+      axes: [{ ...axis, values: MOMENTS }, { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => NUMBER.format(tick)) }],
       series,
       bands,
       hooks: {

@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.responses import JSONResponse, Response
 
-from rankward.portal.lines import event_chart, reward_chart
+from rankward.portal.lines import calmer_step, event_chart, reward_chart
 from rankward.portal.spans import choices, span_of
 from rankward.portal.view import DOCTOR_AGE_US, View, Visit
 from rankward.store.audit import AuditFilter
@@ -50,7 +50,13 @@ async def _live(visit: Visit) -> Response:
 
 
 async def _rewards(visit: Visit) -> Response:
-    return JSONResponse(reward_chart(await _series(visit), visit.doors.home.catalog.versions(visit.loop.loop_id)))
+    home, loop, settings = visit.doors.home, visit.loop, visit.loop.settings
+    series = await _series(visit)
+    if (step_us := calmer_step(series)) is not None:
+        ends = {"from_us": series.from_us, "to_us": series.to_us}
+        series = await asyncio.to_thread(home.figures().series, loop, **ends, step_us=step_us)
+    versions = home.catalog.versions(loop.loop_id)
+    return JSONResponse(reward_chart(series, versions, (settings.reward_min, settings.reward_max)))
 
 
 async def _events(visit: Visit) -> Response:

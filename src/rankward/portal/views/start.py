@@ -73,7 +73,16 @@ async def _reward(visit: Visit) -> Response:
     return visit.page("start_rewarded", value=value, slot=slot, story=story)
 
 
+async def _lead(visit: Visit) -> Response:
+    """Lead to the quick start of a loop that they see: of the one made for trying, if it is there."""
+    names = [loop.name for loop in visit.loops()]
+    if not names:
+        return visit.redirect("/portal/")
+    return visit.redirect(f"/portal/loops/{'playground' if 'playground' in names else names[0]}/start")
+
+
 VIEWS = (
+    View(path="/start", handle=_lead),
     View(path="/loops/{loop}/start", handle=_show),
     View(path="/loops/{loop}/start/rank", handle=_rank, method="POST", needs=Role.OPERATOR),
     View(path="/loops/{loop}/start/reward", handle=_reward, method="POST", needs=Role.OPERATOR),
