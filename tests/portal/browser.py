@@ -104,7 +104,7 @@ class Visitor:
     def _note_console(self, message: ConsoleMessage) -> None:
         if message.type in {"error", "warning"}:
             text = message.text
-            if any(f"status of {status}" in text for status in self.expected):
+            if any(f"status of {status}" in text or f"Error Code {status}" in text for status in self.expected):
                 return
             self.trouble.append(f"console: {text}")
 

@@ -131,7 +131,7 @@ def point(at_us: int, events: int) -> Point:
         (1, 144, 180),
         (0, 0, None),
         (20, 3, None),
-        (20, 20, None),
+        (20, 20, 20),
         (60, 100, None),
         (40, 144, 20),
     ],

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankward.store.audit import AuditFilter, Door
-from tests.service import KEY_HEADER, RunningService, eventually
+from tests.portal.browser import Visitor
+from tests.service import ADMIN_KEY, KEY_HEADER, RunningService, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
-    from tests.portal.browser import Visitor
+    from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.slow
 
@@ -96,3 +98,27 @@ def test_a_renewed_key_is_shown_once_and_works(visit: Callable[..., Visitor], fi
     assert filled.send("GET", path, headers={KEY_HEADER: key}).status_code == 200
     assert filled.send("GET", path, headers={KEY_HEADER: loop.key}).status_code == 401
     assert key not in visitor.open(f"/portal/loops/{loop.loop}/keys").content()
+
+
+def test_a_log_that_cannot_be_read_is_said_where_its_part_would_stand(browser: Browser, tmp_path: Path) -> None:
+    """`Looking …` for ever is no answer; and where the files lie is for those who have to mend them."""
+    service = RunningService(tmp_path).start()
+    try:
+        loop = service.loop(service.new_loop().loop)
+        service.stop()
+        for path in service.home.folder.events(loop.loop_id).iterdir():
+            path.write_bytes(b"no log " * 1_000)
+        service.start()
+        for key, said in ((service.key(loop.name), "cannot be used just now"), (ADMIN_KEY, "is not a database")):
+            visitor = Visitor(browser, service.url, width=375)
+            visitor.expected = {503}
+            visitor.sign_in(key)
+            for address in ("/portal/", f"/portal/loops/{loop.name}/overview"):
+                visitor.page.goto(address)
+                visitor.page.locator(".missed").filter(has_text=said).first.wait_for()
+                assert (str(tmp_path) in visitor.page.content()) is (key == ADMIN_KEY)
+            visitor.settle()
+            visitor.check()
+            visitor.close()
+    finally:
+        service.close()

@@ -17,7 +17,7 @@ from rankward.api import errors
 from rankward.api.app import read_body
 from rankward.api.operation import V2022
 from rankward.api.service import Doors
-from rankward.errors import CallerError, InvalidRequest, RankwardError
+from rankward.errors import CallerError, InvalidRequest, RankwardError, StoreUnavailable
 from rankward.portal.gate import Entrance, Gate, check_csrf, check_origin
 from rankward.portal.rendering import Assets, Renderer
 from rankward.portal.view import View, Visit, check_may
@@ -68,7 +68,7 @@ def _route(view: View, doors: Doors, gate: Gate, renderer: Renderer) -> Route:
             answered = errors.answer(error, V2022)
             if answered.status >= 500:
                 logger.error("%s: %s", view.path, error)
-            said = error.message if isinstance(error, CallerError) else str(error)
+            said = error.message if isinstance(error, CallerError) else _told(error, gate, request)
             refused = _refusal(renderer, gate, request, answered.status, said)
             if answered.retry_after_s is not None:
                 refused.headers["Retry-After"] = str(answered.retry_after_s)
@@ -110,6 +110,19 @@ def _to_sign_in(request: Request) -> Response:
     if "hx-request" in request.headers:
         return Response(status_code=204, headers={"HX-Redirect": target})
     return RedirectResponse(target, 303)
+
+
+def _told(error: RankwardError, gate: Gate, request: Request) -> str:
+    """Say what failed in the service: with the files' names only to who has to mend it."""
+    if not isinstance(error, StoreUnavailable):
+        return str(error)
+    try:
+        session = gate.session(request)
+    except RankwardError:  # the same may be what fails
+        session = None
+    if session is not None and session.admin:
+        return str(error)
+    return "what is stored of it cannot be used just now: the service's log says why"
 
 
 def _refusal(renderer: Renderer, gate: Gate, request: Request, status: int, said: str) -> Response:

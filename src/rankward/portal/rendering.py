@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC
 from importlib import resources
 from pathlib import Path
@@ -34,6 +35,7 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+_CALL = re.compile("rankward [a-z]")
 _THEMES = frozenset({"light", "dark"})
 
 
@@ -107,9 +109,12 @@ def moment(time_us: TimeUs) -> Markup:
 
 
 def prose(text: str) -> Markup:
-    """Write a sentence whose `words in backticks` are code."""
+    """Write a sentence whose `words in backticks` are code, and whose commands are called as they are here."""
+    called = command()
     parts = [
-        escape(part) if index % 2 == 0 else Markup("<code>{}</code>").format(part)
+        escape(part)
+        if index % 2 == 0
+        else Markup("<code>{}</code>").format(part.replace("rankward ", f"{called} ", 1) if _CALL.match(part) else part)
         for index, part in enumerate(text.split("`"))
     ]
     return Markup("").join(parts)

@@ -96,8 +96,14 @@ function upload(form) {
   sending.send(file);
 }
 
-// A part of a page that could not be had is said, rather than missed.
-document.addEventListener("htmx:responseError", ({ detail }) => showTrouble(detail.xhr.responseText.slice(0, 500)));
+// A part of a page that could not be had is said, rather than missed: in its place, if nothing stands there yet.
+document.addEventListener("htmx:responseError", ({ detail }) => {
+  const said = detail.xhr.responseText.slice(0, 500);
+  const empty = detail.target?.querySelector?.(".looking, .missed");
+  if (!empty) return showTrouble(said);
+  empty.className = "missed refused";
+  empty.textContent = said;
+});
 document.addEventListener("htmx:sendError", () => showTrouble("The service does not answer. The page is as it was."));
 document.addEventListener("htmx:afterRequest", ({ detail }) => {
   if (detail.successful) document.getElementById("trouble").hidden = true;
