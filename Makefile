@@ -22,7 +22,7 @@ JOBS ?= 3
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help run demo test test-faults check lint test-fast format bench bench-learning bench-evaluation lock hooks clean
+.PHONY: help run demo cluster test test-faults check lint test-fast format bench bench-learning bench-evaluation lock hooks clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ run: $(VENV)/.run ## start the service and its portal on http://127.0.0.1:8080, 
 
 demo: $(VENV)/.run ## show a front page that learns, on files that are thrown away
 	@$(BIN)/rankward demo $(ARGS)
+
+cluster: $(VENV)/.dev ## try a cluster on this machine: servers, nodes and traffic, to be killed
+	@$(BIN)/rankward cluster $(ARGS)
 
 test: $(VENV)/.dev ## run every test but the fault tests
 	$(BIN)/python -m pytest -m "not fault" -n $(JOBS) --dist loadfile $(ARGS)

@@ -67,9 +67,11 @@ def test_nodes_that_start_at_once_make_each_stream_once(tmp_path: Path) -> None:
         try:
             with ThreadPoolExecutor(len(brokers)) as threads:
                 for name in ("one", "two", "three"):
-                    made = [
-                        threads.submit(broker.call, partial(broker.ensure_stream, name, [name])) for broker in brokers
+                    makes = [
+                        partial(broker.ensure_stream, name, [name], metadata={"maker": str(number)})
+                        for number, broker in enumerate(brokers)
                     ]
+                    made = [threads.submit(broker.call, make) for broker, make in zip(brokers, makes, strict=True)]
                     for each in made:
                         each.result()
         finally:

@@ -14,7 +14,7 @@ import pytest
 
 from rankward.errors import CallerError, Overloaded, Unauthorized, WorldError
 from rankward.simulate.frontpage import PLACES
-from rankward.simulate.traffic import Actions, HttpTarget, LocalTarget, Pace, Slots, drive
+from rankward.simulate.traffic import Actions, FailoverTarget, HttpTarget, LocalTarget, Pace, Slots, drive
 from rankward.simulate.worlds import make_page_world, make_world
 
 if TYPE_CHECKING:
@@ -461,3 +461,28 @@ def test_statuses_are_told_apart(answer: httpx.Response, error: type[Exception])
     """What may work later is tried again, the rest is not."""
     with pytest.raises(error, match="http://localhost:8080/loops/shop"):
         asyncio.run(rank(Wire(answer)))
+
+
+def test_another_address_is_asked_the_same_when_one_fails() -> None:
+    """A decision whose answer was lost must not be made a second time: the event id goes along."""
+    refusing = Wire(*[httpx.Response(503, text="no")] * 3)
+    answering = Wire(
+        httpx.Response(201, json={"eventId": "e1", "rewardActionId": "tea"}),
+        httpx.Response(201, json={"eventId": "e2", "rewardActionId": "tea"}),
+        httpx.Response(503, text="no"),
+    )
+
+    async def run() -> int:
+        async with http_target(refusing) as one, http_target(answering) as other:
+            target = FailoverTarget([one, other])
+            assert await target.rank([], [("tea", [])]) == ("e1", "tea")
+            assert await target.rank([], [("tea", [])]) == ("e2", "tea")
+            with pytest.raises(WorldError):
+                await target.reward("e1", 1.0)
+            return target.failed
+
+    assert asyncio.run(run()) == 3
+    refused, *_ = refusing.requests
+    first, second, _ = answering.requests
+    assert refused.content == second.content
+    assert msgspec.json.decode(first.content)["eventId"] != msgspec.json.decode(second.content)["eventId"]

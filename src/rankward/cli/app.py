@@ -8,6 +8,7 @@ from rankward import __version__
 from rankward.cli import (
     care,
     challengers,
+    cluster,
     comparing,
     demonstration,
     evaluation,
@@ -56,6 +57,7 @@ app.command("serve", rich_help_panel=_SERVICE)(serving.serve)
 app.command(serving.API, rich_help_panel=_SERVICE, help=serving.API_HELP)(serving.serve)
 app.command("worker", rich_help_panel=_SERVICE)(nodes.worker)
 app.command("demo", rich_help_panel=_SERVICE)(demonstration.demo)
+app.command("cluster", rich_help_panel=_SERVICE)(cluster.cluster)
 app.add_typer(loops.app, name="loop", rich_help_panel=_LOOPS)
 app.add_typer(tuning.settings_app, name="settings", rich_help_panel=_LOOPS)
 app.add_typer(tuning.policy_app, name="policy", rich_help_panel=_LOOPS)

@@ -70,12 +70,13 @@ class Server:
         """Where clients reach it."""
         return f"nats://{self.host}:{self.port}"
 
-    def start(self) -> None:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start it, or start it again on what it kept."""
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603
                 [*self.within, server_program(), "-c", str(self._config)], stdout=log, stderr=log, process_group=0
             )
+        return self.process
 
     def healthy(self) -> bool:
         """Whether it says that it can serve, its JetStream being up to date."""

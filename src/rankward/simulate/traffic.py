@@ -8,6 +8,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 import msgspec
@@ -82,11 +83,12 @@ class HttpTarget:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def rank(self, context: FeatureObjects, actions: Actions) -> tuple[str, str]:
-        """Call Rank. The service makes the event id."""
+    async def rank(self, context: FeatureObjects, actions: Actions, *, event_id: str | None = None) -> tuple[str, str]:
+        """Call Rank. The service makes the event id, if none is given."""
         answer = await self._post(
             "v1.0/rank",
             {
+                **({} if event_id is None else {"eventId": event_id}),
                 "contextFeatures": context,
                 "actions": [{"id": action_id, "features": features} for action_id, features in actions],
             },
@@ -95,11 +97,14 @@ class HttpTarget:
         decision = self._read(answer, _RankAnswer)
         return decision.event_id, decision.reward_action_id
 
-    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+    async def rank_slots(
+        self, context: FeatureObjects, actions: Actions, slots: Slots, *, event_id: str | None = None
+    ) -> tuple[str, list[str]]:
         """Call Rank for several slots, each with another of the first actions as its baseline."""
         answer = await self._post(
             f"{_SLOTS}/rank",
             {
+                **({} if event_id is None else {"eventId": event_id}),
                 "contextFeatures": context,
                 "actions": [{"id": action_id, "features": features} for action_id, features in actions],
                 "slots": [
@@ -147,6 +152,48 @@ class HttpTarget:
         if status == 408 or status >= 500:
             raise WorldError(message)
         raise InvalidRequest(message, code=_code(response))
+
+
+class FailoverTarget:
+    """One service at several addresses, which are asked in turn: where one fails, the next is asked the same at once.
+
+    A decision that is asked again has the same event id, so it is made once, even if only its answer was lost.
+    """
+
+    def __init__(self, targets: Sequence[HttpTarget]) -> None:
+        self.failed = 0
+        """Calls that an address did not answer, or refused for now."""
+        self._targets = targets
+        self._turn = 0
+
+    async def rank(self, context: FeatureObjects, actions: Actions) -> tuple[str, str]:
+        """Call Rank."""
+        event_id = uuid4().hex
+        return await self._ask(lambda target: target.rank(context, actions, event_id=event_id))
+
+    async def rank_slots(self, context: FeatureObjects, actions: Actions, slots: Slots) -> tuple[str, list[str]]:
+        """Call Rank for several slots."""
+        event_id = uuid4().hex
+        return await self._ask(lambda target: target.rank_slots(context, actions, slots, event_id=event_id))
+
+    async def reward(self, event_id: str, value: float, *, slot: str | None = None) -> None:
+        """Call Reward."""
+        await self._ask(lambda target: target.reward(event_id, value, slot=slot))
+
+    async def _ask(self, call: Callable[[HttpTarget], Awaitable[Answer]]) -> Answer:
+        self._turn += 1
+        first = self._turn % len(self._targets)
+        *others, last = [*self._targets[first:], *self._targets[:first]]
+        for target in others:
+            try:
+                return await call(target)
+            except WorldError:
+                self.failed += 1
+        try:
+            return await call(last)
+        except WorldError:
+            self.failed += 1
+            raise
 
 
 def _code(response: httpx.Response) -> str | None:
