@@ -105,6 +105,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "history.table",
                 "local",
                 "migration",
+                "moving",
                 "portal",
                 "simulate.display",
                 "simulate.traffic",
@@ -226,6 +227,7 @@ REPLICATED = "store.nats"  # which keeps a replica in the embedded one
 BACKEND_KNOWN_TO: dict[str, frozenset[str]] = {
     "wiring": frozenset({BACKEND}),
     "backup": frozenset({BACKEND}),
+    "moving": frozenset({BACKEND}),
     "roles": frozenset({f"{BACKEND}.folder"}),
     "supervisor": frozenset({f"{BACKEND}.folder"}),
     "api.service": frozenset({f"{BACKEND}.folder"}),

@@ -53,6 +53,23 @@ class ReplicatedModelStore:
         self._objects.put(self._name(loop_id, model_id, sha256(model).hexdigest()), io.BytesIO(model))
         self._files.put(loop_id, model_id, model)
 
+    def send(self, loop_id: str, model_id: ModelId, model: bytes) -> str:
+        """Put a model into the object store alone, unless it is there.
+
+        Returns:
+            The digest of what the store has then.
+        """
+        name, digest = self._name(loop_id, model_id, sha256(model).hexdigest()), sha256(model).hexdigest()
+        if self._objects.digest(name) != digest:
+            self._objects.put(name, io.BytesIO(model))
+        return self._objects.digest(name) or ""
+
+    def ids(self, loop_id: str) -> list[ModelId]:
+        """List what the object store has of a loop."""
+        prefix = f"{loop_id}/{self._folder}/"
+        names = [stored.name for stored in self._objects.listed() if stored.name.startswith(prefix)]
+        return sorted({name.removeprefix(prefix).partition("/")[0] for name in names})
+
     def get(self, loop_id: str, model_id: ModelId) -> bytes:
         """See `ports.ModelStore`. It may be fetched first: not for event loops."""
         digest = self._digest(loop_id, model_id)

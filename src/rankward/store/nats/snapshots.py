@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import zstandard
+from nats.js.errors import NotFoundError
 
 from rankward import __version__
 from rankward.errors import NotFound, StoreUnavailable
@@ -42,6 +43,7 @@ from rankward.store.sqlite.sealed import sync_folder
 KEPT = 2
 """A stream is trimmed up to the oldest of so many: should the newest be damaged, there is one before."""
 _ROOMS = ("figures", "joined", "events")  # what is derived before what it is derived from, as it is copied
+_ARRIVING = "arriving/"  # begins the names of marks among the lists
 _PACKED = {".live", ".sqlite"}
 _PASSES = 5  # over a folder in which something is erased under our eyes
 
@@ -161,7 +163,39 @@ class Snapshots:
         notebook.write_bytes(msgspec.json.encode(noted))
         return tuple(parts)
 
+    def announce(self, loop_id: str) -> None:
+        """Say that a loop is on its way, which the catalog does not have yet: what is stored of it is not swept."""
+        self._lists.put(f"{_ARRIVING}{loop_id}", io.BytesIO())
+
+    def arrived(self, loop_id: str) -> None:
+        """Say that the catalog has it."""
+        self._lists.forget(f"{_ARRIVING}{loop_id}")
+
     # Beginning from one
+
+    def prepare(self, loop_id: str) -> None:
+        """Make sure that a loop has a folder here with which its stream can go on. Nobody may have it open.
+
+        Raises:
+            StorageFull: there is no room.
+            StoreUnavailable: the servers do not answer, or what is missing is not there any more.
+        """
+        self.finish(loop_id)
+        events = self._folder.events(loop_id)
+        first = self._broker.call(lambda: self._first_of(loop_id))
+        if events.exists() and segments_in(events) and _place_of(events) + 1 >= first:
+            return
+        if self.restore(loop_id) is None and first > 1:
+            raise StoreUnavailable(f"the beginning of loop {loop_id} is neither in its stream nor in a snapshot")
+        events.mkdir(parents=True, exist_ok=True)
+
+    async def _first_of(self, loop_id: str) -> int:
+        """Return the sequence of the first message that the loop's stream still holds, or that will be its first."""
+        try:
+            info = await self._broker.js.stream_info(self._broker.stream("events", loop_id))
+        except NotFoundError:
+            return 1
+        return max(1, info.state.first_seq or 1)
 
     def restore(self, loop_id: str) -> Snapshot | None:
         """Make a loop's folder of its newest snapshot, in place of what is there. Nobody may have it open.

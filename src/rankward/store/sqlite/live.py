@@ -188,6 +188,15 @@ def create_live(path: Path, *, first: Offset, time_us: TimeUs, place: int = 0) -
     aside.rename(path)
 
 
+def forget_messages(path: Path) -> None:
+    """Forget where a live segment's entries came from: they come from no stream from now on."""
+    connection = connect(path)
+    try:
+        connection.execute("DROP TABLE IF EXISTS message")
+    finally:
+        connection.close()
+
+
 class LiveSegment:
     """One connection to a live segment. Not to be shared between threads without a lock."""
 
