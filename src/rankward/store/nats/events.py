@@ -145,8 +145,7 @@ class EventStream:
             try:
                 await asyncio.wait_for(reached.wait(), _SCAN_S)
             finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
+                await Tail.stop(reading)
         return found
 
 

@@ -170,8 +170,7 @@ class Feed:
 
     async def _stop(self) -> None:
         if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+            await Tail.stop(self._reading)
         self._reading = None
         self._held.clear()
         self._held_bytes = 0

@@ -126,5 +126,4 @@ class Follower:
     async def close(self) -> None:
         """Stop following."""
         for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await Tail.stop(task)

@@ -47,6 +47,13 @@ class Tail:
         self._take = take
         self._headers_only = headers_only
 
+    @staticmethod
+    async def stop(reading: asyncio.Task[None]) -> None:
+        """Cancel what runs `run`, and wait until it has ended."""
+        while not reading.done():  # the client may take a cancellation for the end of what it waits for
+            reading.cancel()
+            await asyncio.wait({reading}, timeout=_PAUSE_S)
+
     async def run(self) -> None:
         """Read until cancelled."""
         while True:
