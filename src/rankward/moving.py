@@ -21,7 +21,7 @@ import msgspec
 from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.records import Offset
 from rankward.store.nats.broker import BrokerOptions
-from rankward.store.nats.event_log import ensure_events
+from rankward.store.nats.events import EventStream
 from rankward.store.nats.feed import Feed
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.node import Node
@@ -124,7 +124,7 @@ def _carry(
         if not home.folder.events(loop.loop_id).exists():
             asyncio.run(home.event_log(loop.loop_id).close())  # which makes it
         snapshots.take(loop.loop_id)
-        node.broker.call(lambda: ensure_events(node.broker, loop.loop_id))
+        node.broker.call(EventStream(node.broker, loop.loop_id).ensure)
         tell(f"{loop.name}: reading all of it back")
         Snapshots(cluster.folder, node.broker, clock=cluster.clock).restore(loop.loop_id)
         source = _content(home, here, loop)
@@ -284,17 +284,15 @@ async def _catch_up(home: Home, node: Node, loop: Loop) -> None:
     """Bring a replica of a loop's event log up to what the stream holds now."""
     await asyncio.to_thread(Snapshots(home.folder, node.broker, clock=home.clock).prepare, loop.loop_id)
     log = SqliteEventLog(home.folder.events(loop.loop_id), clock=home.clock)
-    feed = Feed(node.broker, loop.loop_id, log)
-    stream = node.broker.stream("events", loop.loop_id)
+    joined = SqliteJoinedLog(home.folder.joined(loop.loop_id))
+    feed = Feed(node.broker, loop.loop_id, log, joined)
     try:
-        await feed.step()
-        end = (await node.broker.ask(lambda: node.broker.js.stream_info(stream))).state.last_seq
-        while await log.place() < end:
-            if not await feed.step():
-                await asyncio.sleep(_PAUSE_S)
+        while await feed.step() or not feed.caught_up:
+            await asyncio.sleep(_PAUSE_S)
     finally:
         await feed.close()
         await log.close()
+        await joined.close()
 
 
 def _cut_loose(folder: DataFolder, kept: Collection[str]) -> None:

@@ -9,8 +9,10 @@ from uuid import uuid4
 
 import pytest
 from tests.loop.circle import Circle, newest_version, weights_of
+from typer.testing import CliRunner, Result
 
 from rankward import moving
+from rankward.cli.app import app
 from rankward.errors import Conflict, DataFolderHeld, NotFound, StoreUnavailable
 from rankward.moving import copy_in, copy_out
 from rankward.settings import LoopSettings
@@ -173,3 +175,24 @@ def test_every_table_with_something_of_a_loop_is_carried(tmp_path: Path) -> None
         tables = {name for (name,) in catalog.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         carried = {rows.table for rows in rows_of(catalog.rows, "")}
     assert tables - carried == {"loop", "key", "audit", "lead", "sqlite_sequence"}
+
+
+def test_the_command_says_what_went_over(tmp_path: Path, options: BrokerOptions) -> None:
+    """An operator sees that both sides hold the same, and what to do next."""
+    with closing(Home(tmp_path / "old")) as home:
+        home.create_loop("newsroom", LoopSettings())
+    [url] = options.servers
+
+    def copy(source: object, target: object) -> Result:
+        arguments = ["copy", "--from", str(source), "--to", str(target), "--nats-prefix", options.prefix]
+        return CliRunner().invoke(app, arguments)
+
+    there = copy(tmp_path / "old", url)
+    assert there.exit_code == 0, there.output
+    assert "newsroom" in there.output
+    assert "the same" in there.output
+    back = copy(url, tmp_path / "new")
+    assert back.exit_code == 0, back.output
+    assert "rankward serve --data" in back.output
+    assert "was there already" in copy(tmp_path / "old", url).output
+    assert "--to nats://HOST:4222" in copy(tmp_path / "old", tmp_path / "new").output

@@ -18,6 +18,7 @@ from rankward.cli import (
     loops,
     migration,
     models,
+    moving,
     nodes,
     optimizing,
     serving,
@@ -77,6 +78,7 @@ app.command("doctor", rich_help_panel=_CARE)(care.doctor)
 app.command("forget", rich_help_panel=_CARE)(forgetting.forget)
 app.command("backup", rich_help_panel=_CARE)(care.backup)
 app.command("restore", rich_help_panel=_CARE)(care.restore)
+app.command("copy", rich_help_panel=_CARE)(moving.copy)
 
 
 def main() -> None:

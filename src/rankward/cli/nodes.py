@@ -1,11 +1,12 @@
 """What makes a data folder a node of a cluster, for the commands that run one; and `rankward worker`."""
 
+import importlib.util
 import logging
 import os
 import secrets
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -15,6 +16,9 @@ from rankward.cli.archives import ArchiveOption, settle_archive
 from rankward.cli.terminal import DATA, DataOption, out
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.wiring import Home
+
+if TYPE_CHECKING:
+    from rankward.store.nats.broker import BrokerOptions
 
 _PANEL = "Many machines"
 _REPLICAS = 3
@@ -145,10 +149,9 @@ def make_node(
     """
     if nats is None:
         return
-    try:
-        from rankward.store.nats.broker import Broker, BrokerOptions, read_options  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise StoreUnavailable("a package for clusters is missing: pip install 'rankward[nats]'") from error
+    require_package()
+    from rankward.store.nats.broker import read_options  # noqa: PLC0415
+
     path = data / "node.json"
     before = read_options(path)
     if before is None and (data / "catalog.sqlite").exists():
@@ -156,26 +159,64 @@ def make_node(
             f"{data} is an embedded installation: give the node an empty folder, and copy the installation into the "
             "cluster with `rankward copy`"
         )
-    options = BrokerOptions(
-        servers=tuple(server.strip() for server in nats.split(",") if server.strip()),
+    options = find_cluster(
+        nats,
         prefix=prefix,
+        replicas=replicas,
         credentials=credentials,
-        tls_ca=ca,
+        ca=ca,
         accept_lazy_flush=accept_lazy_flush,
         node=before.node if before is not None and before.node else _new_name(),
     )
-    broker = Broker(options)
-    try:
-        count = broker.count_servers()
-    finally:
-        broker.close()
-    options = msgspec.structs.replace(options, replicas=replicas or (_REPLICAS if count >= _REPLICAS else 1))
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     aside = path.with_suffix(".tmp")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(options)))
     aside.replace(path)
+
+
+def require_package() -> None:
+    """Make sure that what a connection needs is installed.
+
+    Raises:
+        StoreUnavailable: it is not.
+    """
+    if importlib.util.find_spec("nats") is None:
+        raise StoreUnavailable("a package for clusters is missing: pip install 'rankward[nats]'")
+
+
+def find_cluster(
+    nats: str,
+    *,
+    prefix: str,
+    replicas: int | None,
+    credentials: str | None,
+    ca: str | None,
+    accept_lazy_flush: bool,
+    node: str = "",
+) -> "BrokerOptions":
+    """Try the servers, and say how they are spoken with. The package that the connection needs is installed.
+
+    Raises:
+        StoreUnavailable: the servers do not answer.
+    """
+    from rankward.store.nats.broker import Broker, BrokerOptions  # noqa: PLC0415
+
+    options = BrokerOptions(
+        servers=tuple(server.strip() for server in nats.split(",") if server.strip()),
+        prefix=prefix,
+        credentials=credentials,
+        tls_ca=ca,
+        accept_lazy_flush=accept_lazy_flush,
+        node=node,
+    )
+    broker = Broker(options)
+    try:
+        count = broker.count_servers()
+    finally:
+        broker.close()
+    return msgspec.structs.replace(options, replicas=replicas or (_REPLICAS if count >= _REPLICAS else 1))
 
 
 def _new_name() -> str:

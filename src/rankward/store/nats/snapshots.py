@@ -16,7 +16,6 @@ from pathlib import Path
 
 import msgspec
 import zstandard
-from nats.js.errors import NotFoundError
 
 from rankward import __version__
 from rankward.errors import NotFound, StoreUnavailable
@@ -174,28 +173,18 @@ class Snapshots:
     # Beginning from one
 
     def prepare(self, loop_id: str) -> None:
-        """Make sure that a loop has a folder here with which its stream can go on. Nobody may have it open.
+        """Make sure that a loop has a folder here, from its newest snapshot if it has none. Nobody may have it open.
 
         Raises:
             StorageFull: there is no room.
-            StoreUnavailable: the servers do not answer, or what is missing is not there any more.
+            StoreUnavailable: the servers do not answer, or no snapshot is whole.
         """
         self.finish(loop_id)
         events = self._folder.events(loop_id)
-        first = self._broker.call(lambda: self._first_of(loop_id))
-        if events.exists() and segments_in(events) and _place_of(events) + 1 >= first:
-            return
-        if self.restore(loop_id) is None and first > 1:
-            raise StoreUnavailable(f"the beginning of loop {loop_id} is neither in its stream nor in a snapshot")
-        events.mkdir(parents=True, exist_ok=True)
-
-    async def _first_of(self, loop_id: str) -> int:
-        """Return the sequence of the first message that the loop's stream still holds, or that will be its first."""
-        try:
-            info = await self._broker.js.stream_info(self._broker.stream("events", loop_id))
-        except NotFoundError:
-            return 1
-        return max(1, info.state.first_seq or 1)
+        if not events.exists() or not segments_in(events):
+            self.restore(loop_id)
+            with as_ours(events):
+                events.mkdir(parents=True, exist_ok=True)
 
     def restore(self, loop_id: str) -> Snapshot | None:
         """Make a loop's folder of its newest snapshot, in place of what is there. Nobody may have it open.
