@@ -31,13 +31,14 @@ from rankward.api.options import ApiOptions
 from rankward.joining.reader import read_joined
 from rankward.records import Tick
 from rankward.settings import LoopSettings
-from rankward.supervisor import serve
+from rankward.supervisor import serve, work
 from rankward.wiring import Home, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rankward.records import JoinedEvent, LogEntry
+    from rankward.store.nats.broker import BrokerOptions
     from rankward.store.ports import Loop
 
 PATIENCE_S = 120.0
@@ -78,6 +79,8 @@ class RunningService:
         workers: int = 1,
         options: ApiOptions | None = None,
         environment: Mapping[str, str] | None = None,
+        node: BrokerOptions | None = None,
+        part: str = "serve",
     ) -> None:
         """Prepare a service; nothing runs yet.
 
@@ -86,11 +89,15 @@ class RunningService:
             workers: HTTP processes. With one, what one call changed holds for the next at once.
             options: of HTTP.
             environment: variables beside the test's own.
+            node: where the servers are of the cluster that it is a node of. None: it is embedded.
+            part: the command that runs it: `serve`; of a cluster's node also `api` or `worker`.
         """
         self.root = folder / "data"
         self.workers = workers
         self.options = options or ApiOptions()
         self.output = folder / "output.txt"
+        self._node = node
+        self._part = part
         self._port_file = folder / "port"
         self._environment = {"RANKWARD_ADMIN_KEY": ADMIN_KEY, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -110,10 +117,13 @@ class RunningService:
             if sys.platform != "linux":  # only there may it be held while the service listens
                 self._port_holder.close()
         self._port_file.unlink(missing_ok=True)
+        if self._node is not None:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / "node.json").write_bytes(msgspec.json.encode(self._node))
         if self._leash is None:
             self._leash = os.pipe()
         encoded = msgspec.json.encode(self.options).decode()
-        arguments = [str(self.root), str(self.workers), encoded, str(self._port_file), str(self.port)]
+        arguments = [str(self.root), str(self.workers), encoded, str(self._port_file), str(self.port), self._part]
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, *arguments],
@@ -137,6 +147,8 @@ class RunningService:
         return self._port_file.exists()
 
     def _ready(self) -> bool:
+        if self._part == "worker":
+            return True  # it has no door to knock at
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.send("GET", "/readyz").status_code == 200
         return False
@@ -187,6 +199,16 @@ class RunningService:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """Let all of its processes stand still, without telling anybody."""
+        for process in self._session():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for process in self._session():
+            process.resume()
 
     def _session(self) -> list[psutil.Process]:
         """Every process of the session that this service was started in, the first one first."""
@@ -414,8 +436,8 @@ def _role(process: psutil.Process) -> tuple[str, str]:
     return role, command[-2] if role == "api" else ""
 
 
-def _main(root: str, workers: str, options: str, port_file: str, port: str) -> None:
-    def announce(_: Home, found: int) -> None:
+def _main(root: str, workers: str, options: str, port_file: str, port: str, part: str) -> None:
+    def announce(_: Home, found: int = 0) -> None:
         aside = Path(port_file).with_suffix(".tmp")
         aside.write_text(str(found))
         aside.replace(port_file)
@@ -428,7 +450,18 @@ def _main(root: str, workers: str, options: str, port_file: str, port: str) -> N
 
     threading.Thread(target=follow, daemon=True).start()
     decoded = msgspec.json.decode(options, type=ApiOptions)
-    serve(Path(root), host="127.0.0.1", port=int(port), workers=int(workers), options=decoded, announce=announce)
+    if part == "worker":
+        work(Path(root), announce=announce)
+        return
+    serve(
+        Path(root),
+        host="127.0.0.1",
+        port=int(port),
+        workers=int(workers),
+        options=decoded,
+        announce=announce,
+        works=part == "serve",
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,191 @@
+"""The whole circle over three nodes: one answers HTTP, two work. Each can be killed or paused, and none is missed."""
+
+from __future__ import annotations
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.faults.audit import audit, end_of_log, is_learned
+from tests.faults.traffic import Traffic
+from tests.service import RunningService, eventually
+
+from rankward.records import Interaction
+from rankward.store.nats.broker import BrokerOptions
+from rankward.wiring import playground_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rankward.cluster.servers import Server
+    from rankward.store.ports import Lead
+
+pytestmark = pytest.mark.slow
+
+KEY = "the-key-of-the-circle"
+_names = itertools.count()
+
+
+class Trio:
+    """An api node and two workers on one server."""
+
+    def __init__(self, folder: pytest.TempPathFactory, server: Server) -> None:
+        def node(name: str, part: str) -> RunningService:
+            options = BrokerOptions(servers=(server.url,), prefix="circle", node=name)
+            return RunningService(folder.mktemp(name), node=options, part=part)
+
+        self.api = node("api", "api")
+        self.workers = {name: node(name, "worker") for name in ("one", "two")}
+
+    @property
+    def nodes(self) -> list[RunningService]:
+        """All three."""
+        return [self.api, *self.workers.values()]
+
+    def new_loop(self) -> str:
+        """Make a loop that no other test uses. Returns its name."""
+        name = f"circle-{next(_names)}"
+        self.api.home.create_loop(name, playground_settings(), {1: KEY + name})
+        return name
+
+    def lead(self, loop: str, *, after: int = 0) -> Lead:
+        """Who leads a loop, under a term that is later than another."""
+        catalog = self.api.home.catalog
+        loop_id = catalog.loop(loop).loop_id
+
+        def led() -> bool:
+            lead = catalog.leads().get(loop_id)
+            return lead is not None and lead.term > after and lead.holder != ""
+
+        eventually(led, f"a worker leads {loop}")
+        return catalog.leads()[loop_id]
+
+    def learn(self, loop: str) -> None:
+        """Wait until something more has been learned and serves."""
+        known = self.api.loop(loop).model_id
+        eventually(lambda: self.api.loop(loop).model_id != known, f"{loop} learns")
+
+    def traffic(self, loop: str) -> Traffic:
+        """Begin to rank and reward."""
+        return Traffic([self.api.url], KEY + loop, clients=2, pause_s=0.02)
+
+    def hold_to_promises(self, loop: str, traffic: Traffic) -> None:
+        """Wait until all is learned, and compare every node's files with what was acknowledged, and with each other."""
+        head = end_of_log(self.api.home, loop)
+        for node in self.nodes:
+            eventually(lambda node=node: end_of_log(node.home, loop) >= head, "the node has all events")  # type: ignore[misc]
+            eventually(lambda node=node: is_learned(node.home, loop, head), "the node sees that all is learned")  # type: ignore[misc]
+        first, *others = [audit(node.root, loop, traffic) for node in self.nodes]
+        assert all(other == first for other in others)
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory, nats_server: Server) -> Iterator[Trio]:
+    """Three nodes, shared by the tests of this file."""
+    trio = Trio(tmp_path_factory, nats_server)
+    try:
+        with ThreadPoolExecutor() as pool:  # they do not need each other
+            list(pool.map(RunningService.start, trio.nodes))
+        yield trio
+    finally:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(RunningService.close, trio.nodes))
+
+
+def test_what_one_node_is_told_another_learns_and_the_first_serves(trio: Trio) -> None:
+    """Rank and Reward at one node, joining at all, training at one of the workers."""
+    loop = trio.new_loop()
+    trio.lead(loop)
+    traffic = trio.traffic(loop)
+    try:
+        eventually(lambda: _models(trio, loop)[-1:] not in ([], [None]), "the api node decides with a model")
+    finally:
+        traffic.end()
+    assert _models(trio, loop)[0] is None
+    trio.hold_to_promises(loop, traffic)
+
+
+def _models(trio: Trio, loop: str) -> list[str | None]:
+    return [record.model_id for record in trio.api.records(loop) if isinstance(record, Interaction)]
+
+
+def test_a_loop_goes_from_worker_to_worker_as_if_one_had_led_it(trio: Trio) -> None:
+    """One sleeps past its time with a trainer in the middle of its work, one is killed, and one ends as it should.
+
+    Each time the other goes on from the last checkpoint, and what the one that slept would publish is refused.
+    """
+    loop = trio.new_loop()
+    first = trio.lead(loop)
+    sleeper = trio.workers[first.holder]
+    traffic = trio.traffic(loop)
+    try:
+        trio.learn(loop)
+        sleeper.pause()
+        second = trio.lead(loop, after=first.term)
+        assert second.holder != first.holder
+        trio.learn(loop)
+        slept_at = len(sleeper.output.read_bytes())
+        sleeper.resume()
+        eventually(
+            lambda: b"is led by another now" in sleeper.output.read_bytes()[slept_at:], "the sleeper has seen it"
+        )
+
+        killed = trio.workers[second.holder]
+        killed.kill()
+        third = trio.lead(loop, after=second.term)
+        assert third.holder == first.holder
+        trio.learn(loop)
+        killed.start()
+
+        leaving = trio.workers[trio.lead(loop).holder]
+        before = trio.lead(loop)
+        assert leaving.stop() == 0
+        let_go = trio.api.home.catalog.leads()[trio.api.loop(loop).loop_id]
+        assert let_go.holder != before.holder, "an upgrade must not wait until each node is taken for dead"
+        trio.lead(loop, after=before.term)
+        trio.learn(loop)
+        leaving.start()
+    finally:
+        sleeper.resume()
+        traffic.end()
+    trio.hold_to_promises(loop, traffic)
+    assert traffic.refused == {}, "Rank does not need a worker"
+    versions = trio.api.home.catalog.versions(trio.api.loop(loop).loop_id)
+    offsets = [version.joined_offset for version in versions]
+    assert offsets == sorted(offsets, reverse=True), "an older model came after a newer one"
+
+
+def test_loops_are_shared(trio: Trio) -> None:
+    """Of two workers, each leads as many as the other."""
+    trio.new_loop()
+    catalog = trio.api.home.catalog
+
+    def shared() -> bool:
+        leads = catalog.leads()
+        holders = [leads[loop.loop_id].holder for loop in catalog.loops() if loop.loop_id in leads]
+        return len(holders) == len(catalog.loops()) and abs(holders.count("one") - holders.count("two")) <= 1
+
+    eventually(shared, "each leads as many as the other")
+
+
+def test_the_servers_may_be_away_for_a_while(trio: Trio, nats_server: Server) -> None:
+    """Calls are refused meanwhile, with a word on when to try again; then it goes on, and nothing was restarted."""
+    loop = trio.new_loop()
+    traffic = trio.traffic(loop)
+    processes = [node.children().items() for node in trio.nodes]
+    try:
+        traffic.more(20)
+        nats_server.kill()
+        eventually(lambda: bool(traffic.refused), "calls are refused")
+        assert trio.api.send("GET", "/readyz").status_code == 503
+        nats_server.start()
+        traffic.more(20)
+        eventually(lambda: trio.api.send("GET", "/readyz").status_code == 200, "it is ready again")
+        trio.learn(loop)
+    finally:
+        traffic.end()
+    assert set(traffic.refused) == {(503, True)}
+    assert [node.children().items() for node in trio.nodes] == processes
+    trio.hold_to_promises(loop, traffic)
+    assert "Traceback" not in "".join(node.output.read_text() for node in trio.nodes)
