@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,17 @@ from rankward.errors import InvalidRequest, WorldError
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
 from rankward.ranking.features import FeatureBounds
-from rankward.records import Action, Activation, Erased, Features, History, Interaction, LearningMode, Observation
+from rankward.records import (
+    Action,
+    Activation,
+    Appended,
+    Erased,
+    Features,
+    History,
+    Interaction,
+    LearningMode,
+    Observation,
+)
 from rankward.records import PastObservation as Past
 from rankward.settings import Limits
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
@@ -41,6 +51,7 @@ class Loop:
         self.log = SqliteEventLog(self.circle.home.folder.events(self.circle.loop.loop_id), clock=clock, seal=SMALL)
         self.joined = SqliteJoinedLog(folder / "joined", file_entries=4)
         self.joining = JoiningService(self.log, self.joined, clock=clock)
+        self.told: list[tuple[list[str], str | None]] = []  # what others were told to erase
 
     async def append(self, *event_ids: str, subject: str | None = None) -> None:
         """Log decisions, each with a reward and an activation."""
@@ -58,7 +69,19 @@ class Loop:
     async def forget(self, *event_ids: str, subject: str | None = None) -> Forgotten:
         """Erase events."""
         catalog, loop_id = self.circle.home.catalog, self.circle.loop.loop_id
-        return await forget(catalog, self.log, self.joined, loop_id=loop_id, event_ids=list(event_ids), subject=subject)
+
+        async def tell(ids: Collection[str], whose: str | None) -> None:
+            self.told.append((sorted(ids), whose))
+
+        return await forget(
+            catalog,
+            self.log,
+            self.joined,
+            loop_id=loop_id,
+            event_ids=list(event_ids),
+            subject=subject,
+            tell=tell,
+        )
 
     async def event_ids(self) -> list[str]:
         """Of everything that is joined and can be learned."""
@@ -145,6 +168,7 @@ def test_a_subject_is_forgotten_with_all_that_was_said_of_its_events(tmp_path: P
         await loop.join()
 
         assert await loop.forget(subject="ann") == Forgotten(events=3, records=9)
+        assert loop.told == 2 * [(["a1", "a2", "a3"], "ann")], "before the log forgets which they were, and after"
 
         assert await loop.event_ids() == ["b1", "n1"]
 
@@ -240,7 +264,9 @@ def test_the_same_id_can_be_used_again(tmp_path: Path) -> None:
 
         [result] = await loop.log.append([interaction("again")], once=True)
 
-        assert getattr(result, "repeats", None) is False
+        assert result == Appended()
+        [entry] = await loop.log.read((await loop.log.extent()).end - 1, limit=1)
+        assert entry.record == interaction("again")
 
     story_of(tell, tmp_path)
 

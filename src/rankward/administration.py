@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from rankward.archiving.layout import Erasure
 from rankward.auditing import Trail, differences
 from rankward.challengers import ChallengerService, Position
 from rankward.configuration import Configuration, retraining, with_changes, with_policy
@@ -622,6 +624,12 @@ class Administration:
     async def forget(self, name: str, wanted: ToForget) -> Forgotten:
         """Erase events from a loop's logs: see `erasure.forget`."""
         loop_id = self._home.catalog.loop(name).loop_id
+        request = secrets.token_hex(8)
+
+        async def tell(event_ids: Collection[EventId], subject: str | None) -> None:
+            erasure = Erasure(event_ids=tuple(event_ids), subject=subject)
+            await asyncio.to_thread(self._home.erase_archived, loop_id, request, erasure)
+
         # Opened for this alone: a log lets in one reader at a time, and the whole of it is read. Decisions under ids
         # of the caller's own would have to wait for each stretch.
         log, joined = self._home.event_log(loop_id), self._home.joined_log(loop_id)
@@ -633,6 +641,7 @@ class Administration:
                 loop_id=loop_id,
                 event_ids=wanted.event_ids,
                 subject=wanted.subject,
+                tell=tell,
             )
         finally:
             await log.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -22,7 +22,7 @@ import msgspec
 from rankward.auditing import Trail
 from rankward.errors import InvalidPolicy, InvalidSettings, StoreUnavailable
 from rankward.mirroring.target import Target, is_signed_address
-from rankward.records import SettingsChange, TimeUs
+from rankward.records import Offset, SettingsChange, TimeUs
 from rankward.settings import SETTINGS, LoopSettings, as_datetime, change
 from rankward.store.audit import Actor
 from rankward.store.changes import change_loop
@@ -43,6 +43,7 @@ class Configuration:
         log: Callable[[str], EventLog],
         clock: Callable[[], TimeUs],
         trail: Trail,
+        cleared: Callable[[str, Offset], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -51,7 +52,10 @@ class Configuration:
             log: gives a loop's event log, by loop id.
             clock: the time.
             trail: where changes are noted.
+            cleared: told the id of a loop whose log was cleared, and the offset that its next entry will have. None:
+                what was joined is kept nowhere else.
         """
+        self._cleared = cleared
         self._catalog = catalog
         self._log = log
         self._clock = clock
@@ -172,7 +176,10 @@ class Configuration:
 
     async def clear_log(self, name: str) -> None:
         """Remove all interactions and rewards. The model stays."""
-        await self._log(self._catalog.loop(name).loop_id).clear()
+        loop_id = self._catalog.loop(name).loop_id
+        end = await self._log(loop_id).clear()
+        if self._cleared is not None:
+            await self._cleared(loop_id, end)
         self._trail.note("log cleared", loop=name)
 
 

@@ -1,12 +1,12 @@
 """Forgetting: everything that is on record of some events, or of one person's, is taken out of a loop's logs.
 
 Entries keep their places, so nothing else has to be joined or learned anew. What was learned stays learned, until
-a new epoch learns the log without them; backups and mirrors are not reached.
+a new epoch learns the log without them; backups and mirrors are not reached, and the archive is left word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 
@@ -36,6 +36,14 @@ class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
     records: int  # in all: decisions, rewards, activations
 
 
+Tell = Callable[[Collection[EventId], str | None], Awaitable[None]]
+"""Leaves word elsewhere: of which events, and of which subject."""
+
+
+async def _nobody(event_ids: Collection[EventId], subject: str | None) -> None:
+    """Nothing is kept elsewhere."""
+
+
 async def forget(
     catalog: Catalog,
     log: EventLog,
@@ -44,6 +52,7 @@ async def forget(
     loop_id: str,
     event_ids: Collection[EventId],
     subject: str | None,
+    tell: Tell = _nobody,
 ) -> Forgotten:
     """Erase events by their ids, or all events of a subject.
 
@@ -56,6 +65,7 @@ async def forget(
         loop_id: of the loop.
         event_ids: to erase; may be empty if there is a subject.
         subject: whose events to erase, too; None: nobody's.
+        tell: leaves word with whoever keeps elsewhere what was joined.
 
     Raises:
         InvalidRequest: there is nothing to look for, or too much at once.
@@ -71,6 +81,7 @@ async def forget(
         )
     of_subject = await _events_of(log, subject) if subject else {}
     wanted = {*event_ids, *of_subject.values()}
+    await tell(wanted, subject)  # first: the log will not say any more which events were the subject's
     places, earlier = await _places_of(log, wanted)
     # What names the subject goes last: until the rest is gone, another run has to find its events.
     await log.erase({offset: place for offset, place in places.items() if offset not in of_subject})
@@ -79,6 +90,7 @@ async def forget(
     # A run that broke off may have come no further than the log, which does not say any more whose they were.
     await joined.erase([*earlier, *decisions], wanted)
     catalog.forget_set_asides(loop_id, [*earlier, *decisions])
+    await tell(wanted, subject)  # and last: what was read before the log was erased may have been written since
     return Forgotten(events=len(decisions), records=len(places))
 
 

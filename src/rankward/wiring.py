@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import tomli_w
 
-from rankward.archiving.layout import folder_of
+from rankward.archiving.layout import Erasure, folder_of
 from rankward.archiving.place import Place
 from rankward.archiving.reading import Archive, open_archive
-from rankward.archiving.service import ArchivingService
+from rankward.archiving.service import ArchivingService, ask_to_erase
 from rankward.archiving.whole import WholeLog
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
@@ -29,7 +30,7 @@ from rankward.cluster.standing import Member, Standing, read_standing
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
-from rankward.records import ModelId, TimeUs
+from rankward.records import ModelId, Offset, TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
@@ -341,6 +342,17 @@ class Home:
         finally:
             await log.close()
             await joined.close()
+
+    def erase_archived(self, loop_id: str, name: str, erasure: Erasure) -> None:
+        """Leave word in the archive, if there is one, of what is to be erased from it: see `ask_to_erase`."""
+        place = self.archive()
+        if place is not None:
+            loop = next(loop for loop in self.catalog.loops() if loop.loop_id == loop_id)
+            ask_to_erase(place, loop, name, erasure)
+
+    async def clear_archive(self, loop_id: str, before: Offset) -> None:
+        """Leave word that what stood before an offset of a loop's event log is to be erased from its archive."""
+        await asyncio.to_thread(self.erase_archived, loop_id, f"cleared-{before:020d}", Erasure(before=before))
 
     def archiving(self, loop: Loop, place: Place) -> ArchivingService:
         """Make what archives a loop."""

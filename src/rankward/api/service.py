@@ -56,7 +56,9 @@ class Doors:
         self._load_lock = FolderLock(home.folder.run / "load.lock")
         self._loading = asyncio.Lock()  # among the loops of this process
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
-        self.configuration = Configuration(home.catalog, log=self.log, clock=home.clock, trail=home.trail)
+        self.configuration = Configuration(
+            home.catalog, log=self.log, clock=home.clock, trail=home.trail, cleared=home.clear_archive
+        )
         self.registry = Registry(
             home.catalog,
             home.models,

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from rankward.archiving.layout import Span, folder_of
+from rankward.archiving.layout import ERASING, Span, folder_of
 from rankward.archiving.place import Place, is_url
 from rankward.archiving.reading import Archive, Flaw, check, find_archive, open_archive
 from rankward.cli.terminal import DATA, DataOption, JsonOption, OneLineErrors, err, home_at, out, table, when
@@ -77,6 +77,9 @@ def list_objects(which: WhichArgument, data: DataOption = DATA, as_json: JsonOpt
         markup=False,
         soft_wrap=True,
     )
+    asked = len(archive.place.names(archive.folder + ERASING))
+    if asked:
+        console.print(f"{asked:,} requests to erase events from it wait for the worker", markup=False)
     if index.missed:
         console.print(f"{index.missed:,} joined events were gone before there was an archive", markup=False)
 

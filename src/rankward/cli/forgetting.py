@@ -25,7 +25,7 @@ def forget(
     """Erase events from the logs of a loop: decisions, rewards, activations. The service may run.
 
     What was learned from them stays learned, until a new epoch learns the log without them. Backups and mirrors made
-    before are not reached.
+    before are not reached; from the archive, they are taken within a minute.
     """
     wanted = ToForget(event_ids=event_ids or [], subject=subject)
     if not yes and (wanted.event_ids or subject):
