@@ -14,6 +14,7 @@ from tests.store.homes import Home, Run, SqliteHome
 from rankward.store.nats.broker import Broker, BrokerOptions
 from rankward.store.nats.replica import Replica
 from rankward.store.nats.transactions import Transactions
+from rankward.store.sqlite.catalog import FORMAT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,10 @@ def replicated_home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) ->
             servers = (request.getfixturevalue("nats_server").url,)
             broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(4)}"))
             opened.callback(broker.close)
-            made = SqliteHome(tmp_path, open_database=partial(Replica, transactions=Transactions(broker, "catalog")))
+            made = SqliteHome(
+                tmp_path,
+                open_database=partial(Replica, transactions=Transactions(broker, "catalog"), newest_format=FORMAT),
+            )
         else:
             made = SqliteHome(tmp_path)
         opened.callback(made.close, run)

@@ -26,7 +26,7 @@ from rankward.store.nats.replica import Replica
 from rankward.store.nats.transactions import START, Place, Statement, Transactions
 from rankward.store.sessions import Session
 from rankward.store.sqlite.audit import SqliteAudit
-from rankward.store.sqlite.catalog import SqliteCatalog
+from rankward.store.sqlite.catalog import FORMAT, SqliteCatalog
 from rankward.wiring import Home, digest
 
 if TYPE_CHECKING:
@@ -101,11 +101,13 @@ def test_changes_that_are_made_at_once_are_all_kept_and_in_one_order(nodes: list
         for number in range(30):
             home.audit.append(an_entry(f"{name} {number}"))
 
-    threads = [threading.Thread(target=append, args=(nodes[number % 2], str(number))) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with contextlib.closing(Home(nodes[0].folder.root)) as another_process:
+        homes = [*nodes, another_process, nodes[1]]
+        threads = [threading.Thread(target=append, args=(home, str(number))) for number, home in enumerate(homes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     for home in nodes:
         refresh(home)
     one, other = (home.audit.entries(EVERYTHING, limit=1_000) for home in nodes)
@@ -133,10 +135,13 @@ def test_a_node_follows_and_gives_the_hint(nodes: list[Home]) -> None:
     one, other = nodes
 
     async def see() -> None:
+        one.signing.keyring()
         hint = other.catalog.change_hint()
         following = asyncio.create_task(other.follow())
         await asyncio.to_thread(one.furnish, {})
         while not other.catalog.loops() or other.catalog.change_hint() == hint:  # as others do
+            await asyncio.sleep(0.01)
+        while not other.folder.signing.exists():  # for whoever makes a backup of this node
             await asyncio.sleep(0.01)
         following.cancel()
 
@@ -180,6 +185,7 @@ from rankward.store.nats.broker import Broker, read_options
 from rankward.store.nats.replica import Replica
 from rankward.store.nats.transactions import Transactions
 from rankward.store.sqlite.audit import SqliteAudit
+from rankward.store.sqlite.catalog import FORMAT
 from rankward.store.audit import AuditEntry, Door
 
 class Deadly(Transactions):
@@ -189,7 +195,7 @@ class Deadly(Transactions):
 
 folder = Path(sys.argv[1])
 stream = Deadly(Broker(read_options(folder / "node.json")), "catalog")
-audit = SqliteAudit(folder / "catalog.sqlite", open_database=lambda path: Replica(path, stream))
+audit = SqliteAudit(folder / "catalog.sqlite", open_database=lambda path: Replica(path, stream, newest_format=FORMAT))
 audit.append(AuditEntry(time_us=1, loop=None, what="last words", who="test", door=Door.AUTOMATIC))
 """
 
@@ -252,6 +258,19 @@ def test_a_replica_refuses_to_go_on_with_another_history(options: BrokerOptions,
         replica = Replica(tmp_path / "t.sqlite", stream, must_exist=False)
         with contextlib.closing(replica), pytest.raises(StoreUnavailable, match="something else"):
             replica.refresh()
+
+
+def test_a_node_of_an_older_version_reads_what_a_newer_one_has_extended(nodes: list[Home]) -> None:
+    """Nodes are replaced one by one: until its turn comes, each ranks, and writes nothing that it half knows."""
+    old, new = nodes
+    old.furnish({})
+    assert new.node is not None
+    with contextlib.closing(new.node.catalog(new.folder.catalog)) as catalog:
+        catalog.change(lambda connection: connection.execute(f"PRAGMA user_version = {FORMAT + 1}"))
+    refresh(old)
+    with pytest.raises(StoreUnavailable, match="until this node is of the newer version"):
+        old.catalog.delete_loop("playground")
+    assert len(old.catalog.loops()) == 2
 
 
 def test_whoever_signs_in_on_one_node_is_known_on_all(nodes: list[Home]) -> None:
@@ -322,12 +341,16 @@ def test_only_what_changed_something_travels(options: BrokerOptions, tmp_path: P
     """A transaction that wrote nothing costs nobody anything."""
     broker = Broker(options)
     stream = Transactions(broker, "catalog")
-    catalog = SqliteCatalog(tmp_path / "catalog.sqlite", open_database=partial(Replica, transactions=stream))
+    catalog = SqliteCatalog(
+        tmp_path / "catalog.sqlite", open_database=partial(Replica, transactions=stream, newest_format=FORMAT)
+    )
     before = stream.last()
     catalog.forget_set_asides("1" * 32, [1, 2])
     catalog.lose_version("1" * 32, "2" * 32)
     assert stream.last() == before == 1, "which made the tables"
-    SqliteAudit(tmp_path / "catalog.sqlite", open_database=partial(Replica, transactions=stream)).append(an_entry("x"))
+    SqliteAudit(
+        tmp_path / "catalog.sqlite", open_database=partial(Replica, transactions=stream, newest_format=FORMAT)
+    ).append(an_entry("x"))
     assert stream.last() == 2
     catalog.close()
     broker.close()

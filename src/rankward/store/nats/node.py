@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
+from rankward.errors import WorldError
 from rankward.records import ModelId, TimeUs
 from rankward.store.nats.board import SharedBoard
 from rankward.store.nats.broker import Broker, read_options
@@ -21,10 +22,13 @@ from rankward.store.nats.replica import Replica
 from rankward.store.nats.transactions import Transactions
 from rankward.store.nats.vault import SharedVault
 from rankward.store.ports import EventLog, JoinedLog
+from rankward.store.sqlite.catalog import FORMAT
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.vault import FileVault
+
+_COPIED_S = 60.0
 
 
 class Node:
@@ -62,7 +66,7 @@ class Node:
 
     def catalog(self, path: Path, *, must_exist: bool = True) -> Replica:
         """Open the catalog's database. Implements `OpenDatabase`."""
-        return Replica(path, self._catalog, must_exist=must_exist)
+        return Replica(path, self._catalog, must_exist=must_exist, newest_format=FORMAT)
 
     def sessions(self, path: Path, *, must_exist: bool = True) -> Replica:
         """Open the portal's sessions. Implements `OpenDatabase`."""
@@ -103,16 +107,24 @@ class Node:
             ]
 
     async def follow(self) -> None:
-        """Apply what other nodes change, as soon as they do, and write down their notes, until cancelled.
+        """Apply what other nodes change, as soon as they do, and write down their notes and the key, until cancelled.
 
         What has grown long is shortened by whichever node finds it so first.
         """
         await asyncio.to_thread(self.board.listen)
         with self._replicas() as replicas:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._copy_secret())
                 for replica in replicas:
                     group.create_task(replica.follow())
                     group.create_task(replica.shorten())
+
+    async def _copy_secret(self) -> None:
+        """Keep the signing key's copy in the folder, where backups look for it, the newest."""
+        while True:
+            with contextlib.suppress(WorldError):  # the copy there is does until the next time
+                await asyncio.to_thread(self.vault.read)
+            await asyncio.sleep(_COPIED_S)
 
     def close(self) -> None:
         """Hang up."""

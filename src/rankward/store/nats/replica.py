@@ -87,18 +87,22 @@ class Replica:
     stream, as if another machine had made it. So is one whose acknowledgement did not come in time.
     """
 
-    def __init__(self, path: Path, transactions: Transactions, *, must_exist: bool = True) -> None:
+    def __init__(
+        self, path: Path, transactions: Transactions, *, must_exist: bool = True, newest_format: int = 0
+    ) -> None:
         """Open the file. It may be behind: see `refresh`.
 
         Args:
             path: of the file.
             transactions: the stream.
             must_exist: whether a file that is not there is an error, or is made.
+            newest_format: the newest that this version knows. One that was brought beyond it is read, but not changed.
 
         Raises:
             StoreUnavailable: it cannot be used, or is not of this cluster.
         """
         self._path = path
+        self._newest_format = newest_format
         self._transactions = transactions
         self._lock = threading.Lock()
         self._reading = FileDatabase(path, must_exist=must_exist)  # by itself: a change waits for the servers
@@ -133,8 +137,8 @@ class Replica:
     def _strange(self) -> StoreUnavailable:
         return StoreUnavailable(
             f"{self._path} is a replica of something else than what the servers hold: give the node the servers and "
-            "the prefix that it had, or an empty folder. If the servers have lost what they had acknowledged, copy the "
-            "folder of the node that has the most into a cluster of another prefix, with `rankward copy`"
+            "the prefix that it had, or an empty folder. If the servers have lost what they had acknowledged, do what "
+            "docs/runbook.md says of disks that are lost"
         )
 
     def _place(self) -> Place | None:
@@ -165,6 +169,7 @@ class Replica:
             applied = self._place()
             if applied is None:
                 raise LostRaceError  # others may have been here before
+            self._check_format()
             check_lead(self._connection)
             self._connection.recorded = []
             result = work(self._connection)
@@ -176,6 +181,15 @@ class Replica:
             return result
         finally:
             self._undo()
+
+    def _check_format(self) -> None:
+        """Refuse to change what a node of a newer version has made more of than this one knows."""
+        [version] = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > self._newest_format:
+            raise StoreUnavailable(
+                f"{self._path.name} has format {version} by now, this rankward knows {self._newest_format}: nothing is "
+                "changed here until this node is of the newer version, too"
+            )
 
     def _undo(self) -> None:
         if self._connection.in_transaction:
