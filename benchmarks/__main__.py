@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import binning, explaining, pipeline, ranking, slots, storage, watching
+from benchmarks import binning, cluster, explaining, pipeline, ranking, slots, storage, watching
 from benchmarks.report import Row, describe_machine, say, show
 
 GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
@@ -26,6 +26,7 @@ GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "import": pipeline.imports,
     "fresh": pipeline.freshness,
     "figures": watching.figures,
+    "cluster": cluster.cluster,
     "restart": storage.restart,
     "size": storage.size,
     "large": storage.large,

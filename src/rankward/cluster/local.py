@@ -176,22 +176,20 @@ class LocalCluster:
                 part.reap()
 
     def folder(self, name: str) -> Path:
-        """Return the folder of a node, which may be one that only looks on, with its place in the cluster written."""
-        folder = self._folder / name
-        folder.mkdir(mode=0o700, exist_ok=True)
-        options = BrokerOptions(servers=self.urls, replicas=self._replicas, node=name)
-        (folder / "node.json").write_bytes(msgspec.json.encode(options))
-        return folder
+        """Return the folder of a node."""
+        return self._folder / name
 
     def _log(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 
     def _node(self, name: str, role: str, arguments: Sequence[str]) -> Part:
+        options = BrokerOptions(servers=self.urls, replicas=self._replicas, node=name)
+        self.folder(name).mkdir(mode=0o700, exist_ok=True)
+        (self.folder(name) / "node.json").write_bytes(msgspec.json.encode(options))
         # Whoever tries a cluster may have variables of another installation about.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RANKWARD_")}
         environment: Mapping[str, str] = {**kept, "RANKWARD_ADMIN_KEY": self.admin_key}
-        where = ["--nats", ",".join(self.urls), "--replicas", str(self._replicas), "--data", str(self.folder(name))]
-        command = [sys.executable, "-m", "rankward", role, *where, *arguments]
+        command = [sys.executable, "-m", "rankward", role, "--data", str(self.folder(name)), *arguments]
 
         def start() -> subprocess.Popen[bytes]:
             with self._log(name).open("ab") as log:

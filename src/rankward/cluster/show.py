@@ -50,7 +50,7 @@ class Show:
         self._loop = loop
         self._world = world
         self._console = console
-        self._home = Home(cluster.folder("watcher"))  # a node that only looks on
+        self._home = Home(cluster.folder(next(iter(cluster.endpoints))))
         self._seen: Seen | None = None
         self._trouble = ""
         self._progress: Progress | None = None

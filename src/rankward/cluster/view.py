@@ -42,7 +42,7 @@ def look(home: Home) -> Seen:
     """Look at a cluster.
 
     Args:
-        home: a node's, which may be one that only looks on.
+        home: a node's, by which the loops are seen.
 
     Raises:
         StoreUnavailable: the servers do not answer.

@@ -1,0 +1,355 @@
+"""Rows about a cluster: against the embedded store, what an event costs whom, and what a loss costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+
+import httpx
+import msgspec
+import psutil
+from tests.service import KEY_HEADER, eventually
+
+from benchmarks.history import write_history
+from benchmarks.installation import LOOP, RANK, alternate, installed, scratch
+from benchmarks.load import Plan, measure
+from benchmarks.report import Row, at_least, milliseconds
+from rankward.cluster.local import NODES, LocalCluster, Part
+from rankward.errors import WorldError
+from rankward.simulate.traffic import FailoverTarget, HttpTarget
+from rankward.telemetry import read_statuses
+from rankward.wiring import Home, playground_settings
+
+LONG = timedelta(minutes=10)
+_ONE = MappingProxyType({"node": "serve"})
+_WATCHED_S = 30.0  # after a loss
+
+
+class Clustered:
+    """A cluster with the loop `bench`, as the benchmarks of one machine know it."""
+
+    def __init__(self, cluster: LocalCluster, home: Home) -> None:
+        self.cluster = cluster
+        self.home = home
+        keys: dict[str, dict[str, str]] = home.keys()["loops"]  # type: ignore[assignment]
+        self.headers = {KEY_HEADER: keys[LOOP]["key1"]}
+        self.endpoint = next(iter(cluster.endpoints.values()))
+
+    @property
+    def loop_id(self) -> str:
+        """Of the loop."""
+        return self.home.catalog.loop(LOOP).loop_id
+
+    def plan(self, *, actions: int, seconds: float, connections: int = 32) -> Plan:
+        """Plan Ranks for the loop."""
+        port = int(self.endpoint.rpartition(":")[2])
+        return Plan(
+            port=port, path=RANK, headers=self.headers, actions=actions, connections=connections, seconds=seconds
+        )
+
+    def settle(self, **settings: timedelta) -> None:
+        """Change settings of the loop, by their names on the wire."""
+        body = {name: f"PT{value.total_seconds():g}S" for name, value in settings.items()}
+        address = f"{self.endpoint}/personalizer/v1.0/configurations/service"
+        answer = httpx.put(address, json=body, headers=self.headers, timeout=30)
+        assert answer.status_code == 200, f"the settings are refused: {answer.text}"
+
+    def learn(self, *, seconds: float) -> None:
+        """Let the loop learn from some traffic, and then hold still."""
+        plan = self.plan(actions=10, seconds=seconds, connections=4)
+        measure(msgspec.structs.replace(plan, reward_share=0.5, warmup_s=0.0))
+        eventually(lambda: self.home.catalog.loop(LOOP).model_id is not None, "a model is published")
+        self.settle(rewardWaitTime=LONG)
+        time.sleep(playground_settings().reward_wait.total_seconds() + 2)
+
+
+@contextlib.contextmanager
+def clustered(
+    folder: Path,
+    *,
+    servers: int = 1,
+    nodes: Mapping[str, str] = MappingProxyType({"node": "serve"}),
+    processes: int = 1,
+) -> Iterator[Clustered]:
+    """Start a cluster in a folder, with the loop `bench`."""
+    with LocalCluster(folder, servers=servers, nodes=nodes, http_processes=processes) as cluster:
+        first = next(iter(cluster.endpoints))
+        with contextlib.closing(Home(cluster.folder(first))) as home:
+            home.create_loop(LOOP, playground_settings())
+            made = Clustered(cluster, home)
+            asked = f"{made.endpoint}/personalizer/v1.0/configurations/service"
+            eventually(lambda: httpx.get(asked, headers=made.headers).status_code == 200, "the loop is served")
+            yield made
+
+
+def cluster(quick: bool) -> Iterator[Row]:
+    """A cluster against the embedded store, and by itself."""
+    for processes in (1, 2):
+        yield from _ranking(quick, processes)
+    yield from _catching_up(quick)
+    yield from _costs(quick)
+    yield from _failing_over()
+
+
+def _ranking(quick: bool, processes: int) -> Iterator[Row]:
+    """Rank at full speed: one node that does everything and one server, against the embedded store."""
+    with (
+        scratch() as embedded_folder,
+        installed(embedded_folder, workers=processes) as embedded,
+        scratch() as folder,
+        clustered(folder, processes=processes) as cluster,
+    ):
+        for each in (embedded, cluster):
+            each.learn(seconds=2 if quick else 4)
+        seconds = 1 if quick else 3
+        plans = {
+            "embedded": embedded.plan(actions=10, seconds=seconds),
+            "cluster": cluster.plan(actions=10, seconds=seconds),
+        }
+        found = alternate(plans, rounds=2 if quick else 5)
+    what = f"Rank in a cluster, one node, one server, {processes} HTTP processes, 10 actions, 32 connections"
+    rate = {name: median(run.rate_per_s for run in runs) for name, runs in found.items()}
+    p99 = {name: median(run.p99_ms for run in runs) for name, runs in found.items()}
+    yield Row(
+        f"{what}: throughput",
+        f"{rate['cluster']:,.0f}/s",
+        f"embedded {rate['embedded']:,.0f}/s",
+        *at_least(rate["cluster"], rate["embedded"], 0.6),
+    )
+    yield Row(
+        f"{what}: p99",
+        milliseconds([run.p99_ms for run in found["cluster"]]),
+        f"embedded {milliseconds([run.p99_ms for run in found['embedded']])}",
+        f"{p99['cluster'] / p99['embedded']:.2f}",
+        "",
+        None,
+    )
+
+
+def _catching_up(quick: bool) -> Iterator[Row]:
+    """A log that nobody has joined or learned: by a new worker, which fetches it first, and by an embedded one."""
+    events = 10_000 if quick else 50_000
+    with scratch() as folder:
+        write_history(folder / "data", events=events)
+        with installed(folder, workers=1) as embedded:
+            alone = _pace(embedded.service.home, events)
+    with scratch() as folder, clustered(folder, nodes={"api": "api", "worker": "worker"}) as cluster:
+        [worker] = [part for part in cluster.cluster.nodes if part.name == "worker"]
+        worker.end()
+        worker.reap()
+        _forget_replica(cluster.cluster.folder("worker"))
+        write_history(cluster.cluster.folder("api"), events=events)
+        time.sleep(playground_settings().reward_wait.total_seconds())
+        worker.start()
+        eventually((cluster.cluster.folder("worker") / "catalog.sqlite").exists, "the worker has begun")
+        with contextlib.closing(Home(cluster.cluster.folder("worker"))) as home:
+            among = _pace(home, events)
+    for name, ours, its in (("joining", among[0], alone[0]), ("training", among[1], alone[1])):
+        yield Row(
+            f"{name}, of {events:,} events, by a worker that fetches them, joins and learns, all at once",
+            f"{ours:,.0f}/s",
+            f"embedded {its:,.0f}/s",
+            f"{ours / its:.2f}",
+            "",
+            None,
+        )
+
+
+def _forget_replica(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != "node.json":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _pace(home: Home, events: int) -> tuple[float, float]:
+    """Watch a loop being joined and learned. Returns the rates of both, from a fifth of the events to the last."""
+    reached: list[dict[int, float]] = [{}, {}]
+
+    def done() -> bool:
+        loop = next((loop for loop in home.catalog.loops() if loop.name == LOOP), None)
+        if loop is None:
+            return False
+        joining, training = read_statuses(home.board.read(loop.loop_id))
+        now_s = time.perf_counter()
+        counts = (
+            0 if joining is None else joining.counts.get("joined", 0),
+            training[-1].joined_offset if training else 0,
+        )
+        for count, times in zip(counts, reached, strict=True):
+            times.setdefault(count, now_s)
+        return min(counts) >= events
+
+    eventually(done, "everything is joined and learned", within_s=1_800)
+    return _steady(reached[0], events), _steady(reached[1], events)
+
+
+def _steady(times: Mapping[int, float], events: int) -> float:
+    first = min(count for count in times if count >= events // 5)
+    last = max(times)
+    return (last - first) / (times[last] - times[first]) if last > first else float("nan")
+
+
+def _costs(quick: bool) -> Iterator[Row]:
+    """What an event costs each part: processor time, and bytes on disk before anything is sealed."""
+    seconds, rate_per_s = (20, 60) if quick else (30, 200)
+    with scratch() as folder, clustered(folder, nodes={"api": "api", "worker": "worker"}) as cluster:
+        cluster.learn(seconds=2)
+        cluster.settle(rewardWaitTime=playground_settings().reward_wait)
+        plan = msgspec.structs.replace(
+            cluster.plan(actions=10, seconds=seconds, connections=16),
+            rate_per_s=rate_per_s,
+            reward_share=0.5,
+            warmup_s=0.0,
+        )
+        before, bytes_before = _spent(cluster), _bytes(cluster)
+        measured = measure(plan)
+        eventually(lambda: _unfinished(cluster) == 0, "everything is joined and learned")
+        after, bytes_after = _spent(cluster), _bytes(cluster)
+    shares = {name: (after[name] - before.get(name, 0.0)) / measured.total * 1e6 for name in sorted(after)}
+    yield Row(
+        f"CPU of a decision with half a reward, 10 actions, at {rate_per_s}/s: a node for HTTP, a worker, one server",
+        ", ".join(f"{name} {share:,.0f} µs" for name, share in shares.items()),
+        f"{measured.total:,} decisions",
+        "",
+        "",
+        None,
+    )
+    sizes = {name: (bytes_after[name] - bytes_before[name]) / measured.total for name in bytes_after}
+    yield Row(
+        "bytes of a decision with half a reward, 10 actions that recur, before anything is sealed or trimmed",
+        ", ".join(f"{name} {size:,.0f}" for name, size in sizes.items()),
+        f"{measured.total:,} decisions",
+        "",
+        "",
+        None,
+    )
+
+
+def _spent(cluster: Clustered) -> dict[str, float]:
+    """Seconds of CPU by what was done: by the node and role, and by the servers."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for part in cluster.cluster.parts:
+        assert part.pid is not None, "it runs"
+        first = psutil.Process(part.pid)
+        for process in (first, *first.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times, words = process.cpu_times(), process.cmdline()
+                role = words[words.index("rankward.roles") + 1] if "rankward.roles" in words else "supervisor"
+                name = "JetStream" if part in cluster.cluster.servers else f"{part.name}/{role}"
+                found[name] += times.user + times.system
+    return found
+
+
+def _bytes(cluster: Clustered) -> dict[str, int]:
+    home = cluster.home
+    assert home.broker is not None, "it is a node's"
+    broker = home.broker
+    stream = broker.call(lambda: broker.js.stream_info(broker.stream("events", cluster.loop_id)))
+    loop = home.folder.loops / cluster.loop_id
+    kept = {name: sum(each.stat().st_size for each in (loop / name).rglob("*")) for name in ("events", "joined")}
+    return {
+        "stream": stream.state.bytes,
+        "event log": kept["events"],
+        "joined log": kept["joined"],
+    }
+
+
+def _unfinished(cluster: Clustered) -> int:
+    """How many events are not joined and learned yet."""
+    home = Home(cluster.cluster.folder("worker"))
+    try:
+        joining, training = read_statuses(home.board.read(cluster.loop_id))
+    finally:
+        home.close()
+    if joining is None or not training:
+        return 1
+    waiting = joining.counts.get("ranked", 0) - joining.counts.get("joined", 0)
+    return waiting + joining.end - joining.head + training[-1].joined_end - training[-1].joined_offset
+
+
+def _failing_over() -> Iterator[Row]:
+    """For how long nothing is answered when a part is killed, and for how long nobody leads a loop."""
+    with scratch() as folder, clustered(folder, servers=3, nodes=NODES) as cluster:
+        home, running = cluster.home, cluster.cluster
+        broker = home.broker
+        assert broker is not None, "it is a node's"
+        events = broker.stream("events", cluster.loop_id)
+
+        def leading_server() -> str:
+            info = broker.call(lambda: broker.js.stream_info(events))
+            return "" if info.cluster is None else info.cluster.leader or ""
+
+        def leader() -> str:
+            lead = home.catalog.leads().get(cluster.loop_id)
+            return "" if lead is None else lead.holder
+
+        eventually(lambda: leader() != "", "somebody leads the loop")
+        last_endpoint = list(running.endpoints)[-1]
+        for what, name in (
+            ("the server that leads the event log's stream", leading_server()),
+            ("a node", last_endpoint),
+        ):
+            gap_s = asyncio.run(_longest_gap(cluster, _part(running, name)))
+            yield Row(
+                f"kill -9 of {what}, three servers, two nodes: longest time without a decision",
+                f"{gap_s:.1f} s",
+                "",
+                "",
+                "",
+                None,
+            )
+        before = leader()
+        killed_s = time.perf_counter()
+        _kill(_part(running, before))
+        eventually(lambda: leader() not in {before, ""}, "another worker leads the loop")
+        taken_s = time.perf_counter() - killed_s
+        yield Row(
+            "kill -9 of the worker that leads a loop: until another does",
+            f"{taken_s:.1f} s",
+            "",
+            "",
+            "under 10 s",
+            taken_s < 10,
+        )
+
+
+def _part(cluster: LocalCluster, name: str) -> Part:
+    return next(part for part in cluster.parts if part.name == name)
+
+
+def _kill(part: Part) -> None:
+    assert part.pid is not None, "it runs"
+    os.kill(part.pid, signal.SIGKILL)
+
+
+async def _longest_gap(cluster: Clustered, victim: Part) -> float:
+    """Ask for one decision after the other, kill, and go on. Returns the longest wait for one, in seconds."""
+    body = ([{"place": {"kind": "home"}}], [("tea", [{"hot": True}]), ("mate", [{"hot": False}])])
+    async with contextlib.AsyncExitStack() as stack:
+        key = cluster.headers[KEY_HEADER]
+        addresses = cluster.cluster.endpoints.values()
+        targets = [await stack.enter_async_context(HttpTarget(each, key, timeout_s=6.0)) for each in addresses]
+        target = FailoverTarget(targets)
+        answered_s: list[float] = []
+        start_s = time.perf_counter()
+        killed = False
+        while time.perf_counter() - start_s < _WATCHED_S + 2:
+            if not killed and time.perf_counter() - start_s > 2:
+                _kill(victim)
+                killed = True
+            with contextlib.suppress(WorldError):
+                await target.rank(*body)
+                answered_s.append(time.perf_counter())
+            cluster.cluster.tend()
+    return max(later - earlier for earlier, later in pairwise(answered_s))
