@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks import binning, cluster, explaining, pipeline, ranking, slots, storage, watching
+from benchmarks import binning, cluster, explaining, pages, pipeline, ranking, slots, storage, watching
 from benchmarks.report import Row, describe_machine, say, show
 
 GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
@@ -27,6 +27,7 @@ GROUPS: dict[str, Callable[[bool], Iterator[Row]]] = {
     "fresh": pipeline.freshness,
     "figures": watching.figures,
     "cluster": cluster.cluster,
+    "pages": pages.pages,
     "restart": storage.restart,
     "size": storage.size,
     "large": storage.large,
