@@ -25,7 +25,8 @@ from rankward.doctor.rounds import Rounds
 from rankward.erasure import Forgotten, forget
 from rankward.errors import CallerError, InvalidPolicy, InvalidRequest, InvalidSettings, NotFound
 from rankward.history.importing import Imported, Importer
-from rankward.import_run import Bulletin
+from rankward.import_run import NOTE as IMPORT_NOTE
+from rankward.import_run import Bulletin, ImportStatus
 from rankward.joining.reader import read_joined
 from rankward.optimization.rules import obstacle
 from rankward.optimization.schedule import following
@@ -49,6 +50,7 @@ from rankward.settings import (
     show,
 )
 from rankward.store.audit import SERVICE, Actor
+from rankward.store.imports import ImportState, LogImport
 from rankward.store.optimizations import Optimization, OptimizationState
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
 from rankward.story import Story, newest, stories
@@ -110,6 +112,23 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True):
 
     slot: int  # 1 or 2
     key: str
+
+
+class ImportView(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was sent in the portal to be imported, with what became of it."""
+
+    key: str
+    name: str  # of the file
+    size_bytes: int
+    created_us: TimeUs
+    who: str  # sent it
+    state: ImportState
+    lines: int | None  # read so far; None: nobody can tell, or it is over
+    imported: int | None  # events of them; the same
+    done: float | None  # within [0, 1]; the same
+    remaining_s: float | None  # the same
+    description: str  # what became of it, or why it waits; empty: there is nothing to say
+    ended_us: TimeUs | None  # None: it goes on
 
 
 class NewLoop(msgspec.Struct, frozen=True, kw_only=True):
@@ -546,7 +565,7 @@ class Administration:
         """Stop building a new model, and keep the one that serves: see `Registry.keep_serving`.
 
         Raises:
-            Conflict: none is being built, or none serves yet.
+            CallerError: none is being built, or none serves yet.
         """
         return self._view(await self._registry.keep_serving(name))
 
@@ -732,6 +751,23 @@ class Administration:
         self._trail.note("history imported", loop=name, detail=f"{len(files)} files")
         return imported
 
+    async def imports(self, name: str) -> list[ImportView]:
+        """List the files that were sent to be imported into a loop, newest first, with how far they are."""
+        loop = self._home.catalog.loop(name)
+        note = self._home.board.read(loop.loop_id).get(IMPORT_NOTE)
+        told = None if note is None else msgspec.json.decode(note, type=ImportStatus)
+        return [_import_view(each, told) for each in self._home.imports(loop.loop_id).listed()]
+
+    async def cancel_import(self, name: str, key: str) -> None:
+        """Let an import be. What it has imported stays.
+
+        Raises:
+            NotFound: there is none that is not over.
+        """
+        loop = self._home.catalog.loop(name)
+        self._home.imports(loop.loop_id).cancel(key)
+        self._trail.note("import cancelled", loop=name, detail=key)
+
     async def doctor(self, name: str, *, age_us: int = 0) -> Report:
         """Say what a loop waits for, and why it is not learning.
 
@@ -740,6 +776,24 @@ class Administration:
             age_us: how old the answer may be, in microseconds.
         """
         return await self._rounds.report(self._home.catalog.loop(name), age_us=age_us)
+
+
+def _import_view(found: LogImport, told: ImportStatus | None) -> ImportView:
+    now = told if told is not None and told.key == found.key and not found.is_over else None
+    return ImportView(
+        key=found.key,
+        name=found.name,
+        size_bytes=found.size_bytes,
+        created_us=found.created_us,
+        who=found.actor.who,
+        state=found.state,
+        lines=None if now is None else now.lines,
+        imported=None if now is None else now.imported,
+        done=None if now is None else now.done,
+        remaining_s=None if now is None else now.remaining_s,
+        description=found.description,
+        ended_us=found.ended_us,
+    )
 
 
 def _parsed(changes: Mapping[str, str], *, by_operator: bool) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rankward.errors import Conflict, NotFound
+from rankward.errors import CallerError, NotFound
 from rankward.records import Action, Features, Interaction, LearningMode, Observation
 from rankward.store.ports import ModelVersion
 from rankward.wiring import new_loop_settings
@@ -160,7 +160,7 @@ def test_building_can_be_stopped_and_what_serves_stays(tmp_path: Path) -> None:
 
     async def story() -> None:
         circle = await _taught(tmp_path)
-        with pytest.raises(Conflict, match="no model is being built"):
+        with pytest.raises(CallerError, match="no model is being built"):
             await circle.registry.keep_serving("circle")
         before = circle.loop
         await circle.configuration.change("circle", {"exploration": 0.3})

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from playwright.sync_api import sync_playwright
 
+from rankward.api.options import ApiOptions
 from rankward.wiring import new_loop_settings
 from rankward.worker import JoiningStatus
 from tests.portal.browser import Visitor, find_chromium
@@ -38,6 +40,8 @@ IN_DOCS = {
 }
 """Pictures of the docs, by file name: a page's path, and whether it is dark."""
 SHOWN_IN_DOCS = {"width": 1280, "height": 800}
+_LEARNED = "(least) => Number(document.querySelector('#learned').textContent.replace(/[^0-9]/g, '')) >= least"
+_WATCHED, _DECIDED = 400, 2_500  # pages that the loop has learned, before it decides and before the picture is taken
 LOOP = "shown"  # the name that the paths in `PAGES` have
 
 
@@ -51,6 +55,9 @@ def main(folder: Path | None) -> None:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         if folder is None:
             _take_those_of_the_docs(browser, service)
+            (Path(made) / "demo").mkdir()
+            with _serving(RunningService(Path(made) / "demo", options=ApiOptions(demo=True)).start()) as demo:
+                _take_that_of_the_demo(browser, demo)
         else:
             _take_all(browser, service, folder / "filled")
             with _serving(_empty(Path(made) / "empty")) as quiet:
@@ -102,6 +109,19 @@ def _take_those_of_the_docs(browser: Browser, service: RunningService) -> None:
         visitor.page.set_viewport_size(SHOWN_IN_DOCS)  # type: ignore[arg-type]
         visitor.page.screenshot(path=IMAGES / f"{name}.png")
         visitor.close()
+
+
+def _take_that_of_the_demo(browser: Browser, service: RunningService) -> None:
+    """The newspaper, once the loop arranges it and its line has risen for a while."""
+    visitor = Visitor(browser, service.url, width=SHOWN_IN_DOCS["width"])
+    page = visitor.page
+    page.goto("/demo")
+    page.get_by_role("button", name="Let the readers in").click()
+    page.wait_for_function(_LEARNED, arg=_WATCHED)
+    page.get_by_role("button", name=re.compile("Let it decide")).click()
+    page.wait_for_function(_LEARNED, arg=_DECIDED)
+    page.screenshot(path=IMAGES / "demo.png")
+    visitor.close()
 
 
 def _take_all(browser: Browser, service: RunningService, folder: Path) -> None:

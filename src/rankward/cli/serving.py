@@ -212,7 +212,7 @@ def serve(
         port=port,
         workers=workers or supervisor.default_workers(),
         options=options,
-        announce=_announcer(data, host, tls=tls_cert is not None),
+        announce=announcer(data, host, tls=tls_cert is not None),
         works=works,
     )
 
@@ -223,7 +223,9 @@ def address(host: str, port: int, *, tls: bool = False) -> str:
     return f"{'https' if tls else 'http'}://{name}:{port}"
 
 
-def _announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None]:
+def announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None]:
+    """Make what says, once the service listens, where it is, how to get in, and what to try first."""
+
     def announce(home: Home, port: int) -> None:
         endpoint = address(host, port, tls=tls)
         console = out()

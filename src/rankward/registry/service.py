@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from rankward.auditing import Trail
-from rankward.errors import Conflict, InvalidRequest, InvalidSettings, NotFound
+from rankward.errors import CallerError, Conflict, InvalidRequest, InvalidSettings, NotFound
 from rankward.records import Bins, Interactions, ModelId, SettingsChange, TimeUs
 from rankward.registry.archive import Parcel, pack, signed_bytes, unpack
 from rankward.registry.sign import Origin, fingerprint, refused, verify
@@ -154,18 +154,18 @@ class Registry:
         Learning goes on from it, at the present place of the log. How much it explores stays as it is set now.
 
         Raises:
-            Conflict: none is being built, or none serves yet.
+            CallerError: none is being built, or none serves yet.
         """
         loop = self._catalog.loop(name)
 
         def check(_: LoopSettings) -> None:
             if not any(epoch.state == "building" for epoch in self._catalog.epochs(loop.loop_id)):
-                raise Conflict("no model is being built: there is nothing to stop")
+                raise _not_now("no model is being built: there is nothing to stop")
 
         check(loop.settings)
         serving = next((each for each in self._catalog.epochs(loop.loop_id) if each.state == "serving"), None)
         if loop.model_id is None or serving is None:
-            raise Conflict("no model serves yet: there is none to keep")
+            raise _not_now("no model serves yet: there is none to keep")
         version = self.version(loop, loop.model_id)
         policy = parse_policy(version.policy)
         changes: dict[str, object] = {
@@ -378,6 +378,10 @@ class Registry:
             if version.model_id == model_id:
                 return version
         raise NotFound(f"loop {loop.name} keeps no model {model_id}: `rankward model list` names those it does")
+
+
+def _not_now(why: str) -> CallerError:
+    return CallerError(why, code="OperationNotAllowed")
 
 
 def _check_kind(version: ModelVersion, settings: LoopSettings) -> None:

@@ -96,9 +96,7 @@ async def _show_imports(visit: Visit) -> Response:
 
 
 async def _cancel(visit: Visit) -> Response:
-    home, loop, key = visit.doors.home, visit.loop, str(visit.request.path_params["key"])
-    home.imports(loop.loop_id).cancel(key)
-    home.trail.by(visit.actor).note("import cancelled", loop=loop.name, detail=key)
+    await visit.administration.cancel_import(visit.loop_name, str(visit.request.path_params["key"]))
     return visit.redirect(_path(visit), notice="The import is being cancelled. What is imported already stays.")
 
 

@@ -65,7 +65,10 @@ async def _building(visit: Visit) -> Response:
 
 async def _keep(visit: Visit) -> Response:
     """Stop building: what serves goes on."""
-    kept = await visit.administration.keep_serving(visit.loop_name)
+    try:
+        kept = await visit.administration.keep_serving(visit.loop_name)
+    except CallerError as error:  # it may have taken over just now
+        return visit.redirect(_path(visit), notice=f"{error.message[:1].upper()}{error.message[1:]}.")
     await visit.doors.follow()
     return visit.redirect(
         _path(visit), notice=f"Model {kept.model_id} stays, with its policy; learning goes on from it."
