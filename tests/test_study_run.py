@@ -138,6 +138,39 @@ def test_one_runs_at_a_time_and_is_put_back_when_the_worker_stops(home: Home) ->
     assert (waiting.state, waiting.attempts - waiting.interrupted) == (StudyState.WAITING, 0)
 
 
+class Colleagues:
+    """Another worker, who lives or not."""
+
+    name = "me"
+
+    def __init__(self) -> None:
+        self.living = {"other"}
+
+    def is_elsewhere(self, holder: str) -> bool:
+        """See `study_run.Colleagues`."""
+        return holder in self.living
+
+
+def test_what_another_worker_runs_is_begun_again_when_that_worker_is_dead(home: Home) -> None:
+    """And not before: two would run it, and one of them for nothing."""
+    processes, colleagues = Processes(dies=False), Colleagues()
+    now_us = 1
+    home.clock = lambda: now_us
+    desk = StudyDesk(home, processes.spawn, colleagues)
+    home.studies.add(a_study(1, state=StudyState.RUNNING, attempts=1, holder="other"), waiting_max=10)
+    desk.turn(busy=False)
+    assert processes.begun == []
+
+    colleagues.living.clear()
+    now_us += 2_000_000
+    desk.turn(busy=False)
+    [begun] = home.studies.unfinished()
+    assert processes.begun == [begun.key]
+    assert (begun.holder, begun.attempts) == ("me", 2)
+    desk.stop()
+    desk.close(lambda process: assert_ended(process.wait()))
+
+
 def test_one_that_kills_its_process_is_given_up(home: Home) -> None:
     """After a few attempts, with a reason; the next one has its turn."""
     processes = Processes(dies=True)
