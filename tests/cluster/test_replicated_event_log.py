@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
+import textwrap
 import time
 import uuid
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from tests.service import PATIENCE_S
 from tests.store.test_event_log import ALL, event_ids, interaction, offsets
 
-from rankward.errors import InvalidRequest
+from rankward.cluster.servers import running_servers, wait_until_healthy
+from rankward.errors import InvalidRequest, StoreUnavailable
 from rankward.joining.service import JoiningService
 from rankward.records import Appended, Erased, Interaction, Known, Observation, Tick
 from rankward.store.nats.broker import Broker, BrokerOptions
@@ -177,7 +182,7 @@ def test_a_call_that_fills_several_messages_is_stored_whole_and_in_order(tmp_pat
         async with nodes(tmp_path, nats_server, 1) as [node]:
             await node.log.append([Tick()])
             many = [interaction(f"e{number}", context=uuid.uuid4().hex * 1_000) for number in range(600)]
-            huge = interaction("huge", context="".join(uuid.uuid4().hex for _ in range(600_000)))
+            huge = interaction("huge", context=os.urandom(10_000_000).hex())
             refused, stored = await asyncio.gather(
                 node.log.append([huge]), node.log.append(many), return_exceptions=True
             )
@@ -262,3 +267,111 @@ def test_a_cleared_log_is_cleared_on_every_node_at_the_same_place(tmp_path: Path
                 assert (offsets(entries), event_ids(entries)) == ([2], ["e1"])
 
     asyncio.run(clear())
+
+
+def test_servers_that_restart_lose_and_repeat_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Callers are told that the store is not there; what they were told is stored is there once, on every node."""
+
+    async def restart(server: Server) -> None:
+        async with nodes(tmp_path / "nodes", server, 2) as [one, two]:
+            acknowledged: set[str] = set()
+            asked = 0
+            stop = asyncio.Event()
+
+            async def ask(node: Node) -> None:
+                nonlocal asked
+                while not stop.is_set():
+                    asked += 1
+                    event_id = f"e{asked}"
+                    try:
+                        assert await node.log.append([interaction(event_id)], once=True) == [Appended()]
+                    except StoreUnavailable:
+                        continue
+                    acknowledged.add(event_id)
+
+            asking = asyncio.gather(*(ask(node) for node in (one, two) for _ in range(8)))
+
+            async def more() -> None:
+                before = len(acknowledged)
+                async with asyncio.timeout(PATIENCE_S):
+                    while len(acknowledged) < before + 200:
+                        await asyncio.sleep(0.01)
+
+            for end in (server.stop, server.kill):
+                await more()
+                await asyncio.to_thread(end)
+                server.start()
+                await asyncio.to_thread(wait_until_healthy, [server])
+            await more()
+            stop.set()
+            await asking
+            for node in (one, two):
+                await node.reach(await last_sequence(one))
+            entries = await one.log.read(0, limit=ALL)
+            assert entries == await two.log.read(0, limit=ALL)
+            stored = event_ids(entries)
+            assert len(stored) == len(set(stored))
+            assert acknowledged <= set(stored)
+
+    with running_servers(tmp_path, 1) as [server]:
+        asyncio.run(restart(server))
+
+
+_FEEDER = """
+    import asyncio, sys, time
+    from pathlib import Path
+    import msgspec
+    from rankward.store.nats.broker import Broker, BrokerOptions
+    from rankward.store.nats.feed import Feed
+    from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
+    from rankward.store.sqlite.joined_log import SqliteJoinedLog
+
+    folder, options = Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=BrokerOptions)
+
+    async def main():
+        log = SqliteEventLog(folder / "events", clock=lambda: time.time_ns() // 1000, seal=SealPolicy(entries=50))
+        feed = Feed(Broker(options), "loop", log, SqliteJoinedLog(folder / "joined"))
+        while True:
+            if not await feed.step():
+                await asyncio.sleep(0.001)
+            await log.maintain(joined_before=0, keep_after_us=0)
+
+    asyncio.run(main())
+"""
+
+
+def test_a_replica_whose_feed_is_killed_goes_on_where_it_stood(tmp_path: Path, nats_server: Server) -> None:
+    """`kill -9` comes at any time, also while messages are applied or a segment is sealed."""
+    options = options_of(nats_server)
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(_FEEDER),
+        str(tmp_path / "killed"),
+        msgspec.json.encode(options).decode(),
+    ]
+
+    async def kill() -> None:
+        async with nodes(tmp_path / "nodes", nats_server, 1, options=options) as [node]:
+            killed = SqliteEventLog(tmp_path / "killed" / "events", clock=now_us)
+            for number in range(6):
+                feeder = await asyncio.create_subprocess_exec(*command)
+                try:
+                    at = (await killed.extent()).end
+                    async with asyncio.timeout(PATIENCE_S):
+                        while (await killed.extent()).end < at + 40:  # so that it is killed at its work
+                            names = [f"{number}-{uuid.uuid4().hex}" for _ in range(4)]
+                            await asyncio.gather(*(node.log.append([interaction(name)], once=True) for name in names))
+                finally:
+                    feeder.kill()
+                    await feeder.wait()
+            feed = Feed(node.broker, "loop", killed, SqliteJoinedLog(tmp_path / "killed" / "joined"))
+            end = await last_sequence(node)
+            while await killed.place() < end:
+                await feed.step()
+            await node.reach(end)
+            assert await killed.read(0, limit=ALL) == await node.log.read(0, limit=ALL)
+            await feed.close()
+            await killed.close()
+
+    asyncio.run(kill())

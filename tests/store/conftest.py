@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.store.cluster_home import ClusterHome
 from tests.store.homes import Home, Run, SqliteHome
 
 from rankward.store.nats.broker import Broker, BrokerOptions
@@ -50,6 +51,22 @@ def replicated_home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) ->
                 tmp_path,
                 open_database=partial(Replica, transactions=Transactions(broker, "catalog"), newest_format=FORMAT),
             )
+        else:
+            made = SqliteHome(tmp_path)
+        opened.callback(made.close, run)
+        yield made
+
+
+@pytest.fixture(params=["sqlite", pytest.param("cluster", marks=pytest.mark.slow)])
+def log_home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Iterator[Home]:
+    """A home of each kind, for the logs of a loop, which a node has replicas of."""
+    with contextlib.ExitStack() as opened:
+        made: SqliteHome
+        if request.param == "cluster":
+            servers = (request.getfixturevalue("nats_server").url,)
+            broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(4)}"))
+            opened.callback(broker.close)
+            made = ClusterHome(tmp_path, broker)
         else:
             made = SqliteHome(tmp_path)
         opened.callback(made.close, run)

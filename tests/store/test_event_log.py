@@ -58,6 +58,12 @@ ALL = 1_000_000
 FOREVER = 1 << 60
 
 
+@pytest.fixture
+def home(log_home: Home) -> Home:
+    """A home of each kind that has logs."""
+    return log_home
+
+
 def interaction(event_id: str, *, wait_us: int = WAIT_US, context: str = "x", actions: int = 3) -> Interaction:
     """Make an interaction whose body tells which one it is."""
     return Interaction(

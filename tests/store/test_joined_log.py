@@ -22,6 +22,12 @@ ALL = 1_000_000
 FILE_ENTRIES = 5
 
 
+@pytest.fixture
+def home(log_home: Home) -> Home:
+    """A home of each kind that has logs."""
+    return log_home
+
+
 def entry(interaction: int, *rewards: float) -> JoinedEntry:
     """Make a joined entry with these rewards."""
     observations = tuple(JoinedObservation(100 + index, index, reward) for index, reward in enumerate(rewards))
@@ -222,6 +228,27 @@ def test_a_reader_leaves_no_gap_while_another_instance_seals(home: Home, run: Ru
 
     assert run(both()) > 10
     assert offsets(run, reader) == list(range(600))
+
+
+def test_a_reader_sees_what_another_instance_erases(home: Home, run: Run) -> None:
+    """Another process erases; a trainer that has read the file before must not learn from what it remembers of it."""
+    joined, other = home.joined_log(file_entries=FILE_ENTRIES), home.joined_log(file_entries=FILE_ENTRIES)
+    commit(run, joined, [entry(index, 0.5) for index in range(3 * FILE_ENTRIES)])
+    run(
+        joined.commit(
+            JoinStep(state=run(joined.state()), matches=[match(90, 91)], early=[unmatched(92), unmatched(93)])
+        )
+    )
+    whole = run(other.read(0, limit=ALL))
+
+    run(joined.erase([0, 2 * FILE_ENTRIES, 90], ["e92"]))
+
+    for each in (joined, other, home.joined_log(file_entries=FILE_ENTRIES)):
+        bare = {offset for offset, found in run(each.read(0, limit=ALL)) if not found.observations}
+        assert bare == {0, 2 * FILE_ENTRIES}
+        assert len(run(each.read(0, limit=ALL))) == len(whole)
+        assert run(each.matches([90])) == {}
+        assert run(each.early()) == [unmatched(93)]
 
 
 def test_dropping_follows_the_event_log(home: Home, run: Run) -> None:

@@ -74,6 +74,11 @@ class _Part(msgspec.Struct):
     indexes: Sequence[int]  # into its rows
     encoded: msgspec.Raw
 
+    @property
+    def size_bytes(self) -> int:
+        """Before it is compressed."""
+        return len(bytes(self.encoded))
+
     def event_keys(self) -> Iterator[int]:
         """Of its interactions."""
         for index in self.indexes:
@@ -251,16 +256,18 @@ class ReplicatedEventLog:
     def _split(self, parts: Sequence[_Part]) -> Iterator[_Message]:
         """Make as few messages as hold these, in order."""
         keys = [key for part in parts for key in part.event_keys()]
-        body = encode_group([part.encoded for part in parts])
-        if len(body) + 11 * len(keys) <= self._body_max() and len(keys) <= KEYS_MAX:
+        size = sum(part.size_bytes for part in parts) + 11 * len(keys)
+        alone = len(parts) == len(parts[0].indexes) == 1
+        if alone or (size <= self._body_max() and len(keys) <= KEYS_MAX):
+            body = encode_group([part.encoded for part in parts])
+            if len(body) > self._body_max():
+                raise _TooLargeError(parts[0].request, len(body))
             yield _Message(parts, keys, body)
         elif len(parts) > 1:
             yield from self._split(parts[: len(parts) // 2])
             yield from self._split(parts[len(parts) // 2 :])
         else:
             [part] = parts
-            if len(part.indexes) == 1:
-                raise _TooLargeError(part.request, len(body))
             half = len(part.indexes) // 2
             for indexes in (part.indexes[:half], part.indexes[half:]):
                 yield from self._split([_part(part.request, indexes)])

@@ -88,7 +88,7 @@ class Feed:
         for sequence, message in taken:
             groups += [await self._patched(hole) for hole in range(place + 1, sequence)]
             place = sequence
-            time_us = _time_us(message)
+            time_us = self.time_of(message)
             if message.subject == self._stream.commands:
                 await self._replica.apply(groups)
                 await self._do(decode_command(message.data))
@@ -100,6 +100,10 @@ class Feed:
         if groups:
             await self._replica.apply(groups)
         self._place = place
+
+    def time_of(self, message: Msg) -> TimeUs:
+        """Say the time that the stream gave a message."""
+        return round(message.metadata.timestamp.timestamp() * 1_000_000)
 
     async def _patched(self, hole: int) -> Group:
         """Return what stands for a message that is gone."""
@@ -174,8 +178,3 @@ class Feed:
         self._reading = None
         self._held.clear()
         self._held_bytes = 0
-
-
-def _time_us(message: Msg) -> TimeUs:
-    """The time that the stream gave, in microseconds since 1970."""
-    return round(message.metadata.timestamp.timestamp() * 1_000_000)

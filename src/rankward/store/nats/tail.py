@@ -55,8 +55,8 @@ class Tail:
             await asyncio.wait({reading}, timeout=_PAUSE_S)
 
     async def run(self) -> None:
-        """Read until cancelled."""
-        while True:
+        """Read until cancelled, or until the connection is closed."""
+        while not self._broker.client.is_closed:
             try:
                 await self._read()
             except (TimeoutError, nats.errors.Error, OSError) as error:

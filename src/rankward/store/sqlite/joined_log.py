@@ -95,7 +95,7 @@ class SqliteJoinedLog:
             raise StoreUnavailable(
                 f"{self._path} has format {version}, this rankward knows {FORMAT}: use the newer one"
             )
-        self._file = lru_cache(maxsize=2)(_read_file)
+        self._file_as_it_is = lru_cache(maxsize=2)(lambda path, _state: _read_file(path))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -188,7 +188,6 @@ class SqliteJoinedLog:
             for _, _, newest, path in self._files():
                 if interactions and newest >= min(interactions):
                     self._erase_in(path, interactions)
-            self._file.cache_clear()
 
     def _erase_in(self, path: Path, interactions: set[Offset]) -> None:
         entries = _read_file(path)
@@ -239,6 +238,10 @@ class SqliteJoinedLog:
             reached = found[-1][0] + 1 if found else start
             rows = self._connection.execute(_SELECT_ENTRIES, (reached, limit - len(found))).fetchall()
             return found + [(offset, _entry.decode(body)) for offset, body in rows]
+
+    def _file(self, path: Path) -> list[JoinedEntry]:
+        state = path.stat()  # another process may have erased something, and so have made another file of the name
+        return self._file_as_it_is(path, (state.st_ino, state.st_mtime_ns))
 
     def _read_files(self, start: Offset, limit: int) -> list[tuple[Offset, JoinedEntry]]:
         found: list[tuple[Offset, JoinedEntry]] = []
