@@ -84,7 +84,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         frozenset(
             {
                 *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
-                *("archiving.rounds", "cluster.node", "import_run"),
+                *("archiving.rounds", "cluster.node", "cluster.rounds", "import_run"),
                 *("challenge.desk", "challengers"),
                 *("story", "watching.rounds"),
                 *("optimization.desk", "optimization.service", "optimization.watcher"),

@@ -124,6 +124,7 @@ def _carry(
         if not home.folder.events(loop.loop_id).exists():
             asyncio.run(home.event_log(loop.loop_id).close())  # which makes it
         snapshots.take(loop.loop_id)
+        snapshots.announce(loop.loop_id)  # the catalog does not have it yet
         node.broker.call(EventStream(node.broker, loop.loop_id).ensure)
         tell(f"{loop.name}: reading all of it back")
         Snapshots(cluster.folder, node.broker, clock=cluster.clock).restore(loop.loop_id)

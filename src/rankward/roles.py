@@ -141,6 +141,18 @@ async def run_archive(root: Path) -> None:
         home.close()
 
 
+async def run_snapshots(root: Path) -> None:
+    """Take the snapshots of the loops that a node leads."""
+    from rankward.cluster.rounds import SnapshotRounds  # noqa: PLC0415  # an embedded installation does without
+
+    stop = stop_event(follow_stdin=True)
+    home = Home(root)
+    try:
+        await SnapshotRounds(home).run(stop)
+    finally:
+        home.close()
+
+
 async def run_challengers(root: Path, loop_name: str) -> None:
     """Run one loop's challengers."""
     stop = stop_event(follow_stdin=True)
@@ -252,6 +264,9 @@ def _run(arguments: Sequence[str]) -> None:
         case ["watch", root]:
             os.nice(10)
             asyncio.run(run_watch(Path(root)))
+        case ["snapshots", root]:
+            os.nice(10)
+            asyncio.run(run_snapshots(Path(root)))
         case ["archive", root]:
             os.nice(10)
             asyncio.run(run_archive(Path(root)))

@@ -119,7 +119,7 @@ def serve(
 
         role = "worker" if works else "follower"
         starts = {f"HTTP process {number}": functools.partial(http, number) for number in range(workers)}
-        _supervise(root, role, starts, lambda: announce(home, listener.getsockname()[1]))
+        _supervise(home, role, starts, lambda: announce(home, listener.getsockname()[1]))
 
 
 def work(root: Path, *, announce: Callable[[Home], None]) -> None:
@@ -134,7 +134,7 @@ def work(root: Path, *, announce: Callable[[Home], None]) -> None:
         StoreUnavailable: the folder or the servers cannot be used.
     """
     with _holding(root) as home:
-        _supervise(root, "worker", {}, lambda: announce(home))
+        _supervise(home, "worker", {}, lambda: announce(home))
 
 
 @contextlib.contextmanager
@@ -144,6 +144,7 @@ def _holding(root: Path) -> Iterator[Home]:
     lock = FolderLock(home.folder.root / "serve.lock")
     try:
         lock.take_or_refuse("`rankward serve`")
+        home.give_up_outdated()
         home.folder.keep_reserve()
         home.folder.standing.unlink(missing_ok=True)
         metrics = home.folder.run / "metrics"
@@ -156,12 +157,12 @@ def _holding(root: Path) -> Iterator[Home]:
 
 
 def _supervise(
-    root: Path, role: str, starts: Mapping[str, Callable[[], subprocess.Popen[bytes]]], announce: Callable[[], None]
+    home: Home, role: str, starts: Mapping[str, Callable[[], subprocess.Popen[bytes]]], announce: Callable[[], None]
 ) -> None:
     """Keep processes running.
 
     Args:
-        root: the folder.
+        home: the installation.
         role: of the one in the background: `worker` or `follower`.
         starts: what starts each of the others, by name.
         announce: told when everything has been started.
@@ -174,11 +175,15 @@ def _supervise(
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    worker = _Child(f"the {role}", lambda: _spawn([role, str(root)], None))
+    worker = _Child(f"the {role}", lambda: _spawn([role, str(home.folder.root)], None))
     others = [_Child(name, start) for name, start in starts.items()]
     announce()
     try:
         while not stopping:
+            if home.is_outdated:
+                logger.error("the node fell too far behind: its processes start again, and fetch what they lack")
+                _stop(worker.process, [child.process for child in others])
+                home.give_up_outdated()
             for child in (worker, *others):
                 child.tend()
             time.sleep(0.1)

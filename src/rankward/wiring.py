@@ -93,7 +93,7 @@ class Home:
         self._pending_appends = pending_appends
         with contextlib.ExitStack() as opened, opening(root):  # others may open the same new folder at this moment
             self.folder = DataFolder(root)
-            self.node = _open_node(self.folder)  # None: it is embedded
+            self.node = _open_node(self.folder, clock)  # None: it is embedded
             if self.node is not None:
                 opened.callback(self.node.close)
             how = self.node.catalog if self.node is not None else FileDatabase
@@ -173,11 +173,51 @@ class Home:
 
     def joined_log(self, loop_id: str) -> JoinedLog:
         """Open a loop's joined log."""
+        self._require_replica(loop_id)
         joined = SqliteJoinedLog(self.folder.joined(loop_id))
         return joined if self.node is None else self.node.joined_log(loop_id, joined, self._file_log(loop_id))
 
     def _file_log(self, loop_id: str) -> SqliteEventLog:
+        self._require_replica(loop_id)
         return SqliteEventLog(self.folder.events(loop_id), clock=self.clock, pending_appends=self._pending_appends)
+
+    def _require_replica(self, loop_id: str) -> None:
+        """Refuse to open what is not there yet: an empty log in its place would be taken for the whole of it."""
+        if self.lacks_replica(loop_id):
+            raise StoreUnavailable("this node is fetching the loop from the others: try again in a moment")
+
+    def lacks_replica(self, loop_id: str) -> bool:
+        """Whether a node has not fetched a loop yet. An embedded installation has all that there is."""
+        return self.node is not None and (
+            not self.folder.events(loop_id).exists() or self.folder.restored(loop_id).exists()
+        )
+
+    def fetch_replica(self, loop_id: str) -> None:
+        """Make a loop's folder on this node of the newest snapshot. Its stream brings what has come since.
+
+        Raises:
+            StorageFull: there is no room.
+            StoreUnavailable: the servers do not answer, or no snapshot is whole.
+        """
+        if self.node is not None:
+            self.node.snapshots.prepare(loop_id)
+
+    def outdate(self, loop_id: str) -> None:
+        """Say that a loop has to be fetched anew: when nobody has its folder open, see `give_up_outdated`."""
+        self.folder.outdated.mkdir(exist_ok=True)
+        (self.folder.outdated / loop_id).touch()
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a loop has to be fetched anew."""
+        return self.folder.outdated.exists()
+
+    def give_up_outdated(self) -> None:
+        """Remove the replicas that are outdated. For whoever has seen to it that no process has them open."""
+        if self.node is not None and self.is_outdated:
+            for mark in self.folder.outdated.iterdir():
+                self.node.snapshots.give_up(mark.name)
+            shutil.rmtree(self.folder.outdated)
 
     def feed(self, loop_id: str, log: EventLog, joined: JoinedLog) -> Feed | None:
         """Make what brings a node's replica of a loop up to the stream; None: there is none, it is embedded.
@@ -191,6 +231,7 @@ class Home:
 
     def rollups(self, loop_id: str) -> Rollups:
         """Open a loop's figures."""
+        self._require_replica(loop_id)
         return SqliteRollups(self.folder.figures(loop_id))
 
     def imports(self, loop_id: str) -> Imports:
@@ -433,6 +474,8 @@ class Home:
             except Conflict:  # another node has made it at this moment, or a key that was given is in use
                 self._write_keys(f"loops.{name}", None)
                 raise
+        if self.node is not None:
+            self.folder.events(loop.loop_id).mkdir(parents=True, exist_ok=True)  # no other node has anything of it yet
         self.trail.by(actor).note("loop created", loop=name, after={"policy": settings.policy})
         return loop
 
@@ -591,7 +634,7 @@ class Home:
             self.node.close()
 
 
-def _open_node(folder: DataFolder) -> Node | None:
+def _open_node(folder: DataFolder, clock: Callable[[], TimeUs]) -> Node | None:
     if not folder.node.exists():
         return None
     try:
@@ -600,7 +643,7 @@ def _open_node(folder: DataFolder) -> Node | None:
         raise StoreUnavailable(
             f"{folder.root} is a node's of a cluster, and a package for that is missing: pip install 'rankward[nats]'"
         ) from error
-    return Node(folder, own_notes=_OWN_NOTES)
+    return Node(folder, own_notes=_OWN_NOTES, clock=clock)
 
 
 def new_loop_settings(preset: Preset = BALANCED) -> LoopSettings:

@@ -19,7 +19,7 @@ import msgspec
 from rankward.archiving.layout import shown
 from rankward.archiving.service import NOTE, read_status
 from rankward.challenge.desk import ChallengeDesk
-from rankward.errors import NotFound, RankwardError, StorageFull
+from rankward.errors import NotFound, RankwardError, ReplicaOutdated, StorageFull
 from rankward.import_run import ImportDesk
 from rankward.joining.service import JoiningService
 from rankward.optimization.desk import OptimizationDesk
@@ -38,6 +38,7 @@ _MAINTAIN_IDLE_US = 10_000_000  # where nothing was appended, age alone makes so
 _RESTART_US = 500_000
 _LEAD_US = 250_000  # between two looks at who leads what, when nothing says that it has changed
 _LONGEST_PAUSE_US = 10_000_000
+_FETCH_LOOK_US = 100_000  # between two looks whether a replica has come
 _NEVER_US = 1 << 62
 _DAY_US = 86_400_000_000
 _ALL: Offset = 1 << 62
@@ -228,6 +229,8 @@ class Worker:
         self._leaving: dict[str, list[subprocess.Popen[bytes]]] = {}  # children of deleted loops, by loop id
         self._watch = _Child()
         self._archive = _Child()
+        self._snapshots = _Child()
+        self._fetching: dict[str, asyncio.Task[None]] = {}  # of replicas, by loop id
         self._archive_url = home.archive_url
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -253,6 +256,7 @@ class Worker:
         self._sweep()
         self._tend_watch()
         self._tend_archive()
+        self._tend_snapshots()
         busy = False
         for work in list(self._work.values()):
             busy |= await self._work_on(work)
@@ -270,7 +274,7 @@ class Worker:
             at_work = {loop_id for loop_id, work in self._work.items() if work.children} | self._optimizing.at_work()
             feeds = {loop_id: work.feed for loop_id, work in self._work.items()}
             behind = {loop_id: feed.behind if feed is not None else 0 for loop_id, feed in feeds.items()}
-            caught_up = all(feed is None or feed.caught_up for feed in feeds.values())
+            caught_up = not self._fetching and all(feed is None or feed.caught_up for feed in feeds.values())
             self._leading.turn(behind, caught_up=caught_up, at_work=at_work)
         for loop_id, work in self._work.items():
             work.follow(self._leading.fence(loop_id))
@@ -287,6 +291,9 @@ class Worker:
                 # What has just come can wait for more: each step is a flush of the disk that Rank needs, too.
                 busy = busy or work.joining.behind
                 work.pause_us = 0
+            except ReplicaOutdated as error:
+                self._home.outdate(work.loop.loop_id)
+                work.join_again_us = self._stumble(work, error)
             except RankwardError as error:
                 work.join_again_us = self._stumble(work, error)
         try:
@@ -318,6 +325,8 @@ class Worker:
         self._open_again_us = _NEVER_US
         present = {loop.loop_id: loop for loop in self._loops}
         gone = self._work.keys() - present.keys()
+        for loop_id in self._fetching.keys() - present.keys():
+            del self._fetching[loop_id]
         rounds = [child.process for child in (self._watch, self._archive) if child.process is not None]
         for child in (self._watch, self._archive) if gone else ():
             child.end()  # it has files of them open, and is started again
@@ -331,16 +340,36 @@ class Worker:
             work.importing.end()
             await work.close()
         for loop_id, loop in present.items():
-            if loop_id not in self._work:
+            if loop_id not in self._work and self._has_replica(loop):
                 try:
                     self._work[loop_id] = _LoopWork(self._home, loop, self._spawn)
                 except RankwardError as error:
                     logger.error("loop %s cannot be opened, and is tried again: %s", loop.name, error)
-                    self._open_again_us = self._home.clock() + _LONGEST_PAUSE_US
-                    continue
+                    self._open_again_us = min(self._open_again_us, self._home.clock() + _LONGEST_PAUSE_US)
+            if loop_id not in self._work:
+                continue
             self._work[loop_id].loop = loop
             self._work[loop_id].challenging.follow(loop)
             self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
+
+    def _has_replica(self, loop: Loop) -> bool:
+        """Whether a loop has a folder here; if not, it is fetched beside all else."""
+        fetching = self._fetching.get(loop.loop_id)
+        if fetching is None:
+            if not self._home.lacks_replica(loop.loop_id):
+                return True
+            fetch = asyncio.to_thread(self._home.fetch_replica, loop.loop_id)
+            self._fetching[loop.loop_id] = asyncio.create_task(fetch)
+        elif fetching.done():
+            del self._fetching[loop.loop_id]
+            error = fetching.exception()
+            if error is None:
+                return True
+            logger.error("loop %s cannot be fetched, and that is tried again: %s", loop.name, error)
+            self._open_again_us = min(self._open_again_us, self._home.clock() + _LONGEST_PAUSE_US)
+            return False
+        self._open_again_us = min(self._open_again_us, self._home.clock() + _FETCH_LOOK_US)
+        return False
 
     def _sweep(self) -> None:
         """Remove the files of deleted loops, once their children have gone."""
@@ -433,6 +462,19 @@ class Worker:
             archive.started_us = self._home.clock()
             archive.process = self._spawn("archive")
 
+    def _tend_snapshots(self) -> None:
+        """Keep the process that takes the snapshots of a node's loops, where it leads some."""
+        snapshots = self._snapshots
+        if snapshots.process is not None and snapshots.process.poll() is not None:
+            logger.error(
+                "the process of the snapshots ended with %d, and is started again", snapshots.process.returncode
+            )
+            snapshots.end()
+        wanted = self._home.broker is not None and any(work.fence is not None for work in self._work.values())
+        if wanted and snapshots.process is None and self._home.clock() - snapshots.started_us >= _LONGEST_PAUSE_US:
+            snapshots.started_us = self._home.clock()
+            snapshots.process = self._spawn("snapshots")
+
     def _bury(self, work: _LoopWork, epoch_id: int, trainer: _Trainer) -> None:
         """Set aside the event that a learner died on, before the next one starts."""
         assert trainer.process is not None, "only what has lived can be buried"
@@ -477,7 +519,7 @@ class Worker:
             if work.importing.process is not None:
                 others.append(work.importing.process)
             work.importing.end()
-        for rounds in (self._watch, self._archive):
+        for rounds in (self._watch, self._archive, self._snapshots):
             if rounds.process is not None:
                 others.append(rounds.process)
             rounds.end()

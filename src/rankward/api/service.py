@@ -31,6 +31,7 @@ FOLLOW_S = 0.1
 UPLOADS_AT_ONCE = 4
 """Bodies that go to files, in one process: each may take as much of the disk as the largest model does."""
 _READ_AT_ONCE = 4  # models: one that comes slowly over the network holds up no other loop, and memory is bounded
+_OPEN_AGAIN_S = 0.5  # before a loop that could not be opened is tried again: a node may be fetching it
 _AGAIN_S = 10.0  # before what failed is tried again
 _STALE_US = 30_000_000  # so old may be what a node's other process says of the replica, which it does every second
 
@@ -217,7 +218,7 @@ class Doors:
         except RankwardError as error:
             if name not in self._broken:
                 logger.error("loop %s cannot be opened, and is tried again: %s", name, error)
-            self._broken[name] = time.monotonic() + _AGAIN_S
+            self._broken[name] = time.monotonic() + _OPEN_AGAIN_S
 
     def _serve(self, loop: Loop) -> RankingService:
         catalog, loop_id = self.home.catalog, loop.loop_id

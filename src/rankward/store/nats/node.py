@@ -19,9 +19,11 @@ from rankward.store.nats.joined_log import ReplicatedJoinedLog
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
 from rankward.store.nats.replica import Replica
+from rankward.store.nats.snapshots import Snapshots
+from rankward.store.nats.sweep import Sweep
 from rankward.store.nats.transactions import Transactions
 from rankward.store.nats.vault import SharedVault
-from rankward.store.ports import EventLog, JoinedLog
+from rankward.store.ports import Catalog, EventLog, JoinedLog
 from rankward.store.sqlite.catalog import FORMAT
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder
@@ -34,12 +36,13 @@ _COPIED_S = 60.0
 class Node:
     """What one process of a node holds. Safe to share between threads."""
 
-    def __init__(self, folder: DataFolder, *, own_notes: Collection[str]) -> None:
+    def __init__(self, folder: DataFolder, *, own_notes: Collection[str], clock: Callable[[], TimeUs]) -> None:
         """Connect, and let the catalog catch up with what the cluster has.
 
         Args:
             folder: the node's, in which `node.json` lies.
             own_notes: names of notes that are not for other nodes.
+            clock: the time, in microseconds since 1970.
 
         Raises:
             StoreUnavailable: the servers do not answer, or the folder is not of their cluster.
@@ -52,6 +55,7 @@ class Node:
             self._catalog = Transactions(self.broker, "catalog")
             self.vault = SharedVault(self.broker, "signing", FileVault(folder.signing))
             self._models = Objects(self.broker, "models")
+            self.snapshots = Snapshots(folder, self.broker, clock=clock)
             name = f"{socket.gethostname()}:{folder.root.resolve()}"
             self.board = SharedBoard(folder.loops, self.broker, node=name, own=own_notes)
             self.refresh()
@@ -87,6 +91,10 @@ class Node:
         assert isinstance(log, ReplicatedEventLog), "it was opened here"
         assert isinstance(joined, ReplicatedJoinedLog), "it was opened here"
         return Feed(self.broker, loop_id, log.replica, joined.own)
+
+    def sweep(self, catalog: Catalog) -> Sweep:
+        """Make what removes leftovers: see `Sweep`."""
+        return Sweep(self._folder, self.broker, catalog, self._models, self.snapshots, refresh=self.refresh)
 
     def model_store(
         self, folder: str, *, recorded: Callable[[str, ModelId], str | None] | None

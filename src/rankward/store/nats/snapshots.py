@@ -41,8 +41,9 @@ from rankward.store.sqlite.sealed import sync_folder
 
 KEPT = 2
 """A stream is trimmed up to the oldest of so many: should the newest be damaged, there is one before."""
+ARRIVING = "arriving/"
+"""Begins the names of marks among the lists: loops that are on their way here."""
 _ROOMS = ("figures", "joined", "events")  # what is derived before what it is derived from, as it is copied
-_ARRIVING = "arriving/"  # begins the names of marks among the lists
 _PACKED = {".live", ".sqlite"}
 _PASSES = 5  # over a folder in which something is erased under our eyes
 
@@ -89,20 +90,48 @@ class Snapshots:
     def __init__(self, folder: DataFolder, broker: Broker, *, clock: Callable[[], TimeUs]) -> None:
         self._folder = folder
         self._broker = broker
-        self._lists = Objects(broker, "snapshots")
+        self.lists = Objects(broker, "snapshots")
         self.parts = Objects(broker, "parts")  # by loop and digest
         self._clock = clock
 
     def of(self, loop_id: str) -> list[Snapshot]:
         """Return a loop's snapshots, oldest first."""
         found = []
-        for name in sorted(stored.name for stored in self._lists.listed()):
+        for name in sorted(stored.name for stored in self.lists.listed()):
             content = io.BytesIO()
-            if name.startswith(f"{loop_id}/") and self._lists.get(name, content):
+            if name.startswith(f"{loop_id}/") and self.lists.get(name, content):
                 found.append(msgspec.json.decode(content.getvalue(), type=Snapshot))
         return found
 
     # Taking one
+
+    def is_due(self, newest: Snapshot | None, loop_id: str, *, every_us: int) -> bool:
+        """Tell whether it is time for a loop's next snapshot.
+
+        At once, if something was erased or the log was deleted: those before hold what shall be nowhere.
+
+        Args:
+            newest: the one before; None: there is none.
+            loop_id: of the loop.
+            every_us: how old that may become.
+        """
+        place = self.place(loop_id)
+        if newest is None or place is None:
+            return bool(place)
+        if place == newest.place:
+            return False
+        folder = self._folder
+        first = int(segments_in(folder.events(loop_id))[0].stem)
+        is_cleared = 0 < newest.events_end <= first
+        is_old = self._clock() - newest.taken_us >= every_us
+        return is_old or is_cleared or erasures_in(folder.joined(loop_id)) != newest.erasures
+
+    def place(self, loop_id: str) -> int | None:
+        """Say how far in its stream the replica of a loop is; None: there is none here."""
+        events = self._folder.events(loop_id)
+        if self._folder.restored(loop_id).exists() or not events.exists() or not segments_in(events):
+            return None
+        return _place_of(events)
 
     def take(self, loop_id: str) -> Snapshot:
         """Copy a loop's folder, as it is at one place in the stream, into the object store.
@@ -117,6 +146,7 @@ class Snapshots:
         source = self._folder.loops / loop_id
         if not (source / "events").is_dir():
             raise NotFound(f"there is no replica of loop {loop_id} here")
+        self.announce(loop_id)
         aside = self._folder.run / f"snapshot-{loop_id}"
         with as_ours(aside):
             shutil.rmtree(aside, ignore_errors=True)
@@ -137,7 +167,8 @@ class Snapshots:
                 )
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
-        self._lists.put(_name_of(snapshot), io.BytesIO(msgspec.json.encode(snapshot)))
+        self.lists.put(_name_of(snapshot), io.BytesIO(msgspec.json.encode(snapshot)))
+        self.arrived(loop_id)
         return snapshot
 
     def _store(self, loop_id: str, aside: Path) -> tuple[Part, ...]:
@@ -163,12 +194,12 @@ class Snapshots:
         return tuple(parts)
 
     def announce(self, loop_id: str) -> None:
-        """Say that a loop is on its way, which the catalog does not have yet: what is stored of it is not swept."""
-        self._lists.put(f"{_ARRIVING}{loop_id}", io.BytesIO())
+        """Say that something of a loop is on its way that nothing lists yet: what is stored of it is not swept."""
+        self.lists.put(f"{ARRIVING}{loop_id}", io.BytesIO())
 
     def arrived(self, loop_id: str) -> None:
-        """Say that the catalog has it."""
-        self._lists.forget(f"{_ARRIVING}{loop_id}")
+        """Say that it is listed."""
+        self.lists.forget(f"{ARRIVING}{loop_id}")
 
     # Beginning from one
 
@@ -181,7 +212,7 @@ class Snapshots:
         """
         self.finish(loop_id)
         events = self._folder.events(loop_id)
-        if not events.exists() or not segments_in(events):
+        if self.place(loop_id) is None:
             self.restore(loop_id)
             with as_ours(events):
                 events.mkdir(parents=True, exist_ok=True)
@@ -209,7 +240,7 @@ class Snapshots:
                 except NotFound as error:
                     damaged = StoreUnavailable(str(error))
                     continue
-                aside.rename(target / "restored")
+                aside.rename(self._folder.restored(loop_id))
             self.finish(loop_id)
             return snapshot
         if damaged is not None:
@@ -219,7 +250,7 @@ class Snapshots:
     def finish(self, loop_id: str) -> None:
         """Put in place what was restored and checked, if that was interrupted. Nobody may have the folder open."""
         target = self._folder.loops / loop_id
-        restored = target / "restored"
+        restored = self._folder.restored(loop_id)
         with as_ours(target):
             for room in _ROOMS:
                 if (restored / room).exists():
@@ -258,6 +289,11 @@ class Snapshots:
             raise NotFound(f"the snapshot of loop {snapshot.loop_id} is not what it says it is")
         sync_all(aside)
 
+    def give_up(self, loop_id: str) -> None:
+        """Remove a loop's replica, with which its stream cannot go on. Nobody may have it open."""
+        for room in reversed(_ROOMS):  # the event log first: without it, none of it counts
+            shutil.rmtree(self._folder.loops / loop_id / room, ignore_errors=True)
+
     # Keeping few
 
     def trim(self, loop_id: str) -> None:
@@ -274,19 +310,12 @@ class Snapshots:
         gone = [each for each in snapshots if each not in kept]
         needed = {part.digest for snapshot in kept for part in snapshot.parts}
         for snapshot in gone:
-            self._lists.forget(_name_of(snapshot))
+            self.lists.forget(_name_of(snapshot))
         for digest in {part.digest for snapshot in gone for part in snapshot.parts} - needed:
             self.parts.forget(_object(loop_id, digest))
         stream, place = self._broker.stream("events", loop_id), kept[0].place
         if place:
             self._broker.call(lambda: self._broker.js.purge_stream(stream, seq=place + 1))
-
-    def forget(self, loop_id: str) -> None:
-        """Remove all snapshots of a loop."""
-        for snapshot in self.of(loop_id):
-            self._lists.forget(_name_of(snapshot))
-            for part in snapshot.parts:
-                self.parts.forget(_object(loop_id, part.digest))
 
 
 def _copy(source: Path, aside: Path) -> tuple[Offset, int]:

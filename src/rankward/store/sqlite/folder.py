@@ -56,6 +56,7 @@ class DataFolder:
     loops/ID/challengers    what challengers have learned
     loops/ID/imports    files that were sent to be imported, and what became of them
     loops/ID/notes      what each process is doing; may be deleted
+    outdated            of a node: loops whose replicas have to be fetched anew
     reserve             room that is given up when the disk is full
     run                 of the processes that run now; may be deleted when none does
     """
@@ -75,6 +76,7 @@ class DataFolder:
         self.run = root / "run"
         self.sessions = self.run / "portal.sqlite"
         self.standing = self.run / "standing.json"
+        self.outdated = root / "outdated"  # of replicas that have to be fetched anew: a file for each loop, by its id
         self.reserve = root / "reserve"
         self.worker_lock = root / "worker.lock"
         self.archive = root / "archive"  # the address, in one line
@@ -107,6 +109,10 @@ class DataFolder:
     def figures(self, loop_id: str) -> Path:
         """The folder of a loop's figures."""
         return self.loops / loop_id / "figures"
+
+    def restored(self, loop_id: str) -> Path:
+        """Where a replica of a loop lies while it is put in place."""
+        return self.loops / loop_id / "restored"
 
     def imports(self, loop_id: str) -> Path:
         """The folder of files that were sent to be imported into a loop."""
