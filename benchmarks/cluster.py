@@ -43,7 +43,7 @@ class Clustered:
     def __init__(self, cluster: LocalCluster, home: Home) -> None:
         self.cluster = cluster
         self.home = home
-        keys: dict[str, dict[str, str]] = home.keys()["loops"]  # type: ignore[assignment]
+        keys: dict[str, dict[str, str]] = home.keys()["loops"]
         self.headers = {KEY_HEADER: keys[LOOP]["key1"]}
         self.endpoint = next(iter(cluster.endpoints.values()))
 

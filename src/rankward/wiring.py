@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import tomli_w
@@ -548,23 +548,36 @@ class Home:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def keys(self) -> dict[str, object]:
-        """Read the keys that the service made itself."""
-        if not self.folder.keys.exists():
-            return {}
-        return tomllib.loads(self.folder.keys.read_text())
+    def keys(self) -> dict[str, dict[str, Any]]:
+        """Read the keys that the service made itself: on this node, and not replaced on another one since.
+
+        Returns:
+            `admin`, with `key`; and `loops`, by name, with `key1` and `key2`. What there is none of is left out.
+        """
+        opens = {key.digest for key in self.catalog.keys()}  # noqa: SIM118  # it is no mapping
+        document = self._key_document()
+
+        def valid(table: Mapping[str, str]) -> dict[str, str]:
+            return {name: key for name, key in table.items() if digest(key) in opens}
+
+        loops = {name: valid(table) for name, table in document.get("loops", {}).items()}
+        admin = valid(document.get("admin", {}))
+        return ({"admin": admin} if admin else {}) | ({"loops": loops} if loops else {})
+
+    def _key_document(self) -> dict[str, Any]:
+        return tomllib.loads(self.folder.keys.read_text()) if self.folder.keys.exists() else {}
 
     def _write_keys(self, place: str, keys: Mapping[str, str | None] | None) -> None:
         """Change one table of the key file. Values of None are removed; keys of None remove the table."""
-        document = self.keys()
+        document = self._key_document()
         table = document
         *parents, last = place.split(".", 1)
         for parent in parents:
-            table = table.setdefault(parent, {})  # type: ignore[assignment]
+            table = table.setdefault(parent, {})
         if keys is None:
             table.pop(last, None)
         else:
-            entry = dict(table.get(last, {}))  # type: ignore[call-overload]
+            entry = dict(table.get(last, {}))
             entry.update(keys)
             table[last] = {name: key for name, key in entry.items() if key is not None}
         aside = self.folder.keys.with_suffix(".tmp")

@@ -247,6 +247,17 @@ def test_a_folder_is_of_one_installation(options: BrokerOptions, tmp_path: Path)
         Home(embedded)
 
 
+def test_a_node_tells_no_key_that_another_has_replaced(nodes: list[Home]) -> None:
+    """Whoever reads it in a file wants to be let in with it."""
+    one, other = nodes
+    one.furnish({})
+    kept = one.keys()["loops"]["default"]
+    other.set_key("default", 1)
+    refresh(one)
+    assert one.keys()["loops"]["default"] == {"key2": kept["key2"]}
+    assert one.keys()["admin"], "which was not replaced"
+
+
 def test_a_replica_refuses_to_go_on_with_another_history(options: BrokerOptions, tmp_path: Path) -> None:
     """Servers that have lost the newest of what they acknowledged go on without it: no replica may mix the two."""
     with contextlib.closing(Broker(options)) as broker:

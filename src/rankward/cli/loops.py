@@ -30,6 +30,7 @@ from rankward.vw.presets import BALANCED, PRESETS
 from rankward.wiring import Home
 
 NOT_WRITTEN = "set by you, and not written down"
+NOT_WRITTEN_HERE = "set by you, or made on another node: not written down here"
 
 app = typer.Typer(cls=OneLineErrors, help="Loops: each learns one kind of decision.", no_args_is_help=True)
 
@@ -149,16 +150,17 @@ def keys(
             home.set_key(loop, 1 if admin else regenerate, actor=command_line_user())
         kept = _kept_keys(home, loop)
         keys_file = home.folder.keys
+        missing = NOT_WRITTEN if home.node is None else NOT_WRITTEN_HERE
     slots = {"key": kept.get("key")} if admin else {f"key{slot}": kept.get(f"key{slot}") for slot in (1, 2)}
     if plain:
         wanted = "key" if admin else f"key{regenerate or 1}"
         if slots[wanted] is None:
-            raise NotFound(f"{wanted} was set by you, and is not written down: only its digest is")
+            raise NotFound(f"{wanted} cannot be shown ({missing}): only its digest is kept")
         typer.echo(slots[wanted])
         return
     made = table("", "")
     for name, kept_key in slots.items():
-        made.add_row(Text(name, style="dim"), _shown(kept_key, reveal=reveal))
+        made.add_row(Text(name, style="dim"), missing if kept_key is None else _shown(kept_key, reveal=reveal))
     out().print(made)
     if not reveal:
         out().print(Text(f"They lie in {keys_file}; --show prints them whole.", style="dim"), soft_wrap=True)
@@ -180,7 +182,5 @@ def _kept_keys(home: Home, loop: str | None) -> dict[str, str]:
     return table_
 
 
-def _shown(key: str | None, *, reveal: bool) -> str:
-    if key is None:
-        return NOT_WRITTEN
+def _shown(key: str, *, reveal: bool) -> str:
     return key if reveal else f"{key[:4]}{'•' * 12}"

@@ -251,7 +251,7 @@ def announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None
 
 def _loops(home: Home, *, with_keys: bool) -> Any:
     kept = home.keys()
-    keys: dict[str, Any] = kept.get("loops", {})  # type: ignore[assignment]
+    keys: dict[str, Any] = kept.get("loops", {})
     made = table("loop", "learns after", "publishes every", *(["key"] if with_keys else []))
     for loop in home.catalog.loops():
         settings = loop.settings

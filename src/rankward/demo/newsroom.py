@@ -121,7 +121,7 @@ def furnish(home: Home) -> str:
     """Make sure that there is a loop for the newspaper. Returns a key of it."""
     if all(loop.name != LOOP for loop in home.catalog.loops()):
         home.create_loop(LOOP, news_settings())
-    keys: dict[str, dict[str, str]] = home.keys()["loops"]  # type: ignore[assignment]
+    keys: dict[str, dict[str, str]] = home.keys()["loops"]
     return keys[LOOP]["key1"]
 
 
