@@ -9,7 +9,7 @@ import sys
 import textwrap
 import time
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -17,21 +17,22 @@ from tests.service import PATIENCE_S
 from tests.store.test_event_log import ALL, event_ids, interaction, offsets
 
 from rankward.cluster.servers import running_servers, wait_until_healthy
-from rankward.errors import InvalidRequest, StoreUnavailable
+from rankward.errors import InvalidRequest, ReplicaOutdated, StoreUnavailable
 from rankward.joining.service import JoiningService
 from rankward.records import Appended, Erased, Interaction, Known, Observation, Tick
 from rankward.store.nats.broker import Broker, BrokerOptions
-from rankward.store.nats.codec import encode_group, encode_keys, encode_request
+from rankward.store.nats.codec import EraseEntries, encode_group, encode_keys, encode_request
 from rankward.store.nats.event_log import ReplicatedEventLog
+from rankward.store.nats.events import EventStream
 from rankward.store.nats.feed import Feed
 from rankward.store.nats.joined_log import ReplicatedJoinedLog
-from rankward.store.sqlite.codec import to_row
+from rankward.store.sqlite.codec import event_key, to_row
 from rankward.store.sqlite.event_log import SqliteEventLog
-from rankward.store.sqlite.groups import Requested
+from rankward.store.sqlite.groups import Group, Requested
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
     from rankward.cluster.servers import Server
@@ -52,12 +53,11 @@ class Node:
         self.folder = folder
         self.broker = Broker(options)
         self.log = ReplicatedEventLog(self.broker, "loop", self._replica(), clock=now_us)
-        self._fed = self._replica()
-        own = SqliteJoinedLog(folder / "joined")
+        self.fed = self._replica()
         self.joined = ReplicatedJoinedLog(self.broker, "loop", SqliteJoinedLog(folder / "joined"), self._replica())
-        self._own = own
-        self._feed = Feed(self.broker, "loop", self._fed, own)
-        self._joining = JoiningService(self._fed, own, clock=now_us)
+        self.own = SqliteJoinedLog(folder / "joined")
+        self._feed = Feed(self.broker, "loop", self.fed, self.own)
+        self._joining = JoiningService(self.fed, self.own, clock=now_us)
         self._feeding: asyncio.Task[None] | None = None
 
     def _replica(self) -> SqliteEventLog:
@@ -84,7 +84,7 @@ class Node:
     async def reach(self, place: int) -> None:
         """Wait until the replica is as far."""
         async with asyncio.timeout(PATIENCE_S):
-            while await self._fed.place() < place:
+            while await self.fed.place() < place:
                 await asyncio.sleep(0.005)
 
     async def close(self) -> None:
@@ -94,7 +94,7 @@ class Node:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._feeding
         await self._feed.close()
-        for each in (self.joined, self._own, self._fed, self.log):
+        for each in (self.joined, self.own, self.fed, self.log):
             await each.close()
         self.broker.close()
 
@@ -250,6 +250,63 @@ def test_what_is_erased_is_in_no_file_and_all_nodes_still_hold_the_same(tmp_path
             assert await newcomer.holds() == held
 
     asyncio.run(erase())
+
+
+def test_an_erasure_that_broke_off_is_finished_by_the_next(tmp_path: Path, nats_server: Server) -> None:
+    """Whoever erased may have died when the command was out, and the content still in the stream."""
+    marker = uuid.uuid4().hex
+
+    async def erase() -> None:
+        async with nodes(tmp_path, nats_server, 1) as [node]:
+            await node.log.append([interaction(marker), interaction("beside")], once=True)
+            stream = EventStream(node.broker, "loop")
+            command = EraseEntries({0: Erased(reward_wait_us=600_000_000)}, [event_key(marker)])
+            await node.reach(await node.broker.ask(lambda: stream.command(command)))
+            assert files_with(nats_server.folder, marker)
+
+            await node.log.erase({})
+
+            assert files_with(nats_server.folder, marker) == files_with(tmp_path, marker) == []
+            before = await last_sequence(node)
+            await node.log.erase({})
+            assert await last_sequence(node) == before
+
+    asyncio.run(erase())
+
+
+def test_a_stream_that_does_not_meet_the_replica_is_said_so(tmp_path: Path, nats_server: Server) -> None:
+    """To go on over a gap, or after the servers lost something, would be to differ from the others for ever."""
+
+    async def part(node: Node, change: Callable[[str], Coroutine[Any, Any, object]]) -> Feed:
+        """Change the stream, and make a feed for what the replica has."""
+        name = node.broker.stream("events", "loop")
+        await node.broker.ask(lambda: change(name))
+        return Feed(node.broker, "loop", node.fed, node.own)
+
+    async def step(feed: Feed) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while True:
+                await feed.step()
+                await asyncio.sleep(0.005)
+
+    async def meet() -> None:
+        node = Node(tmp_path, options_of(nats_server))
+        js = node.broker.js
+        for number in range(5):
+            await node.log.append([interaction(f"e{number}")])
+        feed = await part(node, lambda name: js.delete_msg(name, 3))
+        with pytest.raises(StoreUnavailable, match="lacks message 3"):
+            await step(feed)
+        feed = await part(node, lambda name: js.purge_stream(name, seq=5))
+        with pytest.raises(ReplicaOutdated, match="begins at message 5, and the replica needs 1"):
+            await step(feed)
+        await node.fed.apply([Group(4, now_us(), [])])
+        feed = await part(node, js.delete_stream)
+        with pytest.raises(ReplicaOutdated, match="ends at message 0, and the replica has 4"):
+            await step(feed)
+        await node.close()
+
+    asyncio.run(meet())
 
 
 def test_a_cleared_log_is_cleared_on_every_node_at_the_same_place(tmp_path: Path, nats_server: Server) -> None:

@@ -56,7 +56,10 @@ class LogExtent(msgspec.Struct, frozen=True):
 
 
 class EventLog(Protocol):
-    """Everything that happened, in order. It can be appended to and read; old stretches can be dropped."""
+    """Everything that happened, in order. It can be appended to and read; old stretches can be dropped.
+
+    On a node of a cluster, what was appended is read a moment later; the answer to the append is right at once.
+    """
 
     async def append(self, records: Sequence[Record], *, once: bool = False) -> Sequence[AppendResult]:
         """Store each record or not, in order, one result each; durable on return.
@@ -69,7 +72,9 @@ class EventLog(Protocol):
         Raises:
             StorageFull: nothing of the call was stored.
             Overloaded: too much is waiting; nothing of the call was stored.
-            StoreUnavailable: the store failed. The records may or may not be found later.
+            StoreUnavailable: the store failed. The records may or may not be found later; of a call that is too large
+                for one message of a cluster's stream, perhaps only the first.
+            InvalidRequest: one record is too large for such a message.
         """
 
     async def read(self, start: Offset, *, limit: int) -> Sequence[LogEntry]:

@@ -12,19 +12,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import Header
 
 from rankward.errors import StoreUnavailable
-from rankward.records import AnyHeader, Erased, Offset
+from rankward.records import AnyHeader, Erased, EventId, Offset
 from rankward.store.nats.broker import Broker
 from rankward.store.nats.codec import (
     Command,
     EraseEntries,
+    ForgetObservations,
     Patch,
     decode_command,
     decode_keys,
@@ -37,12 +38,15 @@ from rankward.store.sqlite.codec import event_key, to_row
 from rankward.store.sqlite.event_log import SqliteEventLog, undisturbed
 from rankward.store.stretches import stretches
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 REPLICA_S = 30.0
 """How long a call waits for the node's replica to come to a place of the stream."""
 _SCAN_S = 600.0
 _READ = 2_000
+_TOGETHER = 50_000  # of what is erased, in one command: no message is larger than servers take by default
 
 
 class EventStream:
@@ -175,10 +179,18 @@ class Commands:
 
     async def erase(self, places: Mapping[Offset, Erased]) -> None:
         """Erase entries on all nodes, then from the stream: see `ports.EventLog.erase`."""
-        if places:
-            await self.give(EraseEntries(dict(places), await self._keys(places)))
+        for some in _batched(sorted(places), _TOGETHER):
+            await self.give(EraseEntries({offset: places[offset] for offset in some}, await self._keys(set(some))))
         await self._broker.ask(self._stream.ensure)
         await self._clean()
+
+    async def forget(self, interactions: Collection[Offset], event_ids: Collection[EventId]) -> None:
+        """Forget observations on all nodes: see `ports.JoinedLog.erase`."""
+        keys = sorted(map(event_key, event_ids))
+        for some in _batched(sorted(interactions), _TOGETHER):
+            await self.give(ForgetObservations(some, []))
+        for some in _batched(keys, _TOGETHER):
+            await self.give(ForgetObservations([], some))
 
     async def _keys(self, offsets: Collection[Offset]) -> list[int]:
         """The keys of the interactions that stand at these offsets."""
@@ -236,3 +248,9 @@ class Commands:
         if len(entries) < len(offsets):
             return None
         return Patch(place, entries[0].time_us if entries else 0, [to_row(entry.record) for entry in entries])
+
+
+def _batched(items: Sequence[T], size: int) -> Iterator[list[T]]:
+    """Cut into stretches of at most so many."""
+    for begin in range(0, len(items), size):
+        yield [*items[begin : begin + size]]

@@ -6,10 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from rankward.records import EventId, JoinedEntry, Offset
 from rankward.store.nats.broker import Broker
-from rankward.store.nats.codec import ForgetObservations
 from rankward.store.nats.events import Commands, EventStream
 from rankward.store.ports import JoinState, JoinStep, Match, Unmatched
-from rankward.store.sqlite.codec import event_key
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 
@@ -51,7 +49,7 @@ class ReplicatedJoinedLog:
 
     async def erase(self, interactions: Collection[Offset], event_ids: Collection[EventId]) -> None:
         """See `ports.JoinedLog`. Other nodes forget when they come to that place of the stream."""
-        await self._commands.give(ForgetObservations(sorted(interactions), sorted(map(event_key, event_ids))))
+        await self._commands.forget(interactions, event_ids)
 
     async def read(self, start: Offset, *, limit: int) -> Sequence[tuple[Offset, JoinedEntry]]:
         """See `ports.JoinedLog`."""

@@ -15,8 +15,8 @@ from rankward.store.nats.broker import Broker
 
 logger = logging.getLogger(__name__)
 
-_HEARTBEAT_S = 1.0
-_SILENCE_S = 4.0  # after this long without even a heartbeat, the subscription is made again
+_HEARTBEAT_S = 5.0
+_SILENCE_S = 4.0  # after this long without a message, the stream is asked whether there are some
 _PAUSE_S = 0.5  # before the next try
 
 
@@ -78,7 +78,7 @@ class Tail:
                 try:
                     message = await subscription.next_msg(timeout=_SILENCE_S)
                 except nats.errors.TimeoutError:
-                    # Heartbeats are not shown to us, so what is quiet is looked at.
+                    # The servers may have forgotten the subscription, which the client sees later, or not at all.
                     info = await self._broker.js.stream_info(self._stream)
                     if info.state.last_seq >= self._next and subscription.pending_msgs == 0:
                         return
