@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
@@ -83,7 +84,9 @@ def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:
     """Each process of a node opens the folder alone."""
     assert read_options(tmp_path / "node.json") is None
     (tmp_path / "node.json").write_text('{"servers": ["nats://here:4222"], "replicas": 3}')
-    assert read_options(tmp_path / "node.json") == BrokerOptions(servers=("nats://here:4222",), replicas=3)
+    assert read_options(tmp_path / "node.json") == BrokerOptions(
+        servers=("nats://here:4222",), replicas=3, node=socket.gethostname()
+    )
     (tmp_path / "node.json").write_text("{")
     with pytest.raises(StoreUnavailable, match=r"node\.json"):
         read_options(tmp_path / "node.json")

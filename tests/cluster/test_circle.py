@@ -169,6 +169,20 @@ def test_loops_are_shared(trio: Trio) -> None:
     eventually(shared, "each leads as many as the other")
 
 
+def test_a_deleted_loop_leaves_no_files_on_any_node(trio: Trio) -> None:
+    """Deleting is a promise to whoever the events are about."""
+    loop = trio.new_loop()
+    traffic = trio.traffic(loop)
+    try:
+        eventually(lambda: trio.api.loop(loop).model_id is not None, "a model serves")
+    finally:
+        traffic.end()
+    folders = [node.root / "loops" / trio.api.loop(loop).loop_id for node in trio.nodes]
+    assert all(folder.exists() for folder in folders)
+    trio.api.home.delete_loop(loop)
+    eventually(lambda: not any(folder.exists() for folder in folders), "the files are gone")
+
+
 def test_the_servers_may_be_away_for_a_while(trio: Trio, nats_server: Server) -> None:
     """Calls are refused meanwhile, with a word on when to try again; then it goes on, and nothing was restarted."""
     loop = trio.new_loop()

@@ -42,16 +42,18 @@ def end_of_log(home: Home, loop: str) -> int:
 
 
 def is_learned(home: Home, loop: str, head: int) -> bool:
-    """Whether all that a loop's log holds before an offset has been joined and learned."""
-    notes = home.board.read(home.catalog.loop(loop).loop_id)
+    """Whether all that a loop's log holds before an offset has been joined and learned, and is in a published model."""
+    loop_id = home.catalog.loop(loop).loop_id
+    notes = home.board.read(loop_id)
     if "joining" not in notes or not any(name.startswith("training-") for name in notes):
         return False
     joining = msgspec.json.decode(notes["joining"])
     training = msgspec.json.decode(next(note for name, note in notes.items() if name.startswith("training-")))
+    published = max((version.joined_offset for version in home.catalog.versions(loop_id)), default=0)
     return bool(
         joining["head"] >= head
         and joining["next_due_us"] is None
-        and training["joined_offset"] >= joining["joined_end"]
+        and min(training["joined_offset"], published) >= joining["joined_end"]
     )
 
 

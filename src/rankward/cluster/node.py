@@ -24,8 +24,7 @@ async def among_others(home: Home, *, may_work: bool) -> AsyncIterator[Leads]:
     """
     assert home.broker is not None, "the folder is a node's"
     host = socket.gethostname()
-    name = home.broker.options.node or host
-    member = Member(name=name, works=False, host=host, version=__version__, since_us=home.clock())
+    member = Member(name=home.broker.options.node, works=False, host=host, version=__version__, since_us=home.clock())
     membership = Membership(home.broker, member)
     async with asyncio.TaskGroup() as group:
         following = group.create_task(home.follow())

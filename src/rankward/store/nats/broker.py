@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
@@ -312,8 +313,9 @@ def read_options(path: Path) -> BrokerOptions | None:
         StoreUnavailable: it cannot be read.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=BrokerOptions)
+        options = msgspec.json.decode(path.read_bytes(), type=BrokerOptions)
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
         raise StoreUnavailable(f"{path} cannot be read: {error}") from error
+    return options if options.node else msgspec.structs.replace(options, node=socket.gethostname())
