@@ -36,6 +36,7 @@ from rankward.store.sqlite.copying import (
     copy_joined,
     sync_all,
 )
+from rankward.store.sqlite.database import cut_loose
 from rankward.store.sqlite.folder import FORMAT, DataFolder
 from rankward.store.sqlite.sealed import sync_folder
 from rankward.wiring import digest, now_us
@@ -168,6 +169,7 @@ def _copy_catalog(folder: DataFolder, aside: Path, *, link: bool) -> tuple[str, 
     for attempt in range(_PASSES):
         last = attempt == _PASSES - 1  # whatever does not agree by now never will
         copy_database(folder.catalog, aside / "catalog.sqlite")
+        cut_loose(aside / "catalog.sqlite")
         keys = folder.keys.read_bytes() if folder.keys.exists() else b""
         with closing(SqliteCatalog(aside / "catalog.sqlite")) as catalog:
             known = {key.digest for key in catalog.keys()}  # noqa: SIM118

@@ -25,12 +25,11 @@ from rankward.store.nats.events import EventStream
 from rankward.store.nats.feed import Feed
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.node import Node
-from rankward.store.nats.replica import cut_loose
 from rankward.store.nats.snapshots import Snapshots
 from rankward.store.ports import Loop
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.copying import as_ours, check_events, check_joined, sync_all
-from rankward.store.sqlite.database import Database, FileDatabase
+from rankward.store.sqlite.database import Database, FileDatabase, cut_loose
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FolderLock
 from rankward.store.sqlite.joined_log import SqliteJoinedLog

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from tests.store.test_catalog import a_loop, an_epoch
 
+from rankward.backup import back_up, restore
 from rankward.cluster.servers import running_servers
 from rankward.errors import Conflict, StoreUnavailable
 from rankward.store.audit import AuditEntry, AuditFilter, Door
@@ -282,6 +283,22 @@ def test_a_node_of_an_older_version_reads_what_a_newer_one_has_extended(nodes: l
     with pytest.raises(StoreUnavailable, match="until this node is of the newer version"):
         old.catalog.delete_loop("playground")
     assert len(old.catalog.loops()) == 2
+
+
+def test_a_backup_of_a_node_is_an_embedded_installation(
+    nodes: list[Home], options: BrokerOptions, tmp_path: Path
+) -> None:
+    """It would go its own way, and must not be taken for a replica that is only behind."""
+    one, _ = nodes
+    one.furnish({})
+    back_up(one.folder.root, tmp_path / "backup.tar")
+    restore(tmp_path / "backup.tar", tmp_path / "restored")
+    with contextlib.closing(Home(tmp_path / "restored")) as restored:
+        assert restored.catalog.loops() == one.catalog.loops()
+        restored.catalog.delete_loop("playground")
+    (tmp_path / "restored" / "node.json").write_bytes(msgspec.json.encode(options))
+    with pytest.raises(StoreUnavailable, match="embedded installation"):
+        Home(tmp_path / "restored")
 
 
 def test_whoever_signs_in_on_one_node_is_known_on_all(nodes: list[Home]) -> None:

@@ -367,14 +367,3 @@ def _recorder(path: Path) -> Recorder:
         raise as_world_error(error, path) from error
     assert isinstance(connection, Recorder), "it was made by the factory"
     return connection
-
-
-def cut_loose(path: Path) -> None:
-    """Make a replica, which nobody has open, a database of its own."""
-    connection = connect(path)
-    try:
-        connection.execute("DROP TABLE IF EXISTS replica")
-    except sqlite3.Error as error:
-        raise as_world_error(error, path) from error
-    finally:
-        connection.close()

@@ -9,6 +9,7 @@ import sqlite3
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -176,3 +177,12 @@ class ChangeHint:
     def close(self) -> None:
         """Let go of the file."""
         self._map.close()
+
+
+def cut_loose(path: Path) -> None:
+    """Make a copy of a node's replica, which nobody has open, a database of its own. Any other stays as it is."""
+    try:
+        with closing(connect(path)) as connection:
+            connection.execute("DROP TABLE IF EXISTS replica")
+    except sqlite3.Error as error:
+        raise as_world_error(error, path) from error
