@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import shutil
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -174,7 +172,7 @@ def _forget_replica(folder: Path) -> None:
 
 
 def _pace(home: Home, events: int) -> tuple[float, float]:
-    """Watch a loop being joined and learned. Returns the rates of both, from a fifth of the events to the last."""
+    """Watch a loop being joined and learned. Returns the rates of both, after the first fifth."""
     reached: list[dict[int, float]] = [{}, {}]
 
     def done() -> bool:
@@ -188,7 +186,8 @@ def _pace(home: Home, events: int) -> tuple[float, float]:
             training[-1].joined_offset if training else 0,
         )
         for count, times in zip(counts, reached, strict=True):
-            times.setdefault(count, now_s)
+            if count < events or count not in times:
+                times[count] = now_s  # when it was last no more than that, or first all
         return min(counts) >= events
 
     eventually(done, "everything is joined and learned", within_s=1_800)
@@ -196,9 +195,8 @@ def _pace(home: Home, events: int) -> tuple[float, float]:
 
 
 def _steady(times: Mapping[int, float], events: int) -> float:
-    first = min(count for count in times if count >= events // 5)
-    last = max(times)
-    return (last - first) / (times[last] - times[first]) if last > first else float("nan")
+    first, last = max(count for count in times if count <= events // 5), max(times)
+    return (last - first) / (times[last] - times[first])
 
 
 def _costs(quick: bool) -> Iterator[Row]:
@@ -329,8 +327,11 @@ def _part(cluster: LocalCluster, name: str) -> Part:
 
 
 def _kill(part: Part) -> None:
+    """Kill all of its processes, as the loss of its machine does."""
     assert part.pid is not None, "it runs"
-    os.kill(part.pid, signal.SIGKILL)
+    first = psutil.Process(part.pid)
+    for process in (first, *first.children(recursive=True)):
+        process.kill()
 
 
 async def _longest_gap(cluster: Clustered, victim: Part) -> float:
