@@ -83,7 +83,8 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "services",
         frozenset(
             {
-                *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options", "studies", "study_run"),
+                *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options"),
+                *("sharing", "studies", "study_log", "study_run"),
                 *("archiving.rounds", "cluster.node", "cluster.rounds", "import_run"),
                 *("challenge.desk", "challengers"),
                 *("story", "watching.rounds"),

@@ -45,7 +45,7 @@ def test_what_is_cancelled_leaves_nothing(home: Home) -> None:
 
     assert kept.exists(), "it was stopped when the first model was kept"
     assert list(kept.iterdir()) == []
-    assert home.studies.by_key(study.key) == msgspec.structs.replace(study, joined_end=30)
+    assert home.studies.by_key(study.key) == msgspec.structs.replace(study, joined_start=0, joined_end=30)
 
 
 def test_a_study_runs_to_its_end(home: Home) -> None:
@@ -107,6 +107,14 @@ class Processes:
         self.begun.append(key)
         self.all.append(subprocess.Popen([sys.executable, "-c", self._code], stdin=subprocess.PIPE))
         return self.all[-1]
+
+    def end(self) -> None:
+        """End all that are left."""
+        for process in self.all:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
 
 
 def assert_ended(code: int) -> None:

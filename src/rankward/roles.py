@@ -26,8 +26,10 @@ from rankward.import_run import ImportRun
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watcher import Watcher
 from rankward.settings import Limits
+from rankward.sharing import ShareRun
 from rankward.store.ports import Fence
 from rankward.store.sqlite.folder import FolderLock
+from rankward.store.studies import StudyKind
 from rankward.study_run import StudyRun
 from rankward.watching.rounds import Rounds
 from rankward.wiring import Home
@@ -206,7 +208,7 @@ async def run_import(root: Path, loop_name: str, key: str) -> None:
 
 
 def run_study(root: Path, key: str) -> None:
-    """Run a study."""
+    """Run a study, or a share of one."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -221,7 +223,8 @@ def run_study(root: Path, key: str) -> None:
     try:
         study = home.studies.by_key(key)
         if study is not None:  # it may have been deleted just now
-            StudyRun(home, study, stop.is_set).run()
+            run = ShareRun if study.kind is StudyKind.SHARE else StudyRun
+            run(home, study, stop.is_set).run()
     finally:
         home.close()
 

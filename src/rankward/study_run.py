@@ -7,22 +7,34 @@ import hashlib
 import logging
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import msgspec
 
 from rankward.errors import RankwardError
 from rankward.evaluation.asking import ONLINE, candidates, own_candidate, setup_of
-from rankward.evaluation.contender import Trained
+from rankward.evaluation.contender import Candidate, Trained
 from rankward.evaluation.findings import Findings, KeptModel
 from rankward.evaluation.measure import measure_features
 from rankward.evaluation.replay import Setup
 from rankward.evaluation.report import Report
-from rankward.evaluation.service import Batch, CancelledError, EvaluationFailedError, Progress, evaluate, search
-from rankward.records import JoinedEvent, Offset, TimeUs
+from rankward.evaluation.service import (
+    PROCESSES,
+    CancelledError,
+    EvaluationFailedError,
+    Play,
+    Player,
+    Progress,
+    Source,
+    evaluate,
+    search,
+)
+from rankward.records import Offset, TimeUs
+from rankward.sharing import SHARES, forget_shares, note_of, offer
 from rankward.store.studies import Study, StudyKind, StudyState
+from rankward.study_log import LoopLog
 from rankward.wiring import Home
 
 logger = logging.getLogger(__name__)
@@ -30,11 +42,12 @@ logger = logging.getLogger(__name__)
 NOTE = "study"
 """The name of a running study's note on the board."""
 ATTEMPTS_MAX = 3
-_READ = 500
 _EVALUATED_FEATURES = 10  # left out, and permuted, to group those of an evaluation of v1
 _SCORED_FEATURES = 20  # the same to score them
 _SEARCH_RUNS = 16  # about as many policies along the whole log does a search cost
 _SEARCH_SHARE = 0.5  # of the time limit that a search may take
+_FEATURE_SHARES = 4  # each learns the whole policy beside its features: more would not be worth it
+_SHARES_AT_ONCE = 2  # that a worker plays
 _AGAIN_US = 10_000_000
 _LOOK_US = 1_000_000
 _ASK_S = 0.5  # between two looks whether it was deleted
@@ -53,38 +66,11 @@ class StudyStatus(msgspec.Struct, frozen=True, kw_only=True):
     time_us: TimeUs  # of this status
 
 
-class LoopLog(msgspec.Struct, frozen=True, kw_only=True):
-    """A span of a loop's joined log. Implements `evaluation.service.Source`."""
+class _Crew(TypedDict):
+    """Arguments of what judges policies: how many shares they are dealt out in, and who plays them."""
 
-    root: str  # of the installation
-    loop_id: str
-    start_us: TimeUs  # of decisions
-    end_us: TimeUs  # those at or after it are left out
-    joined_start: Offset  # from there on, in the archive where the log does not go back as far
-    joined_end: Offset  # entries at or after it are left out
-
-    def batches(self) -> Iterator[Batch]:
-        """Read it.
-
-        Raises:
-            StoreUnavailable: the archive is needed, and does not answer or is damaged.
-        """
-        home = Home(Path(self.root))
-        with asyncio.Runner() as runner:
-            log, joined = home.event_log(self.loop_id), home.joined_log(self.loop_id)
-            try:
-                whole = home.whole_log(self.loop_id, log, joined, since_us=self.start_us, until_us=self.end_us)
-                for start in range(self.joined_start, self.joined_end, _READ):
-                    events: list[JoinedEvent] = []
-                    position, end = start, min(start + _READ, self.joined_end)
-                    while position < end:
-                        found, position = runner.run(whole.read(position, limit=end - position))
-                        events += found
-                    yield Batch(events, (end - self.joined_start) / (self.joined_end - self.joined_start))
-            finally:
-                runner.run(log.close())
-                runner.run(joined.close())
-                home.close()
+    processes: int
+    play: Play | None
 
 
 class StudyRun:
@@ -122,6 +108,9 @@ class StudyRun:
         else:
             if not self._finish(StudyState.SUCCEEDED, _not_done(findings), findings):
                 self._forget_models()
+        left = self._home.studies.by_key(study.key)
+        if left is None or left.state.finished:
+            forget_shares(self._home, study)
 
     def _finish(self, state: StudyState, description: str, findings: Findings | None = None) -> bool:
         optimal = "" if findings is None or findings.report is None else findings.report.optimal
@@ -166,6 +155,7 @@ class StudyRun:
             cancelled=self._cancelled,
             keep=lambda trained: self._keep(msgspec.structs.replace(trained, name=ONLINE)),
             checkpoints=self._checkpoints,
+            **self._crew(_FEATURE_SHARES),
         )
         return Findings(report=report, models=tuple(self._models), features=found.scores, facts=found.facts)
 
@@ -188,6 +178,7 @@ class StudyRun:
                 cancelled=self._cancelled,
                 keep=self._keep,
                 checkpoints=self._checkpoints,
+                **self._crew(SHARES),
             )
         else:
             report = evaluate(
@@ -198,6 +189,7 @@ class StudyRun:
                 cancelled=self._cancelled,
                 keep=self._keep,
                 checkpoints=self._checkpoints,
+                **self._crew(SHARES),
             )
         if not report.counts.judged and not report.counts.baseline_only:
             raise EvaluationFailedError(
@@ -205,6 +197,23 @@ class StudyRun:
                 "deferred, when it was activated"
             )
         return report
+
+    def _crew(self, shares: int) -> _Crew:
+        """Say who judges the policies: processes here, or, in a cluster, the workers that take their shares."""
+        if self._home.broker is None:
+            return {"processes": PROCESSES, "play": None}
+        return {"processes": shares, "play": self._offered}
+
+    def _offered(
+        self,
+        source: Source,
+        share: Sequence[Candidate],
+        setup: Setup,
+        *,
+        references: bool,
+        checkpoints: Path | None,  # noqa: ARG002  # each worker has its own
+    ) -> Player:
+        return offer(self._home, self._study, source, share, setup, references=references, stopped=self._stopped)
 
     @property
     def _checkpoints(self) -> Path:
@@ -224,19 +233,12 @@ class StudyRun:
                 await log.close()
                 await joined.close()
 
-        joined_start, joined_end = asyncio.run(span())
-        if study.joined_end is None:
-            study = self._study = msgspec.structs.replace(study, joined_end=joined_end)
+        if study.joined_end is None or study.joined_start is None:
+            start, end = asyncio.run(span())
+            settled = end if study.joined_end is None else study.joined_end
+            study = self._study = msgspec.structs.replace(study, joined_start=start, joined_end=settled)
             self._home.studies.write(study)
-        assert study.joined_end is not None, "it was just settled"
-        return LoopLog(
-            root=str(self._home.folder.root),
-            loop_id=study.loop_id,
-            start_us=study.start_us,
-            end_us=study.end_us,
-            joined_start=joined_start,
-            joined_end=study.joined_end,
-        )
+        return LoopLog.of(self._home, study)
 
     def _keep(self, trained: Trained) -> None:
         model_id = f"{self._study.key}-{len(self._models)}"
@@ -302,7 +304,7 @@ class StudyDesk:
         self._home = home
         self._spawn = spawn
         self._colleagues = colleagues
-        self._running: tuple[Study, subprocess.Popen[bytes]] | None = None
+        self._running: dict[str, tuple[Study, subprocess.Popen[bytes]]] = {}  # by key
         self._looks = True  # whether there may be something new
         self._again_us: TimeUs = 0  # when to try again what failed
         self._elsewhere = False  # whether another worker runs one
@@ -327,24 +329,25 @@ class StudyDesk:
             self._again_us, self._looks = self._home.clock() + _AGAIN_US, True
 
     def _take_turn(self, *, busy: bool) -> None:
-        if self._running is not None:
-            study, process = self._running
+        for study, process in list(self._running.values()):
             if process.poll() is None:
-                return
+                continue
             if process.stdin is not None:
                 process.stdin.close()
-            self._running = None
-            self._home.board.take_down(study.loop_id, NOTE)
+            del self._running[study.key]
+            self._home.board.take_down(study.loop_id, _note_of(study))
             self._looks = True
         if self._elsewhere and self._home.clock() >= self._look_again_us:  # its worker may have died meanwhile
             self._looks = True
-        if not self._looks or busy:
+        if not self._looks or busy or not any(map(self._has_room, StudyKind)):
             return
         self._looks = self._elsewhere = False
         self._look_again_us = self._home.clock() + _LOOK_US
         unfinished = self._home.studies.unfinished()
         self._home.forget_checkpoints(but=[study.key for study in unfinished])
         for study in unfinished:
+            if study.key in self._running or not self._has_room(study.kind):
+                continue
             if study.state is StudyState.RUNNING and self._colleagues.is_elsewhere(study.holder):
                 self._elsewhere = True
                 continue
@@ -355,8 +358,14 @@ class StudyDesk:
                 study, state=StudyState.RUNNING, attempts=study.attempts + 1, holder=self._colleagues.name
             )
             if self._home.studies.begin(begun):
-                self._running = (begun, self._spawn(begun.key))
-                return
+                self._running[begun.key] = (begun, self._spawn(begun.key))
+
+    def _has_room(self, kind: StudyKind) -> bool:
+        """Whether another of its kind may run here: one study, which in a cluster only deals out; and some shares."""
+        shares = sum(study.kind is StudyKind.SHARE for study, _ in self._running.values())
+        if kind is StudyKind.SHARE:
+            return shares < _SHARES_AT_ONCE
+        return len(self._running) == shares
 
     def _give_up(self, study: Study) -> None:
         why = f"its process died {ATTEMPTS_MAX} times: the service's log may say of what"
@@ -365,8 +374,9 @@ class StudyDesk:
 
     def stop(self) -> None:
         """Tell the running study to stop. It will be run again."""
-        if self._running is not None and self._running[1].stdin is not None:
-            self._running[1].stdin.close()
+        for _, process in self._running.values():
+            if process.stdin is not None:
+                process.stdin.close()
 
     def close(self, wait: Callable[[subprocess.Popen[bytes]], None]) -> None:
         """Wait for the running study to stop.
@@ -374,13 +384,15 @@ class StudyDesk:
         Args:
             wait: for a process, as long as is to be waited.
         """
-        if self._running is None:
-            return
-        study, process = self._running
-        wait(process)
-        left = self._home.studies.by_key(study.key)
-        if left is not None and not left.state.finished:  # it was stopped on purpose: that attempt does not count
-            interrupted = left.interrupted + 1
-            self._home.studies.write(msgspec.structs.replace(left, state=StudyState.WAITING, interrupted=interrupted))
-        self._home.board.take_down(study.loop_id, NOTE)
-        self._running = None
+        for study, process in self._running.values():
+            wait(process)
+            left = self._home.studies.by_key(study.key)
+            if left is not None and not left.state.finished:  # it was stopped on purpose: that attempt does not count
+                waits = msgspec.structs.replace(left, state=StudyState.WAITING, interrupted=left.interrupted + 1)
+                self._home.studies.write(waits)
+            self._home.board.take_down(study.loop_id, _note_of(study))
+        self._running.clear()
+
+
+def _note_of(study: Study) -> str:
+    return note_of(study) if study.kind is StudyKind.SHARE else NOTE

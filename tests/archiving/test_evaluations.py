@@ -15,7 +15,8 @@ from rankward.evaluation.findings import Findings
 from rankward.settings import Limits
 from rankward.store.studies import StudyKind, StudyState
 from rankward.studies import StudyService
-from rankward.study_run import LoopLog, StudyRun
+from rankward.study_log import LoopLog
+from rankward.study_run import StudyRun
 from tests.archiving.bucket import Bucket
 from tests.archiving.test_archiving import archived, archiving, story_of
 from tests.archiving.test_whole import cut_small, forget_hours, hours, whole_of

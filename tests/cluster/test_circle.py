@@ -6,13 +6,17 @@ import itertools
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 from tests.faults.audit import audit, end_of_log, is_learned
 from tests.faults.traffic import Traffic
 from tests.service import RunningService, eventually
+from tests.store.test_studies import a_study
 
+from rankward.evaluation.findings import Findings
 from rankward.records import Interaction
 from rankward.store.nats.broker import BrokerOptions
+from rankward.store.studies import AskedPolicy, Study, StudyKind, StudyState
 from rankward.wiring import playground_settings
 
 if TYPE_CHECKING:
@@ -203,3 +207,40 @@ def test_the_servers_may_be_away_for_a_while(trio: Trio, nats_server: Server) ->
     assert [node.children().items() for node in trio.nodes] == processes
     trio.hold_to_promises(loop, traffic)
     assert "Traceback" not in "".join(node.output.read_text() for node in trio.nodes)
+
+
+def test_a_study_is_shared_by_the_workers_and_survives_the_one_that_deals_it_out(trio: Trio) -> None:
+    """Any of them judges a share of its policies; when one is killed, the other goes on with what it had."""
+    loop = trio.new_loop()
+    trio.lead(loop)
+    traffic = trio.traffic(loop)
+    try:
+        trio.learn(loop)
+    finally:
+        traffic.end()
+    home, loop_id = trio.api.home, trio.api.loop(loop).loop_id
+    policies = tuple(AskedPolicy(f"p{number}", f"--cb_explore_adf --epsilon 0.{number}") for number in range(1, 5))
+    study = a_study(loop_id=loop_id, start_us=0, end_us=1 << 60, policies=policies, time_limit_s=3_600.0)
+    study = msgspec.structs.replace(study, automatic=True)  # nobody asks what its features are worth
+    home.studies.add(study, waiting_max=10)
+
+    def now() -> Study:
+        found = home.studies.by_key(study.key)
+        assert found is not None
+        return found
+
+    eventually(
+        lambda: now().state.finished or bool(home.studies.listed(loop_id, StudyKind.SHARE)), "its shares are offered"
+    )
+    dealer = trio.workers[now().holder]
+    dealer.kill()
+    try:
+        eventually(lambda: now().state.finished, "the other goes on with it")
+    finally:
+        dealer.start()
+    assert (now().state, now().description) == (StudyState.SUCCEEDED, "")
+    findings = msgspec.msgpack.decode(home.studies.found(study.key) or b"", type=Findings)
+    assert findings.report is not None
+    assert {"p1", "p2", "p3", "p4"} <= {result.name for result in findings.report.policies}
+    assert findings.report.counts.judged > 0
+    eventually(lambda: not home.studies.listed(loop_id, StudyKind.SHARE), "its shares are removed")

@@ -13,7 +13,7 @@ from rankward.evaluation.facts import Census, FeatureFacts
 from rankward.evaluation.importance import Loss, scored
 from rankward.evaluation.replay import Setup
 from rankward.evaluation.report import FeatureScore
-from rankward.evaluation.service import PROCESSES, CancelledError, Progress, Source, compiled, replayed
+from rankward.evaluation.service import PROCESSES, CancelledError, Play, Progress, Source, compiled, replayed
 
 CENSUS_EVENTS = 20_000  # of the log, in which features are looked for
 
@@ -54,6 +54,7 @@ def measure_features(
     cancelled: Callable[[], bool] = lambda: False,
     keep: Callable[[Trained], None] = lambda _: None,
     checkpoints: Path | None = None,
+    play: Play | None = None,
 ) -> Importances:
     """Judge a policy with all features, without each, and with each permuted. Blocks until it is done.
 
@@ -70,6 +71,7 @@ def measure_features(
         cancelled: asked now and then whether to stop.
         keep: given what the policy has learned with all features, if it wants it kept.
         checkpoints: see `evaluation.service.evaluate`.
+        play: see `evaluation.service.evaluate`.
 
     Raises:
         CancelledError: `cancelled` said so.
@@ -102,6 +104,7 @@ def measure_features(
         cancelled=cancelled,
         keep=keep,
         checkpoints=checkpoints,
+        play=play,
     ).parts
     if not compiled(parts, whole, setup).trusted:
         return Importances((), census.facts())

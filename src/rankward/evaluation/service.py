@@ -82,6 +82,60 @@ class Source(Protocol):
         """Read the log from its beginning, in the order of the joined log."""
 
 
+class Told(msgspec.Struct):
+    """What the player of a share says of its way."""
+
+    events: int = 0
+    read: float = 0.0
+    skipped: dict[str, int] = {}
+    flaws: list[Line] = []
+    part: Part | None = None
+    failure: str | None = None
+
+
+class Player(Protocol):
+    """Plays a share of the policies along the log, in a process of its own."""
+
+    told: Told
+
+    @property
+    def connection(self) -> Connection | None:
+        """What becomes ready when there is something to hear. None: it is to be asked now and then."""
+
+    def listen(self) -> None:
+        """Hear what it has to say.
+
+        Raises:
+            EvaluationFailedError: it broke.
+        """
+
+    def end(self) -> None:
+        """Make sure that nothing is played for it here any more."""
+
+
+class Play(Protocol):
+    """Lets a share of the policies be played, somewhere."""
+
+    def __call__(
+        self,
+        source: Source,
+        share: Sequence[Candidate],
+        setup: Setup,
+        *,
+        references: bool,
+        checkpoints: Path | None,
+    ) -> Player:
+        """Begin.
+
+        Args:
+            source: the log.
+            share: of the policies.
+            setup: how to judge them.
+            references: whether to judge `online` and the baselines, too.
+            checkpoints: see `evaluate`.
+        """
+
+
 class Progress(NamedTuple):
     """How far an evaluation has come."""
 
@@ -131,6 +185,7 @@ def evaluate(
     cancelled: Callable[[], bool] = lambda: False,
     keep: Callable[[Trained], None] = lambda _: None,
     checkpoints: Path | None = None,
+    play: Play | None = None,
 ) -> Report:
     """Judge policies by a log. Blocks until it is done.
 
@@ -143,6 +198,7 @@ def evaluate(
         cancelled: asked now and then whether to stop.
         keep: given what has been learned by each policy that wants it kept.
         checkpoints: a folder to keep in how far it has come, and to go on from what is there; None: it begins anew.
+        play: lets shares of the policies be played, as many as there are to be `processes`; None: here.
 
     Raises:
         InvalidRequest: two candidates have one name, or one of a policy that is always there.
@@ -158,6 +214,7 @@ def evaluate(
         cancelled=cancelled,
         keep=keep,
         checkpoints=checkpoints,
+        play=play,
     )
     report = compiled(found.parts, candidates, setup)
     return msgspec.structs.replace(
@@ -185,34 +242,38 @@ def replayed(
     cancelled: Callable[[], bool],
     keep: Callable[[Trained], None],
     checkpoints: Path | None = None,
+    play: Play | None = None,
 ) -> Replayed:
     """Play policies along a log, each process a share of them. Arguments and errors as of `evaluate`."""
     _check_names(candidates)
     count = max(1, min(processes, len(candidates)))
     shares = _shares(candidates, count)
-    workers = [
-        _Worker(source, share, setup, references=number == 0, checkpoints=checkpoints)
+    begin = _Worker if play is None else play
+    players = [
+        begin(source, share, setup, references=number == 0, checkpoints=checkpoints)
         for number, share in enumerate(shares)
     ]
     begun_s = told_s = time.monotonic()
     try:
-        while any(worker.part is None for worker in workers):
-            wait([worker.connection for worker in workers if worker.part is None], timeout=_TELL_EVERY_S)
-            for worker in workers:
-                worker.listen()
+        while any(player.told.part is None for player in players):
+            waiting = (player.connection for player in players if player.told.part is None)
+            wait([connection for connection in waiting if connection is not None], timeout=_TELL_EVERY_S)
+            for player in players:
+                player.listen()
             if cancelled():
                 raise CancelledError("the evaluation was cancelled")
             if progress is not None and time.monotonic() - told_s >= _TELL_EVERY_S:
                 told_s = time.monotonic()
-                progress(_progress(workers, told_s - begun_s))
+                progress(_progress(players, told_s - begun_s))
     finally:
-        for worker in workers:
-            worker.end()
-    for worker in workers:
-        for trained in worker.part.trained if worker.part is not None else ():
+        for player in players:
+            player.end()
+    parts = [player.told.part for player in players if player.told.part is not None]
+    for part in parts:
+        for trained in part.trained:
             keep(trained)
-    told = workers[0].told  # all have read the same lines
-    return Replayed([worker.part for worker in workers if worker.part is not None], told.skipped, told.flaws)
+    told = players[0].told  # all have read the same lines
+    return Replayed(parts, told.skipped, told.flaws)
 
 
 def _shares(candidates: Sequence[Candidate], count: int) -> list[Sequence[Candidate]]:
@@ -252,6 +313,7 @@ def search(
     cancelled: Callable[[], bool] = lambda: False,
     keep: Callable[[Trained], None] | None = None,
     checkpoints: Path | None = None,
+    play: Play | None = None,
 ) -> Report:
     """Look for better learning settings, and judge what was found beside policies that were asked for. Blocks.
 
@@ -269,6 +331,7 @@ def search(
         cancelled: asked now and then whether to stop.
         keep: given what has been learned by the finalists, and by each policy that wants it kept. None: nobody is.
         checkpoints: see `evaluate`.
+        play: see `evaluate`.
 
     Returns:
         A report as `evaluate` gives it, finalists included, with the record of the search.
@@ -310,6 +373,7 @@ def search(
                     progress=_shown(progress, course, number, begun_s),
                     cancelled=lambda: cancelled() or is_over(),
                     checkpoints=checkpoints,
+                    play=play,
                 )
         if cancelled():
             raise CancelledError("the search was cancelled")
@@ -340,6 +404,7 @@ def search(
         cancelled=cancelled,
         keep=keep or (lambda _: None),
         checkpoints=checkpoints,
+        play=play,
     )
     run = SearchRun(
         seed=seed,
@@ -379,19 +444,8 @@ def _check_names(candidates: Sequence[Candidate]) -> None:
         taken.add(candidate.name.lower())
 
 
-class _Told(msgspec.Struct):
-    """What a process says of its way."""
-
-    events: int = 0
-    read: float = 0.0
-    skipped: dict[str, int] = {}
-    flaws: list[Line] = []
-    part: Part | None = None
-    failure: str | None = None
-
-
 class _Worker:
-    """A process that judges a share of the policies."""
+    """A process here that plays a share. Implements `Player`."""
 
     def __init__(
         self,
@@ -404,18 +458,13 @@ class _Worker:
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe(duplex=False)
-        self.told = _Told()
+        self.told = Told()
         self._names = [candidate.name for candidate in share]
         self._process: BaseProcess = context.Process(
             target=_work, args=(source, share, setup, references, checkpoints, theirs), daemon=True
         )
         self._process.start()
         theirs.close()
-
-    @property
-    def part(self) -> Part | None:
-        """What it found. None: it is on its way."""
-        return self.told.part
 
     def listen(self) -> None:
         """Hear what it has to say.
@@ -425,7 +474,7 @@ class _Worker:
         """
         try:
             while self.told.part is None and self.connection.poll():
-                self.told = msgspec.msgpack.decode(self.connection.recv_bytes(), type=_Told)
+                self.told = msgspec.msgpack.decode(self.connection.recv_bytes(), type=Told)
         except EOFError:
             self._process.join()
             raise EvaluationFailedError(
@@ -451,28 +500,42 @@ def _work(
     checkpoints: Path | None,
     connection: Connection,
 ) -> None:
-    """Judge a share of the policies: what a worker's process does."""
+    """Play a share of the policies: what a worker's process does."""
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
-    told = _Told()
+
+    def tell(told: Told) -> None:
+        connection.send_bytes(msgspec.msgpack.encode(told))
+
+    told = Told()
     try:
-        place = None if checkpoints is None else Place(checkpoints, source, share, setup, references=references)
-        _replay(source, share, setup, references, place, told, connection)
+        told = play_share(source, share, setup, references=references, checkpoints=checkpoints, tell=tell)
     except (RankwardError, OSError) as error:
         told.failure = str(error)
-    connection.send_bytes(msgspec.msgpack.encode(told))
+    tell(told)
 
 
-def _replay(
+def play_share(
     source: Source,
     share: Sequence[Candidate],
     setup: Setup,
+    *,
     references: bool,
-    place: Place | None,
-    told: _Told,
-    connection: Connection,
-) -> None:
-    """Play a share of the policies along the log, from where it had come if anything is kept."""
+    checkpoints: Path | None,
+    tell: Callable[[Told], None],
+) -> Told:
+    """Play a share of the policies along the log, from where it had come if anything is kept. Blocks.
+
+    Args:
+        source: see `Play`.
+        share: see `Play`.
+        setup: see `Play`.
+        references: see `Play`.
+        checkpoints: see `evaluate`.
+        tell: told now and then how far it has come. What it raises ends it.
+    """
+    told = Told()
+    place = None if checkpoints is None else Place(checkpoints, source, share, setup, references=references)
     stand = place.get() if place is not None else None
     skipped = Counter[str]() if stand is None else Counter(stand.skipped)
     if stand is not None:
@@ -497,15 +560,16 @@ def _replay(
                 kept_s = time.monotonic()
             if now_s - told_s >= _TELL_EVERY_S:
                 told_s = now_s
-                connection.send_bytes(msgspec.msgpack.encode(told))
+                tell(told)
         told.part = replay.end()
         if place is not None:
             place.put(Stand(taken, told.events, dict(skipped), told.flaws, None, told.part))
     told.skipped = dict(skipped)
+    return told
 
 
-def _progress(workers: Sequence[_Worker], elapsed_s: float) -> Progress:
-    slowest = min(workers, key=lambda worker: worker.told.read).told
+def _progress(players: Sequence[Player], elapsed_s: float) -> Progress:
+    slowest = min(players, key=lambda player: player.told.read).told
     remaining_s = elapsed_s * (1 - slowest.read) / slowest.read if slowest.read > 0 else None
     return Progress(slowest.events, slowest.read, slowest.events / max(elapsed_s, 1e-9), remaining_s)
 

@@ -20,6 +20,7 @@ class StudyKind(enum.StrEnum):
 
     EVALUATION = "evaluation"  # what policies would have earned
     IMPORTANCE = "importance"  # what each feature is worth
+    SHARE = "share"  # a share of the policies of one of those, for any worker to judge: nobody asks for one
 
 
 class StudyState(enum.StrEnum):
@@ -70,6 +71,9 @@ class Study(msgspec.Struct, frozen=True, kw_only=True):
     automatic: bool = False  # whether an automatic optimization asked
     concluded: bool = False  # whether that has decided on what was found
     holder: str = ""  # name of the node that runs it, where there are many
+    joined_start: Offset | None = None  # joined events before are left out; None: as `joined_end`
+    share_of: str = ""  # key of the study that this is a share of; empty: it is none
+    share: bytes = b""  # what the share is: MessagePack of `evaluation.sharing.Share`
 
 
 class Studies(Protocol):
@@ -80,7 +84,7 @@ class Studies(Protocol):
 
         Args:
             study: one that waits.
-            waiting_max: how many may be unfinished beside it, in all loops.
+            waiting_max: how many may be unfinished beside it, in all loops. Shares do not count.
 
         Raises:
             Conflict: its loop has one of its kind under its id.
@@ -97,7 +101,7 @@ class Studies(Protocol):
         """Return the studies of one kind in a loop, oldest first."""
 
     def unfinished(self) -> Sequence[Study]:
-        """Return the studies of all loops that wait or run, in the order in which they were asked."""
+        """Return the studies of all loops that wait or run, shares too, in the order in which they were asked."""
 
     def write(self, study: Study, *, found: bytes | None = None) -> bool:
         """Write a study over the one of its key, and what was found beside it.

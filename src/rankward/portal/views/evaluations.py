@@ -108,7 +108,7 @@ async def _show(visit: Visit) -> Response:
 async def _progress(visit: Visit) -> Response:
     """What an open page asks for while a study runs; when it has ended, the page is loaded anew."""
     named = str(visit.request.path_params["kind"])
-    if named not in set(StudyKind):
+    if named not in {StudyKind.EVALUATION, StudyKind.IMPORTANCE}:
         raise NotFound(f"there are no studies of the kind {named[:20]!r}")
     kind = StudyKind(named)
     study = visit.doors.studies.find(visit.loop, kind, str(visit.request.path_params["study"]))

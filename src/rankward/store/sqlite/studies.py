@@ -31,7 +31,7 @@ CREATE TABLE finding (
     body BLOB NOT NULL                  -- compressed
 );
 """
-_COUNT_UNFINISHED = "SELECT count(*) FROM study WHERE state IN (?, ?)"
+_COUNT_UNFINISHED = "SELECT count(*) FROM study WHERE state IN (?, ?) AND kind <> ?"
 _INSERT = "INSERT INTO study (key, loop_id, kind, study_id, state, attempts, body) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _SELECT_ONE = "SELECT body FROM study WHERE loop_id = ? AND kind = ? AND study_id = ?"
 _SELECT_BY_KEY = "SELECT body FROM study WHERE key = ?"
@@ -73,7 +73,7 @@ class SqliteStudies:
         """See `studies.Studies`."""
         if connection.execute(_SELECT_ONE, (study.loop_id, study.kind, study.study_id)).fetchone():
             raise Conflict(f"there is an {study.kind} {study.study_id!r} already: choose another id")
-        [count] = connection.execute(_COUNT_UNFINISHED, _UNFINISHED).fetchone()
+        [count] = connection.execute(_COUNT_UNFINISHED, (*_UNFINISHED, StudyKind.SHARE)).fetchone()
         if count >= waiting_max:
             raise Overloaded(
                 f"{count} evaluations are not finished, the bound is {waiting_max}: wait for one, or delete one",
