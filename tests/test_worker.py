@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from rankward.wiring import Home, new_loop_settings
-from rankward.worker import JoiningStatus, LeadsAll, Worker
+from rankward.worker import JoiningStatus, LeadsAll, Worker, spawner
 from tests.loop.circle import Circle
 from tests.service import PATIENCE_S, RunningService, eventually, request
 
@@ -112,3 +113,38 @@ def test_retention_takes_nothing_that_is_not_archived(tmp_path: Path, *, archive
         await circle.close()
 
     asyncio.run(run())
+
+
+class Watched(LeadsAll):
+    """Remembers what it was asked about."""
+
+    def __init__(self) -> None:
+        self.loops: set[str] = set()
+
+    def turn(self, behind: Mapping[str, int], *, caught_up: bool, at_work: Collection[str]) -> None:
+        """See `worker.Leading`."""
+        super().turn(behind, caught_up=caught_up, at_work=at_work)
+        self.loops = set(behind)
+
+
+def test_a_loop_that_cannot_be_opened_here_is_spread_with_the_others(tmp_path: Path) -> None:
+    """Workers that did not see the same loops would each take some for another's, and nobody would lead those."""
+    home = Home(tmp_path)
+    sound, broken = (home.create_loop(name, new_loop_settings()) for name in ("sound", "broken"))
+    joined = home.folder.joined(broken.loop_id)
+    joined.mkdir(parents=True)
+    (joined / "joined.sqlite").write_bytes(b"no database at all" * 300)
+    leading = Watched()
+
+    async def work() -> None:
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(home, spawner(home), leading).run(stop))
+        async with asyncio.timeout(PATIENCE_S):
+            while not leading.loops:
+                await asyncio.sleep(0.01)
+        stop.set()
+        await working
+
+    asyncio.run(work())
+    assert leading.loops == {sound.loop_id, broken.loop_id}
+    home.close()

@@ -273,7 +273,9 @@ class Worker:
             self._lead_us = now_us
             at_work = {loop_id for loop_id, work in self._work.items() if work.children} | self._optimizing.at_work()
             feeds = {loop_id: work.feed for loop_id, work in self._work.items()}
-            behind = {loop_id: feed.behind if feed is not None else 0 for loop_id, feed in feeds.items()}
+            # All loops, whether they can be opened here or not: else workers would not agree on how they are spread.
+            behind = dict.fromkeys((loop.loop_id for loop in self._loops), 0)
+            behind |= {loop_id: feed.behind for loop_id, feed in feeds.items() if feed is not None}
             caught_up = not self._fetching and all(feed is None or feed.caught_up for feed in feeds.values())
             self._leading.turn(behind, caught_up=caught_up, at_work=at_work)
         for loop_id, work in self._work.items():
