@@ -203,9 +203,14 @@ class Home:
             self.node.snapshots.prepare(loop_id)
 
     def outdate(self, loop_id: str) -> None:
-        """Say that a loop has to be fetched anew: when nobody has its folder open, see `give_up_outdated`."""
-        self.folder.outdated.mkdir(exist_ok=True)
-        (self.folder.outdated / loop_id).touch()
+        """Say that a loop has to be fetched anew, if that loses nothing: see `give_up_outdated`.
+
+        Raises:
+            StoreUnavailable: the servers do not answer.
+        """
+        if self.node is not None and self.node.snapshots.can_begin_again(loop_id):
+            self.folder.outdated.mkdir(exist_ok=True)
+            (self.folder.outdated / loop_id).touch()
 
     @property
     def is_outdated(self) -> bool:

@@ -19,7 +19,7 @@ import msgspec
 from rankward.archiving.layout import shown
 from rankward.archiving.service import NOTE, read_status
 from rankward.challenge.desk import ChallengeDesk
-from rankward.errors import NotFound, RankwardError, ReplicaOutdated, StorageFull
+from rankward.errors import NotFound, RankwardError, ReplicaOutdated, StorageFull, StoreUnavailable
 from rankward.import_run import ImportDesk
 from rankward.joining.service import JoiningService
 from rankward.optimization.desk import OptimizationDesk
@@ -293,11 +293,11 @@ class Worker:
                 # What has just come can wait for more: each step is a flush of the disk that Rank needs, too.
                 busy = busy or work.joining.behind
                 work.pause_us = 0
-            except ReplicaOutdated as error:
-                self._home.outdate(work.loop.loop_id)
-                work.join_again_us = self._stumble(work, error)
             except RankwardError as error:
                 work.join_again_us = self._stumble(work, error)
+                if isinstance(error, ReplicaOutdated):
+                    with contextlib.suppress(StoreUnavailable):  # it is looked into again
+                        await asyncio.to_thread(self._home.outdate, work.loop.loop_id)
         try:
             await self._maintain(work)
         except RankwardError as error:

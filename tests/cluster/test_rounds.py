@@ -19,6 +19,7 @@ from rankward.cluster.rounds import SnapshotRounds
 from rankward.errors import NotFound, StoreUnavailable
 from rankward.settings import LoopSettings
 from rankward.store.nats.broker import BrokerOptions
+from rankward.store.nats.events import EventStream
 from rankward.wiring import Home
 from rankward.worker import Worker
 
@@ -160,6 +161,27 @@ def test_a_node_that_fell_too_far_behind_begins_again(tmp_path: Path, options: B
                     await until(lambda: not late.lacks_replica(loop.loop_id))
                     await settled(late, loop)
                     assert await entries(late, loop) == await entries(old, loop)
+
+    asyncio.run(live())
+
+
+def test_a_replica_of_what_the_servers_have_lost_is_kept(tmp_path: Path, options: BrokerOptions) -> None:
+    """It may be the only copy of what was acknowledged: an operator decides what becomes of it."""
+
+    async def live() -> None:
+        with closing(node(tmp_path / "only", options)) as home:
+            assert home.node is not None
+            broker, snapshots = home.node.broker, home.node.snapshots
+            loop = home.create_loop("newsroom", LoopSettings())
+            async with at_work(home):
+                await append(home, loop, "a")
+                await settled(home, loop)
+            await asyncio.to_thread(snapshots.take, loop.loop_id)
+            await broker.ask(lambda: broker.js.delete_stream(broker.stream("events", loop.loop_id)))
+            await broker.ask(EventStream(broker, loop.loop_id).ensure)
+            await asyncio.to_thread(home.outdate, loop.loop_id)  # as the worker does when its feed refuses
+            assert not home.is_outdated
+            assert len(await entries(home, loop)) == 20
 
     asyncio.run(live())
 

@@ -289,6 +289,21 @@ class Snapshots:
             raise NotFound(f"the snapshot of loop {snapshot.loop_id} is not what it says it is")
         sync_all(aside)
 
+    def can_begin_again(self, loop_id: str) -> bool:
+        """Tell whether a loop may begin again here: a snapshot has all that the replica has, and the stream goes on.
+
+        It does not where the servers have lost what they acknowledged: then the replica may be all that is left of it.
+
+        Raises:
+            StoreUnavailable: the servers do not answer.
+        """
+        snapshots, stream = self.of(loop_id), self._broker.stream("events", loop_id)
+        if not snapshots:
+            return False
+        state = self._broker.call(lambda: self._broker.js.stream_info(stream)).state
+        newest = snapshots[-1].place
+        return (self.place(loop_id) or 0) < newest <= state.last_seq and state.first_seq <= newest + 1
+
     def give_up(self, loop_id: str) -> None:
         """Remove a loop's replica, with which its stream cannot go on. Nobody may have it open."""
         for room in reversed(_ROOMS):  # the event log first: without it, none of it counts
