@@ -12,7 +12,7 @@ import pytest
 
 from rankward.cluster.servers import free_ports, running_servers
 from rankward.errors import StoreUnavailable
-from rankward.store.nats.broker import Broker, BrokerOptions, read_options
+from rankward.store.nats.broker import Broker, BrokerOptions, read_options, write_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,10 @@ def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:
     assert read_options(tmp_path / "node.json") == BrokerOptions(
         servers=("nats://here:4222",), replicas=3, node=socket.gethostname()
     )
+    written = BrokerOptions(servers=("tls://one:4222", "tls://other:4222"), credentials="/etc/credentials", node="one")
+    write_options(tmp_path / "node.json", written)
+    assert read_options(tmp_path / "node.json") == written
+    assert (tmp_path / "node.json").stat().st_mode & 0o777 == 0o600
     (tmp_path / "node.json").write_text("{")
     with pytest.raises(StoreUnavailable, match=r"node\.json"):
         read_options(tmp_path / "node.json")

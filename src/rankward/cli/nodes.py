@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import os
 import secrets
 import socket
 from pathlib import Path
@@ -150,7 +149,7 @@ def make_node(
     if nats is None:
         return
     require_package()
-    from rankward.store.nats.broker import read_options  # noqa: PLC0415
+    from rankward.store.nats.broker import read_options, write_options  # noqa: PLC0415
 
     path = data / "node.json"
     before = read_options(path)
@@ -169,11 +168,7 @@ def make_node(
         node=before.node if before is not None and before.node else _new_name(),
     )
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
-    aside = path.with_suffix(".tmp")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(options)))
-    aside.replace(path)
+    write_options(path, options)
 
 
 def require_package() -> None:

@@ -47,8 +47,8 @@ def write_standing(path: Path, standing: Standing) -> None:
 
 
 def read_standing(path: Path) -> Standing | None:
-    """Read it. None: nothing has been put down since the node started."""
+    """Read it. None: nothing has been put down since the node started, or a power failure took it."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Standing)
-    except FileNotFoundError:
+    except (FileNotFoundError, msgspec.DecodeError):
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import re
 import socket
 import threading
@@ -23,6 +24,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, PubAck, RetentionPolicy, StorageType, StreamConfig
 
 from rankward.errors import RankwardError, StorageFull, StoreUnavailable
+from rankward.store.sqlite.sealed import sync_folder
 
 logger = logging.getLogger(__name__)
 
@@ -304,6 +306,22 @@ def as_ours(error: Exception) -> RankwardError:
         return StoreUnavailable(f"JetStream refused: {error.description} (code {error.err_code})")
     reason = str(error) or type(error).__name__
     return StoreUnavailable(f"the JetStream servers do not answer ({reason}): try again in a second")
+
+
+def write_options(path: Path, options: BrokerOptions) -> None:
+    """Write where a node's servers are, for its owner alone to read. Durable on return.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    aside = path.with_suffix(".tmp")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(options)))
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    sync_folder(path.parent)
 
 
 def read_options(path: Path) -> BrokerOptions | None:

@@ -261,7 +261,7 @@ class FileBoard:
                 notes[path.stem] = path.read_bytes()
             except FileNotFoundError:
                 continue
-        return notes
+        return {name: note for name, note in notes.items() if note}  # a power failure leaves some empty
 
     def take_down(self, loop_id: str, name: str) -> None:
         """See `ports.Board`."""
