@@ -155,6 +155,31 @@ def test_two_nodes_give_the_same_request_one_decision_and_hold_the_same(tmp_path
     asyncio.run(race())
 
 
+def test_a_node_whose_clock_is_ahead_gives_a_repeated_request_its_first_decision(
+    tmp_path: Path, nats_server: Server
+) -> None:
+    """Its clock says that the request is too old to be a repeat; but the stream's time is what decides."""
+
+    async def repeat() -> None:
+        async with nodes(tmp_path, nats_server, 1) as [node]:
+            record = interaction("e1")
+            await node.log.append([record], once=True)
+            await node.reach(await last_sequence(node))
+            hours_ahead = SqliteEventLog(node.folder / "events", clock=now_us)
+            log = ReplicatedEventLog(node.broker, "loop", hours_ahead, clock=lambda: now_us() + 36_000_000_000)
+            try:
+                [first] = await log.append([record], once=True)
+                [second] = await log.append([msgspec.structs.replace(record, chosen=2)], once=True)
+            finally:
+                await log.close()
+            for known in (first, second):
+                assert isinstance(known, Known)
+                assert isinstance(known.entry.record, Interaction)
+                assert known.entry.record.chosen == record.chosen
+
+    asyncio.run(repeat())
+
+
 def test_what_is_acknowledged_is_read_on_every_node(tmp_path: Path, nats_server: Server) -> None:
     """Many calls share a message, and keep their order and their own results."""
 

@@ -47,7 +47,7 @@ _COMMIT_RECORDS = 512  # at most this many records share a message, unless one c
 _COMMIT_BYTES = 524_288  # and about this many bytes, before they are compressed
 _UNDER_WAY = 4  # messages at once
 _HEADROOM_BYTES = 2_048  # of a message: what the client and the servers add
-_SKEW_US = 60_000_000  # a node's clock is no further from the servers'
+_SKEW_US = 60_000_000  # a node's clock is mostly no further from the servers'
 _APPENDED = Appended()
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ class ReplicatedEventLog:
             broker: the connection.
             loop_id: of the loop.
             replica: in this node's folder. It is closed with this log.
-            clock: the time, in microseconds since 1970: within a minute of the servers'.
+            clock: the time, in microseconds since 1970. It saves work if it is right, and decides nothing.
             pending_appends: how many records may wait for the servers in this process.
         """
         self.replica = replica
@@ -221,7 +221,8 @@ class ReplicatedEventLog:
         since = self._follower.place
         rows = [request.rows[index] for request, index in wanted]
         now_us = self._clock()
-        found = await self.replica.find(rows, ended_us=now_us - REPEAT_GRACE_US - _SKEW_US)
+        surely_us = min(now_us, self._follower.time_us) - _SKEW_US  # what is published gets no earlier time
+        found = await self.replica.find(rows, ended_us=surely_us - REPEAT_GRACE_US)
         for (request, index), row, entry in zip(wanted, rows, found, strict=True):
             if entry is None:
                 continue
@@ -230,7 +231,7 @@ class ReplicatedEventLog:
             assert isinstance(entry.record, AnyInteraction), "only interactions are found"
             if entry.time_us + entry.record.reward_wait_us + REPEAT_GRACE_US - _SKEW_US > now_us:
                 request.results[index] = Known(entry)
-            else:  # at the edge, the time that the stream gives decides
+            else:  # at the edge, or if clocks differ more, the time that the stream gives decides
                 request.contested.add(row.event_key)
         self._tell(batch)
         return since

@@ -20,7 +20,7 @@ from rankward.store.nats.codec import (
     decode_group,
 )
 from rankward.store.nats.events import EventStream
-from rankward.store.nats.tail import Tail
+from rankward.store.nats.tail import Tail, stamp_us
 from rankward.store.ports import JoinedLog
 from rankward.store.sqlite.codec import event_key
 from rankward.store.sqlite.event_log import SqliteEventLog
@@ -103,7 +103,7 @@ class Feed:
 
     def time_of(self, message: Msg) -> TimeUs:
         """Say the time that the stream gave a message."""
-        return round(message.metadata.timestamp.timestamp() * 1_000_000)
+        return stamp_us(message)
 
     async def _patched(self, hole: int) -> Group:
         """Return what stands for a message that is gone."""

@@ -11,9 +11,10 @@ from collections.abc import Awaitable, Callable, Collection
 from nats.aio.msg import Msg
 
 from rankward.errors import RankwardError
+from rankward.records import TimeUs
 from rankward.store.nats.broker import Broker
 from rankward.store.nats.codec import decode_keys
-from rankward.store.nats.tail import Tail
+from rankward.store.nats.tail import Tail, stamp_us
 
 _FORGET_S = 1.0
 
@@ -37,6 +38,7 @@ class Follower:
         self._ask_place = place
         self.place = 0  # that the replica has reached at least
         self.forgotten = 0  # the messages up to this one are not remembered
+        self.time_us: TimeUs = 0  # no message that is still to come gets an earlier one in the log
         self._seen = 0
         self._last: dict[int, int] = {}  # by key: the newest message that carried it
         self._messages: deque[tuple[int, Collection[int]]] = deque()  # with their keys
@@ -65,6 +67,7 @@ class Follower:
             self._last |= once
             self._messages.append((sequence, keys))
         self._seen = sequence
+        self.time_us = max(self.time_us, stamp_us(message))
         while self._waiting and self._waiting[0][0] <= sequence:
             future = heapq.heappop(self._waiting)[2]
             if not future.done():

@@ -11,6 +11,7 @@ import nats.errors
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
+from rankward.records import TimeUs
 from rankward.store.nats.broker import Broker
 
 logger = logging.getLogger(__name__)
@@ -90,3 +91,8 @@ class Tail:
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
+
+
+def stamp_us(message: Msg) -> TimeUs:
+    """The time that the stream gave a message, in microseconds since 1970: that of the server which led it then."""
+    return round(message.metadata.timestamp.timestamp() * 1_000_000)
