@@ -79,7 +79,7 @@ class Trio:
         head = end_of_log(self.api.home, loop)
         for node in self.nodes:
             eventually(lambda node=node: end_of_log(node.home, loop) >= head, "the node has all events")  # type: ignore[misc]
-            eventually(lambda node=node: is_learned(node.home, loop, head), "the node sees that all is learned")  # type: ignore[misc]
+            eventually(lambda node=node: is_learned(node.home, loop), "the node sees that all is learned")  # type: ignore[misc]
         first, *others = [audit(node.root, loop, traffic) for node in self.nodes]
         assert all(other == first for other in others)
 

@@ -13,7 +13,7 @@ import msgspec
 
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
-from rankward.records import Interaction, Observation
+from rankward.records import Interaction, InteractionHeader, Observation
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.training.fold import Checkpoint, Fold
 from rankward.wiring import Home
@@ -41,20 +41,22 @@ def end_of_log(home: Home, loop: str) -> int:
     return asyncio.run(read())
 
 
-def is_learned(home: Home, loop: str, head: int) -> bool:
-    """Whether all that a loop's log holds before an offset has been joined and learned, and is in a published model."""
-    loop_id = home.catalog.loop(loop).loop_id
-    notes = home.board.read(loop_id)
-    if "joining" not in notes or not any(name.startswith("training-") for name in notes):
-        return False
-    joining = msgspec.json.decode(notes["joining"])
-    training = msgspec.json.decode(next(note for name, note in notes.items() if name.startswith("training-")))
-    published = max((version.joined_offset for version in home.catalog.versions(loop_id)), default=0)
-    return bool(
-        joining["head"] >= head
-        and joining["next_due_us"] is None
-        and min(training["joined_offset"], published) >= joining["joined_end"]
-    )
+def is_learned(home: Home, loop: str) -> bool:
+    """Whether all that a loop's log holds has been joined and learned."""
+
+    async def read() -> bool:
+        loop_id = home.catalog.loop(loop).loop_id
+        log, joined = home.event_log(loop_id), home.joined_log(loop_id)
+        try:
+            headers = await log.read_headers(0, limit=_ALL)
+            decided = sum(isinstance(entry.record, InteractionHeader) for entry in headers)
+            learned = max((version.learned for version in home.catalog.versions(loop_id)), default=0)
+            return decided == learned == (await joined.extent())[1]
+        finally:
+            await log.close()
+            await joined.close()
+
+    return asyncio.run(read())
 
 
 def audit(root: Path, loop: str, traffic: Traffic) -> bytes:

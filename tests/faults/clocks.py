@@ -44,9 +44,11 @@ def shift_clock(pid: int, by_s: int) -> None:
     while True:
         process.suspend()
         try:
-            while process.status() != psutil.STATUS_STOPPED:
+            counters = _program_counters(pid)
+            while None in counters:
                 time.sleep(0.001)
-            if not any(start < counter < start + len(code) for counter in _program_counters(pid)):
+                counters = _program_counters(pid)
+            if not any(start < counter < start + len(code) for counter in counters if counter is not None):
                 with Path(f"/proc/{pid}/mem").open("r+b", buffering=0) as memory:
                     memory.seek(start)
                     memory.write(code)
@@ -68,6 +70,7 @@ def _offset_of_clock_gettime() -> int:
     return address - _mapped_at(os.getpid())
 
 
-def _program_counters(pid: int) -> list[int]:
-    """Where each thread of a process that is stopped goes on."""
-    return [int(path.read_text().split()[-1], 16) for path in Path(f"/proc/{pid}/task").glob("*/syscall")]
+def _program_counters(pid: int) -> list[int | None]:
+    """Where each thread of a process that is told to stop goes on; None: it has not stopped yet."""
+    states = [path.read_text().split()[-1] for path in Path(f"/proc/{pid}/task").glob("*/syscall")]
+    return [None if state == "running" else int(state, 16) for state in states]

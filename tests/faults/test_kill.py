@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.audit import audit, end_of_log, is_learned
+from tests.faults.audit import audit, is_learned
 from tests.faults.traffic import Traffic
 from tests.service import RunningService, eventually
 
@@ -52,8 +52,7 @@ def _kill_and_audit(tmp_path: Path, *, kills: int, decisions: int) -> None:
             traffic.end()
         service.kill()  # everything at once, at the end
         service.start()
-        head = end_of_log(service.home, LOOP)
-        eventually(lambda: is_learned(service.home, LOOP, head), "what was logged before the restart is learned")
+        eventually(lambda: is_learned(service.home, LOOP), "what was logged before the restart is learned")
         service.stop()
     finally:
         service.close()

@@ -1,0 +1,342 @@
+"""A real cluster for tests: three JetStream servers, and nodes, each of which can be killed, paused and cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+
+from rankward.cluster.servers import Server, free_ports, make_servers, wait_until_healthy
+from rankward.errors import RankwardError
+from rankward.records import Tick
+from rankward.store.nats.event_log import ReplicatedEventLog
+from rankward.wiring import Home, playground_settings
+from tests.faults.audit import audit, is_learned
+from tests.faults.clocks import shift_clock
+from tests.faults.streams import connect, leader, wait_until_replicated
+from tests.faults.traffic import Traffic
+from tests.service import ADMIN_KEY, PATIENCE_S, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from rankward.store.nats.broker import Broker
+    from tests.faults.network import Network
+
+LOOP = "busy"
+KEY = "the-key-of-the-busy-loop"
+NODES = {"api-1": "api", "api-2": "api", "worker-1": "worker", "worker-2": "worker"}
+
+
+class Node:
+    """A machine of the cluster: its data folder, and the processes that work on it."""
+
+    def __init__(
+        self, folder: Path, name: str, role: str, urls: Sequence[str], host: str, within: Sequence[str]
+    ) -> None:
+        """Prepare it: nothing runs yet.
+
+        Args:
+            folder: for all files.
+            name: of the node, and of its data folder.
+            role: the command that runs it.
+            urls: of the servers.
+            host: the address of the machine.
+            within: the command that starts processes on that machine.
+        """
+        self.name = name
+        self.place = folder / name
+        self.root = self.place / "data"
+        self.log = folder / f"{name}.log"
+        self.url = ""
+        arguments = ["--nats", ",".join(urls), "--replicas", str(len(urls)), "--data", str(self.root)]
+        if role == "api":
+            [port] = free_ports(1)
+            self.url = f"http://{host}:{port}"
+            arguments += ["--host", host, "--port", str(port), "--workers", "1"]
+        self._guard = threading.RLock()  # of the two that follow, which its service manager uses as well
+        self._wanted = False  # whether it is to run
+        self._command = [*within, sys.executable, "-m", "rankward", role, *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, on what it has kept."""
+        self.place.mkdir(exist_ok=True)
+        with self._guard, self.log.open("ab") as log:
+            self._wanted = True
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "RANKWARD_ADMIN_KEY": ADMIN_KEY},
+                start_new_session=True,
+            )
+
+    def tend(self) -> None:
+        """Start it again if it has ended by itself, as a service manager does."""
+        with self._guard:
+            if self._wanted and self._process is not None and self._process.poll() is not None:
+                self.start()
+
+    def ready(self) -> bool:
+        """Whether it can rank."""
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
+        return False
+
+    def processes(self) -> list[psutil.Process]:
+        """All that run on it."""
+        assert self._process is not None, "it was started"
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.Error):
+                if os.getsid(process.pid) == self._process.pid:
+                    found.append(process)
+        return found
+
+    def signal(self, number: int) -> Sequence[psutil.Process]:
+        """Send a signal to all of its processes. Returns them."""
+        processes = self.processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+        return processes
+
+    def pause(self) -> None:
+        """Let all of it stand still, without telling anybody."""
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once."""
+        with self._guard:
+            self._wanted = False
+            if self._process is not None:
+                ending = self.signal(signal.SIGKILL)
+                self._process.wait(PATIENCE_S)
+                psutil.wait_procs(ending, PATIENCE_S)
+                self._process = None
+
+
+class Cluster:
+    """Servers and nodes, and a loop whose events are learned within seconds."""
+
+    def __init__(self, folder: Path, net: Network | None = None) -> None:
+        """Prepare it: nothing runs yet.
+
+        Args:
+            folder: for all files.
+            net: with a host for each server and node. None: all are on this machine's own address.
+        """
+        names = ["node-1", "node-2", "node-3", *NODES]
+        self.hosts = {name: number for number, name in enumerate(names)}
+        self._net = net
+        self.servers = make_servers(folder, 3, hosts=[self._address(name) for name in names[:3]])
+        for server in self.servers:
+            server.within = self._within(server.name)
+        urls = [server.url for server in self.servers]
+        self.nodes = {
+            name: Node(folder, name, role, urls, self._address(name), self._within(name))
+            for name, role in NODES.items()
+        }
+        self._homes: dict[str, Home] = {}
+        self._closing = threading.Event()
+        self._manager = threading.Thread(target=self._manage)
+
+    def _address(self, name: str) -> str:
+        return "127.0.0.1" if self._net is None else self._net.address(self.hosts[name])
+
+    def _within(self, name: str) -> tuple[str, ...]:
+        return () if self._net is None else self._net.within(self.hosts[name])
+
+    def start(self) -> None:
+        """Start everything, make the loop, and wait until all nodes serve it."""
+        for server in self.servers:
+            server.start()
+        wait_until_healthy(self.servers)
+        for node in self.nodes.values():
+            node.start()
+        self._manager.start()
+        self.wait_until_ready()
+        self.home("api-1").create_loop(LOOP, playground_settings(), {1: KEY})
+        for node in self.apis:
+            eventually(lambda node=node: self._serves(node), f"{node.name} serves the loop")  # type: ignore[misc]
+
+    def _manage(self) -> None:
+        while not self._closing.wait(0.5):
+            for node in self.nodes.values():
+                node.tend()
+
+    @property
+    def apis(self) -> Sequence[Node]:
+        """The nodes that answer HTTP."""
+        return [node for node in self.nodes.values() if node.url]
+
+    def wait_until_ready(self) -> None:
+        """Wait until all nodes that answer HTTP can rank."""
+        for node in self.apis:
+            eventually(node.ready, f"{node.name} is ready: see {node.log}")
+
+    def _serves(self, node: Node) -> bool:
+        headers = {"Ocp-Apim-Subscription-Key": KEY}
+        with contextlib.suppress(httpx.HTTPError):
+            url = f"{node.url}/personalizer/v1.0/configurations/service"
+            return httpx.get(url, headers=headers, timeout=2).status_code == 200
+        return False
+
+    def home(self, name: str) -> Home:
+        """A node's installation, as another process of the node sees it."""
+        if name not in self._homes:
+            self._homes[name] = Home(self.nodes[name].root)
+        return self._homes[name]
+
+    def let_go(self) -> None:
+        """Close what this process has open of the nodes' folders."""
+        for home in self._homes.values():
+            home.close()
+        self._homes.clear()
+
+    @cached_property
+    def broker(self) -> Broker:
+        """A connection of the test's own."""
+        return connect(self.servers)
+
+    @property
+    def stream(self) -> str:
+        """The stream of the loop's events."""
+        return self.broker.stream("events", self.loop_id)
+
+    @cached_property
+    def loop_id(self) -> str:
+        """Of the loop."""
+        return self.home("api-1").catalog.loop(LOOP).loop_id
+
+    @property
+    def leader(self) -> Server:
+        """The server that orders what comes to the loop's stream."""
+        return leader(self.broker, self.servers, self.stream)
+
+    @property
+    def worker(self) -> Node:
+        """The node whose worker leads the loop, waiting for it to be settled."""
+        holders: list[str] = []
+
+        def led() -> bool:
+            lead = self.home("api-1").catalog.leads().get(self.loop_id)
+            holders[:] = [] if lead is None or not lead.holder else [lead.holder]
+            return bool(holders)
+
+        eventually(led, "a worker leads the loop")
+        [name] = [node.name for node in self.nodes.values() if self._name(node) == holders[0]]
+        return self.nodes[name]
+
+    def _name(self, node: Node) -> str:
+        broker = self.home(node.name).broker
+        assert broker is not None, "it is a node"
+        return broker.options.node
+
+    @contextlib.contextmanager
+    def traffic(
+        self, *, clients: int = 3, pause_s: float = 0.02, after: Callable[[], object] = lambda: None
+    ) -> Iterator[Traffic]:
+        """Have traffic, and in the end hold every node to every promise.
+
+        Args:
+            clients: how many.
+            pause_s: of each, between two visits.
+            after: done when the traffic has ended, before all is waited for.
+        """
+        traffic = Traffic([node.url for node in self.apis], KEY, clients=clients, pause_s=pause_s)
+        try:
+            traffic.more(50)
+            yield traffic
+            traffic.more(50)
+        finally:
+            traffic.end()
+        after()
+        wait_until_healthy(self.servers)
+        wait_until_replicated(self.broker, self.stream)
+        self.wait_until_ready()
+        last = self.broker.call(lambda: self.broker.js.stream_info(self.stream)).state.last_seq
+        for name in self.nodes:
+            home = self.home(name)
+            eventually(lambda home=home: self._place(home) >= last, f"{name} has all of the stream")  # type: ignore[misc]
+        for name in self.nodes:
+            home = self.home(name)
+            eventually(lambda home=home: is_learned(home, LOOP), f"{name} sees that all is learned")  # type: ignore[misc]
+        audits = {name: audit(node.root, LOOP, traffic) for name, node in self.nodes.items()}
+        for (one, first), (other, second) in itertools.pairwise(audits.items()):
+            assert first == second, f"{one} and {other} differ"
+
+    def pass_time(self, by_s: int) -> None:
+        """Let time pass in the loop's log, so that the reward wait of all that it has is over.
+
+        Args:
+            by_s: that the clocks of the servers are ahead of the machine while it does.
+        """
+        for server in self.servers:
+            assert server.process is not None, "it runs"
+            shift_clock(server.process.pid, by_s)
+        log = self.home("api-1").event_log(self.loop_id)
+
+        async def append() -> None:
+            try:
+                await log.append([Tick()])
+            finally:
+                await log.close()
+
+        asyncio.run(append())
+
+    def _place(self, home: Home) -> int:
+        async def read() -> int:
+            log = home.event_log(self.loop_id)
+            assert isinstance(log, ReplicatedEventLog)
+            try:
+                return await log.replica.place()
+            finally:
+                await log.close()
+
+        try:
+            return asyncio.run(read())
+        except RankwardError:
+            return -1
+
+    def close(self) -> None:
+        """Leave nothing behind but files."""
+        self._closing.set()
+        if self._manager.is_alive():
+            self._manager.join()
+        for node in self.nodes.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                node.kill()
+        self.let_go()
+        if "broker" in self.__dict__:
+            self.broker.close()
+        for server in self.servers:
+            server.kill()
+
+
+@contextlib.contextmanager
+def running_cluster(folder: Path, net: Network | None = None) -> Iterator[Cluster]:
+    """Have a cluster, and stop it in the end."""
+    cluster = Cluster(folder, net)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
