@@ -13,7 +13,7 @@
         ├── StorageFull              no room on the disk; what was acknowledged is safe
         ├── Overloaded               more work is waiting than the bound allows
         ├── StoreUnavailable         the store does not answer, or its files cannot be read
-        │   └── ReplicaOutdated      a stream and a replica of it do not meet
+        │   └── ReplicaOutdated      a stream does not hold any more what a replica needs next
         └── DataFolderHeld           another process holds the folder
 
 Our own mistakes are assertions: they stop the process and are loud.
@@ -110,7 +110,7 @@ class StoreUnavailable(WorldError):
 
 
 class ReplicaOutdated(StoreUnavailable):
-    """A stream does not hold what a replica needs next, or what it has: it has to begin again from a snapshot."""
+    """A stream does not hold any more what a replica needs next: it has to begin again from a snapshot."""
 
 
 class DataFolderHeld(WorldError):

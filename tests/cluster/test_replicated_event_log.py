@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rankward.cluster.servers import Server
-    from rankward.records import JoinedEntry, LogEntry, Offset, TimeUs
+    from rankward.records import JoinedEntry, LogEntry, Offset, Record, TimeUs
 
 pytestmark = pytest.mark.slow
 
@@ -138,19 +138,30 @@ def test_two_nodes_give_the_same_request_one_decision_and_hold_the_same(tmp_path
     """A client that retries reaches another node, while the first one's record is still on its way there."""
 
     async def race() -> None:
+        decided: list[Record] = []
         async with nodes(tmp_path, nats_server, 2) as [one, other]:
             for number in range(100):
-                record = interaction(f"e{number}")
-                [first], [second] = await asyncio.gather(
-                    one.log.append([record], once=True), other.log.append([record], once=True)
+                # Each has a model of its own at this moment, and so decides otherwise.
+                asked = [
+                    msgspec.structs.replace(interaction(f"e{number}"), chosen=chosen, model_id=f"m{chosen}")
+                    for chosen in (0, 1)
+                ]
+                results = await asyncio.gather(
+                    one.log.append([asked[0]], once=True), other.log.append([asked[1]], once=True)
                 )
-                assert {type(first), type(second)} == {Appended, Known}
+                told = [
+                    result.entry.record if isinstance(result, Known) else record
+                    for [result], record in zip(results, asked, strict=True)
+                ]
+                assert {type(result) for [result] in results} == {Appended, Known}
+                assert told[0] == told[1]
+                decided.append(told[0])
             end = await last_sequence(one)
             for node in (one, other):
                 await node.reach(end)
             entries = [await node.log.read(0, limit=ALL) for node in (one, other)]
             assert entries[0] == entries[1]
-            assert sorted(event_ids(entries[0])) == sorted(f"e{number}" for number in range(100))
+            assert [entry.record for entry in entries[0]] == decided
 
     asyncio.run(race())
 
@@ -327,7 +338,7 @@ def test_a_stream_that_does_not_meet_the_replica_is_said_so(tmp_path: Path, nats
             await step(feed)
         await node.fed.apply([Group(4, now_us(), [])])
         feed = await part(node, js.delete_stream)
-        with pytest.raises(ReplicaOutdated, match="ends at message 0, and the replica has 4"):
+        with pytest.raises(StoreUnavailable, match="ends at message 0, and the replica has 4"):
             await step(feed)
         await node.close()
 

@@ -66,7 +66,7 @@ class Feed:
             Whether there may be more at once.
 
         Raises:
-            ReplicaOutdated: the stream does not hold the next message any more, or not what the replica has.
+            ReplicaOutdated: the stream does not hold the next message any more: begin again from a snapshot.
             WorldError: the replica cannot be written, or the servers do not answer. The next step reads again.
         """
         if self._place is None:
@@ -147,10 +147,10 @@ class Feed:
         await self._stream.ensure()
         self._last = (await self._broker.js.stream_info(self._stream.name)).state.last_seq
         if self._last < place:
-            raise ReplicaOutdated(
+            raise StoreUnavailable(
                 f"{self._stream.name} ends at message {self._last}, and the replica has {place}: the servers have lost "
-                "what they acknowledged, or are others. Export what only the replica has; then it has to begin again "
-                "from a snapshot"
+                "what they acknowledged, or are others. Nothing is applied: copy the replica, which may be all "
+                "that has it, before it is removed to begin again"
             )
         self._goal = self._goal or self._last
         self._reading = asyncio.create_task(Tail(self._broker, self._stream.name, place + 1, self._hold).run())
