@@ -75,6 +75,7 @@ _EFFECTS = {
     "model_export_frequency": "It holds from the next model on.",
     "learning_mode": "It holds for decisions from now on; earlier events are learned as they were logged.",
     "younger_models": "They are begun or let go of within a second, and begin with what is joined from now on.",
+    "answer_without_quorum": "It holds for calls from now on. What waits on a node is sent in any case.",
     "numbers": "A new epoch sees them so; the model that serves keeps what it was learned with. With bins, only "
     "rankward's own client can decide with a downloaded model.",
     "log_retention_days": "Older events are removed within a second, once they are joined.",

@@ -238,6 +238,14 @@ class LoopSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Fals
             "also the interval that it falls into, which has a weight of its own.",
         ),
     ] = Numbers.RAW
+    answer_without_quorum: Annotated[
+        bool,
+        Setting(
+            help="Whether decisions and rewards are still taken while a cluster's JetStream servers have no quorum, or "
+            "cannot be reached: with the last model, and kept on the disk of the node that answered until the servers "
+            "are back. Without, they are answered with 503. It does nothing in an embedded installation.",
+        ),
+    ] = False
     model_import: Annotated[
         ModelImport,
         Setting(

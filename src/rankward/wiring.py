@@ -93,7 +93,7 @@ class Home:
         self._pending_appends = pending_appends
         with contextlib.ExitStack() as opened, opening(root):  # others may open the same new folder at this moment
             self.folder = DataFolder(root)
-            self.node = _open_node(self.folder, clock)  # None: it is embedded
+            self.node = _open_node(self.folder, clock=clock, pending_appends=pending_appends)  # None: it is embedded
             if self.node is not None:
                 opened.callback(self.node.close)
             how = self.node.catalog if self.node is not None else FileDatabase
@@ -167,9 +167,38 @@ class Home:
     def event_log(self, loop_id: str) -> EventLog:
         """Open a loop's event log."""
         log = self._file_log(loop_id)
-        if self.node is None:
-            return log
-        return self.node.event_log(loop_id, log, clock=self.clock, pending_appends=self._pending_appends)
+        return log if self.node is None else self.node.event_log(loop_id, log, may_wait=self._may_wait(loop_id))
+
+    def _may_wait(self, loop_id: str) -> Callable[[], bool]:
+        """Make what tells whether a loop's events may wait on this node: cheap enough to ask for at every call."""
+        seen = [-1, False]
+
+        def may_wait() -> bool:
+            hint = self.catalog.change_hint()
+            if hint != seen[0]:
+                loops = self.catalog.loops()
+                seen[:] = hint, any(each.settings.answer_without_quorum for each in loops if each.loop_id == loop_id)
+            return bool(seen[1])
+
+        return may_wait
+
+    def waiting(self, loop_id: str) -> bool:
+        """Whether events of a loop wait on this node for the servers of its cluster."""
+        return self.node is not None and self.node.spool(loop_id).waits
+
+    async def send_what_waits(self) -> None:
+        """Send what waits on this node to the servers. One process of a node at a time.
+
+        Raises:
+            StoreUnavailable: they are still away.
+        """
+        for loop in self.catalog.loops():
+            if self.node is not None and self.waiting(loop.loop_id):
+                log = self.node.event_log(loop.loop_id, self._file_log(loop.loop_id), may_wait=lambda: False)
+                try:
+                    await log.send()
+                finally:
+                    await log.close()
 
     def joined_log(self, loop_id: str) -> JoinedLog:
         """Open a loop's joined log."""
@@ -652,7 +681,7 @@ class Home:
             self.node.close()
 
 
-def _open_node(folder: DataFolder, clock: Callable[[], TimeUs]) -> Node | None:
+def _open_node(folder: DataFolder, *, clock: Callable[[], TimeUs], pending_appends: int) -> Node | None:
     if not folder.node.exists():
         return None
     try:
@@ -661,7 +690,7 @@ def _open_node(folder: DataFolder, clock: Callable[[], TimeUs]) -> Node | None:
         raise StoreUnavailable(
             f"{folder.root} is a node's of a cluster, and a package for that is missing: pip install 'rankward[nats]'"
         ) from error
-    return Node(folder, own_notes=_OWN_NOTES, clock=clock)
+    return Node(folder, own_notes=_OWN_NOTES, clock=clock, pending_appends=pending_appends)
 
 
 def new_loop_settings(preset: Preset = BALANCED) -> LoopSettings:

@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
+import psutil
 import pytest
 from tests.faults.audit import audit, end_of_log, is_learned
 from tests.faults.traffic import Traffic
-from tests.service import RunningService, eventually
+from tests.service import LoopClient, RunningService, eventually, request
 from tests.store.test_studies import a_study
 
 from rankward.evaluation.findings import Findings
@@ -47,10 +48,11 @@ class Trio:
         """All three."""
         return [self.api, *self.workers.values()]
 
-    def new_loop(self) -> str:
+    def new_loop(self, **settings: object) -> str:
         """Make a loop that no other test uses. Returns its name."""
         name = f"circle-{next(_names)}"
-        self.api.home.create_loop(name, playground_settings(), {1: KEY + name})
+        changed = msgspec.structs.replace(playground_settings(), **settings)
+        self.api.home.create_loop(name, changed, {1: KEY + name})
         return name
 
     def lead(self, loop: str, *, after: int = 0) -> Lead:
@@ -244,3 +246,31 @@ def test_a_study_is_shared_by_the_workers_and_survives_the_one_that_deals_it_out
     assert {"p1", "p2", "p3", "p4"} <= {result.name for result in findings.report.policies}
     assert findings.report.counts.judged > 0
     eventually(lambda: not home.studies.listed(loop_id, StudyKind.SHARE), "its shares are removed")
+
+
+def test_calls_are_answered_without_the_servers_where_that_is_wanted(trio: Trio, nats_server: Server) -> None:
+    """With the model that served last; what came meanwhile outlives its process, and is in the log once."""
+    loop = trio.new_loop(answer_without_quorum=True)
+    trio.lead(loop)
+    traffic = trio.traffic(loop)
+    try:
+        trio.learn(loop)
+        eventually(lambda: bool(_models(trio, loop)[-1:] != [None]), "the api node decides with a model")
+        nats_server.kill()
+        traffic.more(50)
+        assert trio.api.send("GET", "/readyz").status_code == 200
+        again = request("a", "b", eventId="asked-again")
+        client = LoopClient(trio.api, loop, KEY + loop, "v1.0")
+        first, second = (client.rank(again) for _ in range(2))
+        assert (first.status_code, first.content) == (201, second.content)
+        psutil.Process(trio.api.children()["api0"]).kill()
+        nats_server.start()
+        loop_id = trio.api.home.catalog.loop(loop).loop_id
+        eventually(lambda: not trio.api.home.waiting(loop_id), "nothing waits any more")
+        traffic.more(20)
+    finally:
+        traffic.end()
+    decisions = [each for each in trio.api.records(loop) if isinstance(each, Interaction)]
+    assert [each.event_id for each in decisions].count("asked-again") == 1
+    assert trio.api.home.folder.spool(loop_id).joinpath("records").exists()
+    trio.hold_to_promises(loop, traffic)

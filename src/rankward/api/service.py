@@ -99,8 +99,8 @@ class Doors:
     def ready(self) -> bool:
         """Whether requests should be sent here: it can rank, and a node of a cluster knows what the others knew.
 
-        A node that does not reach the servers could only answer 503. One whose replica is not fed any more would give
-        old models and settings.
+        A node that does not reach the servers could only answer 503, unless a loop of it is to be answered then, too.
+        One whose replica is not fed any more would give old models and settings.
         """
         if not self._followed or self.home.broker is None:
             return self._followed
@@ -109,8 +109,12 @@ class Doors:
             standing is not None
             and standing.caught_up
             and self.home.clock() - standing.time_us < _STALE_US
-            and self.home.broker.client.is_connected
+            and (self.home.broker.client.is_connected or self._answers_without_quorum)
         )
+
+    @property
+    def _answers_without_quorum(self) -> bool:
+        return any(service.loop.settings.answer_without_quorum for service in self.ranking.values())
 
     def new_uuid(self) -> UUID:
         """Make an id that no other process makes.

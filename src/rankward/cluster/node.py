@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import AsyncIterator
 
@@ -11,7 +12,12 @@ from rankward import __version__
 from rankward.cluster.leading import Leads
 from rankward.cluster.membership import Membership
 from rankward.cluster.standing import Member, write_standing
+from rankward.errors import RankwardError
 from rankward.wiring import Home
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S = 0.5  # between two looks at what waits
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +33,7 @@ async def among_others(home: Home, *, may_work: bool) -> AsyncIterator[Leads]:
     member = Member(name=home.broker.options.node, works=False, host=host, version=__version__, since_us=home.clock())
     membership = Membership(home.broker, member)
     async with asyncio.TaskGroup() as group:
-        following = group.create_task(home.follow())
+        following = [group.create_task(home.follow()), group.create_task(_send_what_waits(home))]
         await asyncio.to_thread(membership.start)
         try:
             yield Leads(
@@ -38,5 +44,16 @@ async def among_others(home: Home, *, may_work: bool) -> AsyncIterator[Leads]:
                 clock=home.clock,
             )
         finally:
-            following.cancel()
+            for task in following:
+                task.cancel()
             await asyncio.to_thread(membership.close)
+
+
+async def _send_what_waits(home: Home) -> None:
+    """Send what waits on this node for the servers, when they are back, until cancelled."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        try:
+            await home.send_what_waits()
+        except RankwardError as error:
+            logger.info("what waits on this node cannot be sent yet: %s", error)

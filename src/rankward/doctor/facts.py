@@ -77,6 +77,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     apprenticeship: Apprenticeship | None = None  # the same
     exploring: Exploration | None = None  # the same
     standing: Standing | None = None  # of the node, in a cluster
+    waits_here: bool = False  # whether events wait on this node for the servers of the cluster
     lead: Lead | None = None  # who leads the loop there; None: nobody ever did
     unlearned_since_us: dict[int, TimeUs] = {}  # by epoch: when its oldest joined event not learned could have been
 
@@ -190,6 +191,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
             challengers=tuple(await challengers.listed(loop)),
             younger=challengers.younger(loop),
             standing=home.standing(),
+            waits_here=home.waiting(loop.loop_id),
             lead=home.catalog.leads().get(loop.loop_id),
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))

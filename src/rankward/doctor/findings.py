@@ -173,17 +173,30 @@ def _cluster(facts: Facts) -> list[Finding]:
     standing = facts.standing
     if standing is None or not facts.worker_lives:
         return []
+    answers = facts.loop.settings.answer_without_quorum
+    waiting = [
+        Finding(
+            severity=Severity.WAITING,
+            name="waits-here",
+            what="Decisions and rewards wait on this node for the JetStream servers.",
+            why="They came while the servers were away. They are on this node's disk, and nowhere else yet.",
+            do="Keep this node and its folder. They are sent by themselves when the servers are back.",
+        )
+        for _ in range(facts.waits_here)
+    ]
     if standing.cut_off:
         return [
+            *waiting,
             Finding(
                 severity=Severity.PROBLEM,
                 name="cut-off",
                 what="This node does not reach the JetStream servers.",
-                why="Calls are answered with 503 here, and what other nodes do is not seen.",
+                why=("Calls are answered with the last model" if answers else "Calls are answered with 503")
+                + " here, and what other nodes do is not seen.",
                 do="Look whether the servers run, and whether this machine reaches them. It goes on by itself then.",
-            )
+            ),
         ]
-    found = []
+    found = waiting
     if facts.leader is None:
         workers = ", ".join(standing.workers) or "none"
         found.append(

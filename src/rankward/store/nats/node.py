@@ -20,6 +20,7 @@ from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
 from rankward.store.nats.replica import Replica
 from rankward.store.nats.snapshots import Snapshots
+from rankward.store.nats.spool import Spool, SpoolingEventLog
 from rankward.store.nats.sweep import Sweep
 from rankward.store.nats.transactions import Transactions
 from rankward.store.nats.vault import SharedVault
@@ -36,13 +37,16 @@ _COPIED_S = 60.0
 class Node:
     """What one process of a node holds. Safe to share between threads."""
 
-    def __init__(self, folder: DataFolder, *, own_notes: Collection[str], clock: Callable[[], TimeUs]) -> None:
+    def __init__(
+        self, folder: DataFolder, *, own_notes: Collection[str], clock: Callable[[], TimeUs], pending_appends: int
+    ) -> None:
         """Connect, and let the catalog catch up with what the cluster has.
 
         Args:
             folder: the node's, in which `node.json` lies.
             own_notes: names of notes that are not for other nodes.
             clock: the time, in microseconds since 1970.
+            pending_appends: how many records may wait in this process to be stored.
 
         Raises:
             StoreUnavailable: the servers do not answer, or the folder is not of their cluster.
@@ -50,6 +54,8 @@ class Node:
         options = read_options(folder.node)
         assert options is not None, "the folder is a node's"
         self._folder = folder
+        self._clock = clock
+        self._pending_appends = pending_appends
         self.broker = Broker(options)
         try:
             self._catalog = Transactions(self.broker, "catalog")
@@ -76,11 +82,27 @@ class Node:
         """Open the portal's sessions. Implements `OpenDatabase`."""
         return Replica(path, self._sessions, must_exist=must_exist)
 
-    def event_log(
-        self, loop_id: str, replica: SqliteEventLog, *, clock: Callable[[], TimeUs], pending_appends: int
-    ) -> ReplicatedEventLog:
-        """Open a loop's event log: see `ReplicatedEventLog`."""
-        return ReplicatedEventLog(self.broker, loop_id, replica, clock=clock, pending_appends=pending_appends)
+    def event_log(self, loop_id: str, replica: SqliteEventLog, *, may_wait: Callable[[], bool]) -> SpoolingEventLog:
+        """Open a loop's event log: see `SpoolingEventLog`.
+
+        Args:
+            loop_id: of the loop.
+            replica: of its event log, in this node's folder.
+            may_wait: whether events may wait on this node while the servers are away.
+        """
+        return SpoolingEventLog(
+            self.broker,
+            loop_id,
+            replica,
+            spool=self.spool(loop_id),
+            wanted=may_wait,
+            clock=self._clock,
+            pending_appends=self._pending_appends,
+        )
+
+    def spool(self, loop_id: str) -> Spool:
+        """Open what waits of a loop on this node for the servers."""
+        return Spool(self._folder.spool(loop_id), clock=self._clock, pending_appends=self._pending_appends)
 
     def joined_log(self, loop_id: str, own: SqliteJoinedLog, replica: SqliteEventLog) -> ReplicatedJoinedLog:
         """Open a loop's joined log: see `ReplicatedJoinedLog`."""

@@ -55,6 +55,7 @@ class DataFolder:
     loops/ID/figures    what was earned, by minute, hour and day; may be deleted
     loops/ID/challengers    what challengers have learned
     loops/ID/imports    files that were sent to be imported, and what became of them
+    loops/ID/spool      what waits on a node for the servers of its cluster
     loops/ID/notes      what each process is doing; may be deleted
     outdated            of a node: loops whose replicas have to be fetched anew
     reserve             room that is given up when the disk is full
@@ -105,6 +106,10 @@ class DataFolder:
     def joined(self, loop_id: str) -> Path:
         """The folder of a loop's joined log."""
         return self.loops / loop_id / "joined"
+
+    def spool(self, loop_id: str) -> Path:
+        """The folder of what waits on a node for the servers of its cluster."""
+        return self.loops / loop_id / "spool"
 
     def figures(self, loop_id: str) -> Path:
         """The folder of a loop's figures."""
