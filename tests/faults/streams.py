@@ -32,6 +32,8 @@ def leader(broker: Broker, servers: Sequence[Server], stream: str) -> Server:
         info = _info(broker, stream)
         if info is not None and info.cluster is not None and info.cluster.leader in by_name:
             found.append(by_name[info.cluster.leader])
+        else:  # the server that was asked may be cut off from those that have elected one
+            broker.call(broker.client.force_reconnect)
         return bool(found)
 
     eventually(elected, f"{stream} has a leader")
