@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from vowpalwabbit import Workspace
 
+from rankward.archiving.lines import to_line
 from rankward.dsjson.read import LineReader
 from rankward.dsjson.write import write_line
 from rankward.records import Action, Features, History, Interaction, JoinedEvent, LearningMode, SlotChoice
@@ -102,14 +103,25 @@ KINDS = [
 ]
 
 
+def exported(event: JoinedEvent) -> bytes:
+    """Write an event as an export has it."""
+    return write_line(event, EARLIEST).encode() + b"\n"
+
+
+def archived(event: JoinedEvent) -> bytes:
+    """Write an event as an archive has it."""
+    return to_line(event, EARLIEST)
+
+
+@pytest.mark.parametrize("line", [exported, archived])
 @pytest.mark.parametrize(("make", "policy", "mode"), KINDS)
 def test_the_learner_learns_from_lines_what_we_learn_from_events(
-    make: Make, policy: str, mode: LearningMode, tmp_path: Path
+    make: Make, policy: str, mode: LearningMode, line: Callable[[JoinedEvent], bytes], tmp_path: Path
 ) -> None:
     """So a log can leave for any tool of the learner's, and every feature hashes as when it was ranked."""
     events = make(300, mode)
     file = tmp_path / "log.json"
-    file.write_text("".join(f"{write_line(each, EARLIEST)}\n" for each in events))
+    file.write_bytes(b"".join(map(line, events)))
     workspace = Workspace(f"{learner_arguments(policy, None, 0.2)} --dsjson --quiet -d {file}")
     values = {index: workspace.get_weight(index) for index in range(workspace.num_weights())}
     workspace.finish()
