@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rankward.cluster.servers import free_ports, running_servers
+from rankward.cluster.servers import free_ports, make_servers, running_servers, wait_until_healthy
 from rankward.errors import StoreUnavailable
 from rankward.store.nats.broker import Broker, BrokerOptions, read_options, write_options
 
@@ -49,6 +49,27 @@ def test_a_server_that_flushes_lazily_is_refused_unless_it_is_accepted(tmp_path:
         with pytest.raises(StoreUnavailable, match="sync_interval: always"):
             Broker(BrokerOptions(servers=(server.url,)))
         Broker(BrokerOptions(servers=(server.url,), accept_lazy_flush=True)).close()
+
+
+def test_each_of_several_servers_is_asked_how_it_flushes(tmp_path: Path) -> None:
+    """One that is lazy may be in the quorum, and after a power failure so may be what it has lost."""
+    servers = make_servers(tmp_path, 3)
+    lazy = tmp_path / "node-3.conf"
+    lazy.write_text(lazy.read_text().replace("sync_interval: always", "sync_interval: 2m"))
+    try:
+        for server in servers:
+            server.start()
+        wait_until_healthy(servers)
+        for server in servers:
+            with pytest.raises(StoreUnavailable, match="node-3 keeps what it has acknowledged in memory"):
+                Broker(BrokerOptions(servers=(server.url,)))
+        servers[2].stop()
+        broker = Broker(BrokerOptions(servers=(servers[0].url,)))
+        assert broker.count_servers() == 3
+        broker.close()
+    finally:
+        for server in servers:
+            server.kill()
 
 
 def test_a_connection_that_is_lost_can_be_closed(tmp_path: Path) -> None:

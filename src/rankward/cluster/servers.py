@@ -28,7 +28,7 @@ jetstream {{
 accounts {{
   SYS {{
     users: [ {{ user: system, password: system }} ]
-    exports: [ {{ service: "$SYS.REQ.SERVER.PING.VARZ" }} ]
+    exports: [ {{ service: "$SYS.REQ.SERVER.PING.VARZ", response_type: stream }} ]
   }}
   RANKWARD {{
     jetstream: enabled

@@ -37,6 +37,8 @@ SERVERS_SUBJECT = "rankward.servers"
 ACK_S = 5.0
 """How long a publisher waits for the quorum before it says that the store is not available."""
 _CONNECT_S = 5.0
+_ANSWER_S = 2.0  # for the first server to tell its state
+_OTHERS_S = 0.3  # for each further one
 _PORT = 4222
 _MAKING_S = 20.0
 _MADE_S = 1.0
@@ -179,12 +181,9 @@ class Broker:
 
     def count_servers(self) -> int:
         """Say how many servers keep JetStream's streams together; if they do not let us see it, how many were named."""
-        try:
-            answer = self.call(lambda: self.client.request(SERVERS_SUBJECT, b"", timeout=2))
-        except StoreUnavailable:
-            return len(self.options.servers)
-        meta = msgspec.json.decode(answer.data)["data"].get("jetstream", {}).get("meta", {})
-        return int(meta.get("cluster_size", 1))
+        states = self.call(self._states)
+        sizes = [int(state.get("meta", {}).get("cluster_size", 1)) for state in states.values()]
+        return max(sizes, default=len(self.options.servers))
 
     async def _translated(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:
@@ -204,7 +203,9 @@ class Broker:
         try:
             await self.js.account_info()
         except (TimeoutError, nats.errors.Error, OSError) as error:
-            logger.warning("%s does nothing (%s): trying another server", self.client.connected_url, error)
+            url = self.client.connected_url  # with its password, which is nobody's business
+            server = f"{url.hostname}:{url.port}" if url is not None else "the server"
+            logger.warning("%s does nothing (%s): trying another one", server, error)
             await self.client.force_reconnect()
 
     async def _connect(self) -> None:
@@ -250,21 +251,47 @@ class Broker:
             )
         if self.options.accept_lazy_flush:
             return
-        try:
-            answer = await self.client.request(SERVERS_SUBJECT, b"", timeout=2)
-        except nats.errors.Error as error:
+        states = await self._states()
+        if not states:
             raise StoreUnavailable(
                 "it cannot be seen whether the servers flush what they acknowledge to the disk: export the service "
                 f"$SYS.REQ.SERVER.PING.VARZ to this account as {SERVERS_SUBJECT}, as docs/cluster.md shows, or say "
                 "--accept-lazy-flush"
-            ) from error
-        state = msgspec.json.decode(answer.data)
-        if not state["data"].get("jetstream", {}).get("config", {}).get("sync_always", False):
-            raise StoreUnavailable(
-                f"the server {state['server']['name']} keeps what it has acknowledged in memory for up to its "
-                "sync_interval, and a power failure would lose it: set `sync_interval: always` in its jetstream "
-                "block, or say --accept-lazy-flush"
             )
+        for name, state in states.items():
+            if not state.get("config", {}).get("sync_always", False):
+                raise StoreUnavailable(
+                    f"the server {name} keeps what it has acknowledged in memory for up to its sync_interval, and a "
+                    "power failure would lose it: set `sync_interval: always` in its jetstream block, or say "
+                    "--accept-lazy-flush"
+                )
+
+    async def _states(self) -> dict[str, dict[str, Any]]:
+        """Ask the servers that keep streams for the state of their JetStream. Returns it by their names.
+
+        All that are there answer, if their configuration lets more than one; who is down does not hold up the rest.
+        """
+        states: dict[str, dict[str, Any]] = {}
+        inbox = self.client.new_inbox()
+        answers = await self.client.subscribe(inbox)
+        try:
+            await self.client.publish(SERVERS_SUBJECT, b"", reply=inbox)
+            expected, patience_s = 1, _ANSWER_S
+            while len(states) < expected:
+                answer = await answers.next_msg(timeout=patience_s)
+                if answer.headers is not None and "Status" in answer.headers:
+                    break  # nobody may be asked
+                told = msgspec.json.decode(answer.data)
+                state = told["data"].get("jetstream")
+                if state is not None:
+                    states[told["server"]["name"]] = state
+                    expected = max(expected, state.get("meta", {}).get("cluster_size", 1))
+                patience_s = _OTHERS_S
+        except nats.errors.TimeoutError:
+            pass
+        finally:
+            await answers.unsubscribe()
+        return states
 
     def close(self) -> None:
         """Hang up."""
