@@ -300,6 +300,22 @@ def test_requests_sent_before_the_answers_came_are_answered_in_turn(service: Run
     assert re.findall(rb'"eventId":"([^"]+)"', answers) == [event_id.encode() for event_id in ids]
 
 
+def test_an_offer_of_another_protocol_is_passed_over(service: RunningService, loop: LoopClient) -> None:
+    """Java's own client offers HTTP/2 with every request over plain HTTP, and sends the body by itself."""
+    head = (
+        f"POST {RANK} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: {len(BODY)}\r\n"
+        f"HTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n{KEY_HEADER}: {loop.key}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port), timeout=PATIENCE_S) as connection:
+        for _ in range(2):
+            connection.sendall(head.encode())
+            connection.sendall(BODY)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert answer.status == 201
+            assert json.loads(answer.read())["rewardActionId"] in {"a", "b"}
+
+
 def test_many_requests_share_a_connection(service: RunningService, loop: LoopClient) -> None:
     """Kept alive after good answers, refusals and answers without a body alike."""
     wanted = [

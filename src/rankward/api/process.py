@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -95,7 +96,21 @@ class _Gathering(asyncio.Transport):
         self._transport.resume_reading()
 
 
+_OFFER = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+
+
 class _Protocol(HttpToolsProtocol):
+    def data_received(self, data: bytes) -> None:
+        """Take in what came, without a client's offer to go on in another protocol.
+
+        The parser would stop at it, and the body would be lost. Java's own client offers HTTP/2 with every request.
+        """
+        in_body = self.cycle is not None and self.cycle.more_body
+        if (b"pgrade:" in data or b"PGRADE:" in data) and not in_body:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _OFFER.sub(b"", head) + end + rest
+        super().data_received(data)
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(_Gathering(transport))
 
