@@ -186,6 +186,16 @@ class Home:
         """Whether events of a loop wait on this node for the servers of its cluster."""
         return self.node is not None and self.node.spool(loop_id).waits
 
+    async def recover_what_waits(self) -> None:
+        """Look for events that wait on this node since before a power failure."""
+        for loop in self.catalog.loops():
+            if self.node is not None:
+                spool = self.node.spool(loop.loop_id)
+                try:
+                    await spool.recover()
+                finally:
+                    await spool.close()
+
     async def send_what_waits(self) -> None:
         """Send what waits on this node to the servers. One process of a node at a time.
 

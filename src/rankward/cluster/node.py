@@ -51,9 +51,13 @@ async def among_others(home: Home, *, may_work: bool) -> AsyncIterator[Leads]:
 
 async def _send_what_waits(home: Home) -> None:
     """Send what waits on this node for the servers, when they are back, until cancelled."""
+    recovered = False
     while True:
         await asyncio.sleep(_LOOK_S)
         try:
+            if not recovered:
+                await home.recover_what_waits()
+                recovered = True
             await home.send_what_waits()
         except RankwardError as error:
             logger.info("what waits on this node cannot be sent yet: %s", error)

@@ -71,9 +71,12 @@ class Spool:
             )
         return self._log
 
-    async def count(self) -> int:
-        """Say how many records wait."""
-        return (await self._opened().extent()).end - (self._sent.get() or 0) if self.waits else 0
+    async def recover(self) -> None:
+        """Look whether something waits though the mark does not say so: a power failure may have taken the mark."""
+        if (self._folder / "records").exists():
+            extent = await self._opened().extent()
+            if extent.end > max(extent.first, self._sent.get() or 0):
+                self._waiting.set(0)
 
     async def put(self, records: Sequence[Record], *, once: bool) -> Sequence[AppendResult]:
         """Let records wait, durably.
