@@ -104,7 +104,7 @@ def test_a_new_node_fetches_what_the_stream_has_forgotten(tmp_path: Path, option
         with closing(node(tmp_path / "old", options)) as old:
             loop = old.create_loop("newsroom", LoopSettings())
             old.catalog.take_lead(loop.loop_id, "old", over_term=0)
-            rounds = SnapshotRounds(old, every_us=0)
+            rounds = SnapshotRounds(old, every_us=0, grace_us=0)
             async with at_work(old):
                 for name in "abc":
                     await append(old, loop, name)
@@ -141,7 +141,7 @@ def test_a_node_that_fell_too_far_behind_begins_again(tmp_path: Path, options: B
         with closing(node(tmp_path / "old", options)) as old, closing(node(tmp_path / "late", options)) as late:
             loop = old.create_loop("newsroom", LoopSettings())
             old.catalog.take_lead(loop.loop_id, "old", over_term=0)
-            rounds = SnapshotRounds(old, every_us=0)
+            rounds = SnapshotRounds(old, every_us=0, grace_us=0)
             async with at_work(old):
                 await append(old, loop, "a")
                 await settled(old, loop)
@@ -161,6 +161,66 @@ def test_a_node_that_fell_too_far_behind_begins_again(tmp_path: Path, options: B
                     await until(lambda: not late.lacks_replica(loop.loop_id))
                     await settled(late, loop)
                     assert await entries(late, loop) == await entries(old, loop)
+
+    asyncio.run(live())
+
+
+def first_message(home: Home, loop: Loop) -> int:
+    """Where a loop's stream begins."""
+    assert home.node is not None
+    broker = home.node.broker
+    return broker.call(lambda: broker.js.stream_info(broker.stream("events", loop.loop_id))).state.first_seq
+
+
+def test_a_node_that_is_a_little_behind_goes_on(tmp_path: Path, options: BrokerOptions) -> None:
+    """Were the stream trimmed at once, whoever had not read its last message would stop, to begin anew."""
+
+    async def live() -> None:
+        with closing(node(tmp_path / "old", options)) as old, closing(node(tmp_path / "slow", options)) as slow:
+            loop = old.create_loop("newsroom", LoopSettings())
+            old.catalog.take_lead(loop.loop_id, "old", over_term=0)
+            async with at_work(slow):
+                await until(lambda: not slow.lacks_replica(loop.loop_id))
+            rounds = SnapshotRounds(old, every_us=0)
+            async with at_work(old):
+                for name in "abc":
+                    await append(old, loop, name)
+                    await settled(old, loop)
+                    await asyncio.to_thread(rounds.go_round)
+            assert snapshots_of(old, loop) == 2
+            assert await asyncio.to_thread(first_message, old, loop) == 1
+            async with at_work(slow):
+                await settled(slow, loop)
+                assert not slow.is_outdated
+            assert await entries(slow, loop) == await entries(old, loop)
+            # Who leads next has the same to trim, after a grace of its own.
+            await asyncio.to_thread(SnapshotRounds(old, every_us=0, grace_us=0).go_round)
+            assert await asyncio.to_thread(first_message, old, loop) > 1
+
+    asyncio.run(live())
+
+
+def test_the_only_snapshot_has_the_whole_stream_beside_it(tmp_path: Path, options: BrokerOptions) -> None:
+    """Should it be damaged, a node begins without it; but what was erased is kept nowhere for that."""
+
+    async def live() -> None:
+        with closing(node(tmp_path / "only", options)) as home:
+            loop = home.create_loop("newsroom", LoopSettings())
+            home.catalog.take_lead(loop.loop_id, "only", over_term=0)
+            rounds = SnapshotRounds(home, every_us=0, grace_us=0)
+            async with at_work(home):
+                await append(home, loop, "a")
+                await settled(home, loop)
+                await asyncio.to_thread(rounds.go_round)
+                assert snapshots_of(home, loop) == 1
+                assert await asyncio.to_thread(first_message, home, loop) == 1
+                log = home.event_log(loop.loop_id)
+                await log.clear()
+                await log.close()
+                await settled(home, loop)
+                await asyncio.to_thread(rounds.go_round)
+                assert snapshots_of(home, loop) == 1
+                assert await asyncio.to_thread(first_message, home, loop) > 1
 
     asyncio.run(live())
 

@@ -311,14 +311,18 @@ class Snapshots:
 
     # Keeping few
 
-    def trim(self, loop_id: str) -> None:
-        """Let go of what newer snapshots have made superfluous: older ones, and the beginning of the stream.
+    def keep_few(self, loop_id: str) -> int:
+        """Forget the snapshots that newer ones have made superfluous.
 
         What was taken before something was erased, or the log was deleted, goes at once, since it holds that.
+
+        Returns:
+            Up to which message the stream is superfluous, too; 0: none of it is. While there is one snapshot, the whole
+            stream is what stands in for it, unless it holds something that was erased.
         """
         snapshots = self.of(loop_id)
         if not snapshots:
-            return
+            return 0
         newest = snapshots[-1]
         kept = [each for each in snapshots[-KEPT:-1] if each.erasures == newest.erasures]
         kept = [each for each in kept if each.events_end > newest.events_first] + [newest]
@@ -328,9 +332,13 @@ class Snapshots:
             self.lists.forget(_name_of(snapshot))
         for digest in {part.digest for snapshot in gone for part in snapshot.parts} - needed:
             self.parts.forget(_object(loop_id, digest))
-        stream, place = self._broker.stream("events", loop_id), kept[0].place
-        if place:
-            self._broker.call(lambda: self._broker.js.purge_stream(stream, seq=place + 1))
+        has_lost = newest.erasures > 0 or newest.events_first > 0
+        return kept[0].place if has_lost or len(kept) == KEPT else 0
+
+    def trim(self, loop_id: str, *, through: int) -> None:
+        """Remove the beginning of a loop's stream, up to a message. Nodes that still lack it begin again."""
+        stream = self._broker.stream("events", loop_id)
+        self._broker.call(lambda: self._broker.js.purge_stream(stream, seq=through + 1))
 
 
 def _copy(source: Path, aside: Path) -> tuple[Offset, int]:
