@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rankward.invocation import command
+from rankward.invocation import command, data_option
 
 if TYPE_CHECKING:
     import pytest
@@ -24,3 +24,9 @@ def test_a_checkout_names_the_command_of_its_own_environment(monkeypatch: pytest
 
     monkeypatch.chdir(tmp_path.parent)
     assert command() == "rankward", "where it lies elsewhere, that is nobody's business"
+
+
+def test_a_data_folder_is_named_where_commands_would_not_find_it() -> None:
+    """A command that is copied would look into another folder, and say that there is nothing."""
+    assert data_option(Path("data")) == ""
+    assert data_option(Path("/srv/two words")) == " --data '/srv/two words'"

@@ -51,12 +51,22 @@ def test_a_page_is_fit_to_be_seen(window: Visitor, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"),
-    [("/portal/nothing-here", 404), ("/portal/loops/none/keys", 404), ("/portal/loops/shown/keys/3/renew", 405)],
+    ("path", "status", "entry"),
+    [
+        ("/portal/nothing-here", 404, "Audit"),
+        ("/portal/loops/none/keys", 404, "Audit"),
+        ("/portal/loops/shown/events/none", 404, "Decisions"),
+        ("/portal/loops/shown/keys/3/renew", 405, "Keys"),
+    ],
 )
-def test_an_error_is_a_page_like_others(window: Visitor, path: str, status: int) -> None:
-    """Whoever takes a wrong turn must find back."""
+def test_an_error_is_a_page_like_others(window: Visitor, path: str, status: int, entry: str) -> None:
+    """Whoever takes a wrong turn must find back, by the menu that they know."""
     page = window.open(path, status=status)
 
     assert page.get_by_role("link", name="To the loops").is_visible()
+    if not page.get_by_role("navigation", name="Portal").is_visible():
+        page.get_by_role("button", name="Menu").click()
+    menu = page.get_by_role("navigation", name="Portal")
+    assert menu.get_by_role("link", name=entry, exact=True).is_visible()
+    assert menu.get_by_role("link", name="none").count() == 0
     window.check()

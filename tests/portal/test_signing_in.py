@@ -59,14 +59,17 @@ def test_without_a_session_every_page_leads_to_the_sign_in(visit: Callable[..., 
     visitor.check()
 
 
-def test_the_sign_in_says_where_the_key_is_and_never_the_key(visit: Callable[..., Visitor]) -> None:
+def test_the_sign_in_says_where_the_key_is_and_never_the_key(
+    visit: Callable[..., Visitor], filled: RunningService
+) -> None:
     """Whoever has just started the service must be in within a minute."""
     visitor = visit(375, key=None)
     page = visitor.open("/portal/sign-in")
     page.get_by_text("Where do I find it?").click()
 
-    assert page.get_by_text(f"{command()} loop keys --admin --show").is_visible()
+    assert page.get_by_text(f"{command()} loop keys --admin --show --data DIR").is_visible()
     assert ADMIN_KEY not in page.content()
+    assert str(filled.root) not in page.content(), "where it lies is nothing to a stranger"
     visitor.check()
 
 
@@ -100,9 +103,25 @@ def test_a_loops_key_opens_that_loop_alone(filled: RunningService) -> None:
     page = filled.send("GET", "/portal/", headers=cookie)
     assert f"/portal/loops/{other.loop}" in page.text
     assert "/portal/loops/shown" not in page.text
-    assert filled.send("GET", "/portal/loops/shown/keys", headers=cookie).status_code == 404
+    gone = filled.send("GET", "/portal/loops/shown/keys", headers=cookie)
+    assert gone.status_code == 404
+    assert "/portal/loops/shown" not in gone.text, "the menu of that page says no more of it"
+    assert '"/portal/audit"' in gone.text, "but is one"
     assert filled.send("GET", "/portal/new-loop", headers=cookie).status_code == 403
     assert "shown" not in filled.send("GET", "/portal/audit?loop=shown", headers=cookie).text.partition("<ol")[2]
+
+
+def test_an_admin_is_given_commands_that_work_as_they_are(filled: RunningService) -> None:
+    """A command without the folder says that there is nothing; where it lies is for those who can go there."""
+    other = filled.new_loop()
+    cookie, theirs = signed_in(filled), signed_in(filled, other.key)
+
+    for page in ("keys", "start"):
+        path = f"/portal/loops/{other.loop}/{page}"
+        assert f"--data {filled.root}" in filled.send("GET", path, headers=cookie).text
+        seen = filled.send("GET", path, headers=theirs).text
+        assert "--data DIR" in seen
+        assert str(filled.root) not in seen
 
 
 def test_who_is_signed_in_can_look_while_nothing_can_be_written(filled: RunningService) -> None:

@@ -26,6 +26,7 @@ from rankward.cli.terminal import (
 )
 from rankward.cli.tuning import readable
 from rankward.errors import InvalidRequest, NotFound
+from rankward.invocation import data_option
 from rankward.vw.presets import BALANCED, PRESETS
 from rankward.wiring import Home
 
@@ -49,8 +50,9 @@ def create(
     if as_json:
         typer.echo(msgspec.json.encode(created))
         return
-    where = f"`rankward loop keys {name} --show`" if endpoint is None else f"{created.keys[0].key} is key 1"
-    out().print(f"Loop {name} is there, with the preset {preset}. Its keys: {where}", markup=False)
+    shows = f"`rankward loop keys {name} --show{data_option(data)}`"
+    where = shows if endpoint is None else f"{created.keys[0].key} is key 1"
+    out().print(f"Loop {name} is there, with the preset {preset}. Its keys: {where}", markup=False, soft_wrap=True)
 
 
 @app.command("list")

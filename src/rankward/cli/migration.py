@@ -12,6 +12,7 @@ from rankward.cli.logs import event_bar
 from rankward.cli.terminal import DATA, DataOption, JsonOption, OneLineErrors, home_at, opened, out, table, when
 from rankward.errors import NotFound
 from rankward.history.importing import IMPORTED
+from rankward.invocation import data_option
 from rankward.migration.inventory import take_stock
 from rankward.migration.page import render
 from rankward.migration.replay import Replayed, replay
@@ -82,7 +83,7 @@ def azure(
     if as_json:
         typer.echo(msgspec.json.encode(report))
         return
-    _say(report, page)
+    _say(report, page, data)
 
 
 def _replayed(plan: Plan) -> Replayed:
@@ -103,7 +104,7 @@ def _carry_out(home: Home, plan: Plan, replayed: Replayed | None) -> Report:
         return asyncio.run(run())
 
 
-def _say(report: Report, page: Path) -> None:
+def _say(report: Report, page: Path, data: Path) -> None:
     console = out()
     for sentence in [*report.verdict, *report.notes]:
         console.print(sentence, markup=False, soft_wrap=True)
@@ -120,5 +121,6 @@ def _say(report: Report, page: Path) -> None:
         console.print(f"passed over: {each.file}: {each.why}", markup=False, soft_wrap=True)
     for member, why in report.settings_left_out.items():
         console.print(f"left out: {member}: {why}", markup=False, soft_wrap=True)
-    console.print(f"The loop is {report.loop}; its keys: `rankward loop keys {report.loop} --show`.", markup=False)
+    keys = f"rankward loop keys {report.loop} --show{data_option(data)}"
+    console.print(f"The loop is {report.loop}; its keys: `{keys}`.", markup=False, soft_wrap=True)
     console.print(f"The report: {page}", markup=False, soft_wrap=True)

@@ -28,7 +28,7 @@ from rankward.cli.nodes import (
 )
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.doctor.words import in_full
-from rankward.invocation import command
+from rankward.invocation import command, data_option
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import Limits, bounds_in, check_limits
 from rankward.wiring import Home
@@ -263,7 +263,7 @@ def _loops(home: Home, *, with_keys: bool) -> Any:
 
 
 def _next_steps(data: Path, endpoint: str, *, admin_key: bool) -> list[Text]:
-    given_data = "" if data == DATA else f" --data {shlex.quote(str(data))}"
+    given_data = data_option(data)
     given_endpoint = "" if endpoint == "http://127.0.0.1:8080" else f" --endpoint {endpoint}"
     environment = "" if data == DATA else f"RANKWARD_DATA={shlex.quote(str(data))} "
     called = command()

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from rankward import invocation
 from rankward.administration import Administration
 from rankward.cli.remote import Administrator, RemoteAdministration
 from rankward.configuration import Configuration
@@ -208,4 +209,4 @@ UntilOption = Annotated[
     typer.Option("--to", metavar="MOMENT", show_default=False, help="Leave out what was decided then or later."),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-DATA = Path("data")
+DATA = invocation.DATA

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from http import HTTPStatus
 from typing import Any
@@ -33,12 +34,12 @@ _FORM = "application/x-www-form-urlencoded"
 def portal(doors: Doors, sessions: Sessions, entrance: Entrance) -> Mount:
     """Make what answers below /portal."""
     assets = Assets()
-    renderer, gate = Renderer(assets), Gate(doors, sessions, entrance)
+    renderer, gate = Renderer(assets, doors.home.folder.root), Gate(doors, sessions, entrance)
 
     async def nothing_here(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException), "only what was registered for arrives here"
         said = "There is nothing here." if error.status_code == 404 else str(error.detail)
-        return _refusal(renderer, gate, request, error.status_code, said)
+        return _refusal(doors, renderer, gate, request, error.status_code, said)
 
     return Mount(
         "/portal",
@@ -69,13 +70,14 @@ def _route(view: View, doors: Doors, gate: Gate, renderer: Renderer) -> Route:
             if answered.status >= 500:
                 logger.error("%s: %s", view.path, error)
             said = error.message if isinstance(error, CallerError) else _told(error, gate, request)
-            refused = _refusal(renderer, gate, request, answered.status, said)
+            refused = _refusal(doors, renderer, gate, request, answered.status, said)
             if answered.retry_after_s is not None:
                 refused.headers["Retry-After"] = str(answered.retry_after_s)
             return refused
         except Exception:
             logger.exception("%s %s failed", view.method, view.path)
-            return _refusal(renderer, gate, request, 500, "Something went wrong here. The service's log says what.")
+            said = "Something went wrong here. The service's log says what."
+            return _refusal(doors, renderer, gate, request, 500, said)
 
     return Route(view.path, endpoint, methods=[view.method])
 
@@ -125,13 +127,16 @@ def _told(error: RankwardError, gate: Gate, request: Request) -> str:
     return "what is stored of it cannot be used just now: the service's log says why"
 
 
-def _refusal(renderer: Renderer, gate: Gate, request: Request, status: int, said: str) -> Response:
-    """Say what went wrong: as a page, or to a page that is open as a line of text, which its script shows."""
+def _refusal(doors: Doors, renderer: Renderer, gate: Gate, request: Request, status: int, said: str) -> Response:
+    """Say what went wrong: as a page with the visitor's menu, or as a line of text, which the open page shows."""
     if "hx-request" in request.headers:
         return PlainTextResponse(said, status, headers={"Cache-Control": "no-store"})
     values: dict[str, Any] = {"title": HTTPStatus(status).phrase, "said": said[:1].upper() + said[1:], "status": status}
-    try:
-        values["session"] = gate.session(request)
-    except RankwardError:  # the store may be what fails
-        values["session"] = None
+    with contextlib.suppress(RankwardError):  # the store may be what fails
+        session = gate.session(request)
+        if session is not None:
+            visit = Visit(doors=doors, gate=gate, renderer=renderer, request=request, session=session, form={})
+            values |= {"session": session, "visit": visit}
+            loop = request.path_params.get("loop")
+            values["menu_loop"] = loop if loop in {each.name for each in visit.loops()} else None
     return renderer.page("error", request, **values)

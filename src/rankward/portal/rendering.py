@@ -17,13 +17,13 @@ from starlette.staticfiles import StaticFiles
 
 from rankward import __version__
 from rankward.doctor.words import in_full, span
-from rankward.invocation import command
+from rankward.invocation import DATA, command, data_option
 from rankward.portal.gate import csrf_token
 from rankward.portal.navigation import OF_A_LOOP, OF_ALL
 from rankward.portal.sparkline import sparkline
 from rankward.records import TimeUs
 from rankward.settings import as_datetime
-from rankward.store.sessions import Role
+from rankward.store.sessions import Role, Session
 
 STATIC = Path(str(resources.files("rankward.portal") / "static"))
 
@@ -61,7 +61,14 @@ class Assets(StaticFiles):
 class Renderer:
     """The templates, with what all of them are given."""
 
-    def __init__(self, assets: Assets) -> None:
+    def __init__(self, assets: Assets, data: Path) -> None:
+        """Prepare.
+
+        Args:
+            assets: what pages load.
+            data: the data folder of the service.
+        """
+        self._data = data
         self._templates = Environment(
             loader=PackageLoader("rankward.portal"),
             autoescape=True,
@@ -90,14 +97,25 @@ class Renderer:
             request: that is answered.
             status: of the answer.
             values: for the template, beside those that all have: `request`, `theme`, `csrf`, `visit`, `session`,
-                `notice`.
+                `notice`, `menu_loop`, `data_option`.
         """
         theme = request.cookies.get("rankward_theme", "")
-        given = {"visit": None, "session": None, "notice": None, "status": status} | values
+        common = {"visit": None, "session": None, "notice": None, "menu_loop": None, "status": status}
+        given: dict[str, Any] = common | values
         text = self._templates.get_template(f"portal/{template}.html").render(
-            request=request, theme=theme if theme in _THEMES else "", csrf=csrf_token(request), **given
+            request=request,
+            theme=theme if theme in _THEMES else "",
+            csrf=csrf_token(request),
+            data_option=self._data_option(given["session"]),
+            **given,
         )
         return HTMLResponse(text, status, headers=_HEADERS)
+
+    def _data_option(self, session: Session | None) -> str:
+        """Write the option that commands need: where the folder lies is told to admins alone."""
+        if session is not None and session.admin:
+            return data_option(self._data)
+        return "" if self._data == DATA else " --data DIR"
 
 
 def moment(time_us: TimeUs) -> Markup:

@@ -67,7 +67,14 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         """Render a template of templates/portal, whole page or part of one."""
         notice = None if self.is_part else self.gate.sessions.take_notice(self.session.digest)
         return self.renderer.page(
-            template, self.request, status=status, visit=self, session=self.session, notice=notice, **values
+            template,
+            self.request,
+            status=status,
+            visit=self,
+            session=self.session,
+            notice=notice,
+            menu_loop=self.request.path_params.get("loop"),
+            **values,
         )
 
     @property
