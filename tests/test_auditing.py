@@ -98,7 +98,7 @@ def test_no_secret_is_noted(home: Home) -> None:
 
 def test_a_command_is_noted_under_its_user(home: Home) -> None:
     """What was typed on the machine itself is not the service's own doing."""
-    administer(home.folder.root, None, None, lambda admin: admin.delete_model("news"))
+    administer(home.folder.root, None, None, lambda admin: admin.models.delete("news"))
 
     newest = home.audit.entries(EVERYTHING, limit=1)[0]
     assert (newest.what, newest.door) == ("model deleted", Door.COMMAND_LINE)

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from rankward.administration import Administration, ToForget
+from rankward.administration.events import ToForget
+from rankward.administration.service import Administration
 from rankward.erasure import IDS_MAX, Forgotten, forget
 from rankward.errors import InvalidRequest, WorldError
 from rankward.joining.reader import read_joined
@@ -377,7 +378,7 @@ def test_decisions_do_not_wait_while_the_log_is_looked_through(tmp_path: Path) -
             limits=Limits(),
             bounds=FeatureBounds(),
         )
-        done = await administration.forget(circle.loop.name, ToForget(event_ids=["e1"]))
+        done = await administration.events.forget(circle.loop.name, ToForget(event_ids=["e1"]))
         assert done.events == 1
         await circle.close()
 

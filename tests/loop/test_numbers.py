@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from vowpalwabbit import Workspace
 
-from rankward.administration import effects
+from rankward.administration.effects import effects
 from rankward.challenge.following import followed
 from rankward.challengers import ChallengerService
 from rankward.dsjson.write import write_line

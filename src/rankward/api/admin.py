@@ -11,23 +11,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rankward.administration import (
-    Administration,
-    ChallengerView,
-    Changed,
-    CreatedLoop,
-    ImportView,
-    KeyView,
-    LoopView,
-    ModelView,
-    NewKey,
-    NewLoop,
-    PolicyChoice,
-    PolicyView,
-    PresetView,
-    Span,
-    ToForget,
-)
+from rankward.administration.challengers import ChallengerView
+from rankward.administration.earnings import Span
+from rankward.administration.events import ToForget
+from rankward.administration.imports import ImportView
+from rankward.administration.loops import CreatedLoop, KeyView, LoopView, NewKey, NewLoop
+from rankward.administration.models import ModelView
+from rankward.administration.service import Administration
+from rankward.administration.tuning import Changed, PolicyChoice, PolicyView, PresetView
 from rankward.api import errors
 from rankward.api.app import read_body
 from rankward.api.operation import V2022
@@ -78,7 +69,7 @@ class AdminOperation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def _delete_loop(call: AdminCall) -> None:
-    await call.administration.loop(call.name)
+    await call.administration.loops.show(call.name)
     if call.query.get("confirm") != call.name:
         raise InvalidRequest(
             f"everything that the loop {call.name} logged and learned would be removed: say so with "
@@ -86,19 +77,19 @@ async def _delete_loop(call: AdminCall) -> None:
             code="InvalidRequest",
             target="confirm",
         )
-    await call.administration.delete_loop(call.name)
+    await call.administration.loops.delete(call.name)
 
 
 async def _regenerate(call: AdminCall) -> NewKey:
     slot = call.path["slot"]
     if slot not in {"1", "2"}:
         raise NotFound(f"a loop has the keys 1 and 2, not {slot[:20]!r}")
-    return await call.administration.regenerate_key(call.name, int(slot))
+    return await call.administration.loops.regenerate_key(call.name, int(slot))
 
 
 async def _download(call: AdminCall) -> bytes:
     signed = call.query.get("signed", "false").lower() == "true"
-    return await call.administration.model(call.name, call.path["model"], signed=signed)
+    return await call.administration.models.read(call.name, call.path["model"], signed=signed)
 
 
 async def _compare(call: AdminCall) -> Comparison:
@@ -107,7 +98,7 @@ async def _compare(call: AdminCall) -> Comparison:
         raise InvalidRequest(
             "name two versions to compare: ?first=MODEL&second=MODEL", code="InvalidRequest", target=missing[0]
         )
-    return await call.administration.compare(call.name, call.query["first"], call.query["second"])
+    return await call.administration.models.compare(call.name, call.query["first"], call.query["second"])
 
 
 def _span(call: AdminCall) -> Span:
@@ -126,7 +117,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path="/admin/loops",
         summary="List the loops.",
-        handle=lambda call: call.administration.loops(),
+        handle=lambda call: call.administration.loops.listed(),
         response=list[LoopView],
     ),
     AdminOperation(
@@ -134,7 +125,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="POST",
         path="/admin/loops",
         summary="Add a loop. The answer holds its keys, this once.",
-        handle=lambda call: call.administration.create_loop(call.body),
+        handle=lambda call: call.administration.loops.create(call.body),
         request=NewLoop,
         response=CreatedLoop,
         success=201,
@@ -145,7 +136,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=_LOOP,
         summary="Show a loop.",
-        handle=lambda call: call.administration.loop(call.name),
+        handle=lambda call: call.administration.loops.show(call.name),
         response=LoopView,
     ),
     AdminOperation(
@@ -163,7 +154,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/keys",
         summary="Show the beginnings of a loop's keys.",
-        handle=lambda call: call.administration.keys(call.name),
+        handle=lambda call: call.administration.loops.keys(call.name),
         response=list[KeyView],
     ),
     AdminOperation(
@@ -180,7 +171,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/settings",
         summary="Show every setting of a loop.",
-        handle=lambda call: call.administration.settings(call.name),
+        handle=lambda call: call.administration.tuning.settings(call.name),
         response=dict[str, str],
     ),
     AdminOperation(
@@ -188,7 +179,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="PATCH",
         path=f"{_LOOP}/settings",
         summary="Change settings, all of them or none.",
-        handle=lambda call: call.administration.change_settings(call.name, call.body),
+        handle=lambda call: call.administration.tuning.change_settings(call.name, call.body),
         request=dict[str, str],
         response=Changed,
         follows=True,
@@ -198,7 +189,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/policy",
         summary="Show a loop's policy, and what is trained under it.",
-        handle=lambda call: call.administration.policy(call.name),
+        handle=lambda call: call.administration.tuning.policy(call.name),
         response=PolicyView,
     ),
     AdminOperation(
@@ -206,7 +197,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="PUT",
         path=f"{_LOOP}/policy",
         summary="Give a loop another policy, by its arguments or the name of a preset.",
-        handle=lambda call: call.administration.set_policy(call.name, call.body),
+        handle=lambda call: call.administration.tuning.set_policy(call.name, call.body),
         request=PolicyChoice,
         response=Changed,
         follows=True,
@@ -216,7 +207,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="DELETE",
         path=f"{_LOOP}/policy",
         summary="Restore Personalizer's own policy.",
-        handle=lambda call: call.administration.reset_policy(call.name),
+        handle=lambda call: call.administration.tuning.reset_policy(call.name),
         response=Changed,
         follows=True,
     ),
@@ -225,7 +216,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/earnings",
         summary="Show what a loop earned over time, beside its baseline and chance.",
-        handle=lambda call: call.administration.earnings(call.name, _span(call)),
+        handle=lambda call: call.administration.earnings.series(call.name, _span(call)),
         response=Series,
         options=(*_SPAN, ("step", "Length of a stretch, such as 1h or PT1H; if left out, what makes a chart.")),
     ),
@@ -234,7 +225,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/actions",
         summary="Show what became of a loop's actions: how often each was offered and chosen, and what it earned.",
-        handle=lambda call: call.administration.actions(call.name, _span(call)),
+        handle=lambda call: call.administration.earnings.actions(call.name, _span(call)),
         response=ActionBoard,
         options=_SPAN,
     ),
@@ -243,7 +234,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/comparison",
         summary="Say whether a loop is better than its baseline and than chance, beyond doubt.",
-        handle=lambda call: call.administration.comparison(call.name),
+        handle=lambda call: call.administration.earnings.comparison(call.name),
         response=LiveComparison,
     ),
     AdminOperation(
@@ -251,7 +242,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/apprentice",
         summary="Show how well an apprentice matches its baseline, and whether it is time to let it decide.",
-        handle=lambda call: call.administration.apprentice(call.name),
+        handle=lambda call: call.administration.earnings.apprentice(call.name),
         response=Apprenticeship,
     ),
     AdminOperation(
@@ -259,7 +250,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/exploration",
         summary="Show what a loop paid for exploring in the last week, and what would be better.",
-        handle=lambda call: call.administration.exploration(call.name),
+        handle=lambda call: call.administration.earnings.exploration(call.name),
         response=Exploration,
     ),
     AdminOperation(
@@ -267,7 +258,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/challengers",
         summary="List the policies that learn beside the one that serves, with how they stand against it.",
-        handle=lambda call: call.administration.challengers(call.name),
+        handle=lambda call: call.administration.challengers.listed(call.name),
         response=list[ChallengerView],
     ),
     AdminOperation(
@@ -275,7 +266,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="PUT",
         path=f"{_LOOP}/challengers/{{challenger}}",
         summary="Let a policy learn beside the one that serves: up to five for each loop.",
-        handle=lambda call: call.administration.add_challenger(call.name, call.path["challenger"], call.body),
+        handle=lambda call: call.administration.challengers.add(call.name, call.path["challenger"], call.body),
         request=PolicyChoice,
         response=ChallengerView,
         success=201,
@@ -285,7 +276,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="DELETE",
         path=f"{_LOOP}/challengers/{{challenger}}",
         summary="Remove a challenger with what it has learned.",
-        handle=lambda call: call.administration.remove_challenger(call.name, call.path["challenger"]),
+        handle=lambda call: call.administration.challengers.remove(call.name, call.path["challenger"]),
         success=204,
     ),
     AdminOperation(
@@ -293,7 +284,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="POST",
         path=f"{_LOOP}/challengers/{{challenger}}/promote",
         summary="Make a challenger's policy, and what it has learned, the loop's own.",
-        handle=lambda call: call.administration.promote_challenger(call.name, call.path["challenger"]),
+        handle=lambda call: call.administration.challengers.promote(call.name, call.path["challenger"]),
         response=LoopView,
         follows=True,
     ),
@@ -302,7 +293,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/imports",
         summary="List the files that were sent in the portal to be imported, newest first, with how far they are.",
-        handle=lambda call: call.administration.imports(call.name),
+        handle=lambda call: call.administration.imports.listed(call.name),
         response=list[ImportView],
     ),
     AdminOperation(
@@ -310,7 +301,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="DELETE",
         path=f"{_LOOP}/imports/{{import}}",
         summary="Cancel an import. What it has imported stays.",
-        handle=lambda call: call.administration.cancel_import(call.name, call.path["import"]),
+        handle=lambda call: call.administration.imports.cancel(call.name, call.path["import"]),
         success=204,
     ),
     AdminOperation(
@@ -318,7 +309,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="POST",
         path=f"{_LOOP}/policy/keep",
         summary="Stop building a new model, and keep the one that serves, with its policy and rewards.",
-        handle=lambda call: call.administration.keep_serving(call.name),
+        handle=lambda call: call.administration.models.keep_serving(call.name),
         response=LoopView,
         follows=True,
     ),
@@ -327,7 +318,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/models",
         summary="List the versions of a loop's model, newest first.",
-        handle=lambda call: call.administration.models(call.name),
+        handle=lambda call: call.administration.models.listed(call.name),
         response=list[ModelView],
     ),
     AdminOperation(
@@ -353,7 +344,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="POST",
         path=f"{_LOOP}/models/{{model}}/promote",
         summary="Serve a version, and go on learning from it: to promote one, or to roll back.",
-        handle=lambda call: call.administration.roll_back(call.name, call.path["model"]),
+        handle=lambda call: call.administration.models.roll_back(call.name, call.path["model"]),
         response=LoopView,
         follows=True,
     ),
@@ -362,7 +353,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="DELETE",
         path=f"{_LOOP}/models",
         summary="Forget what a loop has learned. The versions stay.",
-        handle=lambda call: call.administration.delete_model(call.name),
+        handle=lambda call: call.administration.models.delete(call.name),
         response=LoopView,
         follows=True,
     ),
@@ -371,7 +362,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="POST",
         path=f"{_LOOP}/forget",
         summary="Erase events from the logs: by their ids, or all of a subject.",
-        handle=lambda call: call.administration.forget(call.name, call.body),
+        handle=lambda call: call.administration.events.forget(call.name, call.body),
         request=ToForget,
         response=Forgotten,
     ),
@@ -380,7 +371,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/optimizations",
         summary="List the optimizations of a loop, newest first, and when the next one is due.",
-        handle=lambda call: call.administration.optimizations(call.name),
+        handle=lambda call: call.administration.optimizations.history(call.name),
         response=OptimizationHistory,
     ),
     AdminOperation(
@@ -388,7 +379,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path=f"{_LOOP}/optimizations/{{optimization}}",
         summary="Show an optimization: what it found, what was made of it, and what came of that.",
-        handle=lambda call: call.administration.optimization(call.name, call.path["optimization"]),
+        handle=lambda call: call.administration.optimizations.show(call.name, call.path["optimization"]),
         response=OptimizationView,
     ),
     AdminOperation(
@@ -396,7 +387,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="POST",
         path=f"{_LOOP}/optimizations",
         summary="Search the log for a better policy now, in the background, and apply one that is better beyond doubt.",
-        handle=lambda call: call.administration.optimize(call.name, call.body),
+        handle=lambda call: call.administration.optimizations.begin(call.name, call.body),
         request=NewOptimization,
         response=OptimizationView,
         success=201,
@@ -414,7 +405,7 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
         method="GET",
         path="/admin/presets",
         summary="List the named policies.",
-        handle=lambda call: call.administration.presets(),
+        handle=lambda call: call.administration.tuning.presets(),
         response=list[PresetView],
     ),
 )

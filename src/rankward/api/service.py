@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from uuid import UUID
 
-from rankward.administration import Administration
+from rankward.administration.service import Administration
 from rankward.api.auth import Headers, KeyRing, UnknownTokenError, not_admin
 from rankward.api.identity import IdentityProvider
 from rankward.configuration import Configuration

@@ -31,7 +31,7 @@ def doctor(
     """
 
     async def examine(admin: Administrator) -> list[Report]:
-        names = [loop] if loop else [each.name for each in await admin.loops()]
+        names = [loop] if loop else [each.name for each in await admin.loops.listed()]
         return [await admin.doctor(name) for name in names]
 
     reports = administer(data, endpoint, key, examine)

@@ -6,7 +6,9 @@ import msgspec
 import typer
 from rich.text import Text
 
-from rankward.administration import ChallengerView, LoopView, PolicyChoice
+from rankward.administration.challengers import ChallengerView
+from rankward.administration.loops import LoopView
+from rankward.administration.tuning import PolicyChoice
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.remote import Administrator
 from rankward.cli.terminal import (
@@ -49,7 +51,7 @@ def add(
 ) -> None:
     """Let a policy learn beside the one that serves: up to five for each loop."""
     choice = PolicyChoice(arguments=" ".join(arguments or ()) or None, preset=preset)
-    added = administer(data, endpoint, key, lambda admin: admin.add_challenger(loop, name, choice))
+    added = administer(data, endpoint, key, lambda admin: admin.challengers.add(loop, name, choice))
     out().print(
         f"{added.name} learns beside loop {loop}, from the newest part of its log on: {added.policy}", markup=False
     )
@@ -65,7 +67,7 @@ def list_challengers(
     as_json: JsonOption = False,
 ) -> None:
     """List a loop's challengers with how they stand, oldest first. Their intervals hold however often you look."""
-    found = administer(data, endpoint, key, lambda admin: admin.challengers(loop))
+    found = administer(data, endpoint, key, lambda admin: admin.challengers.listed(loop))
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return
@@ -121,7 +123,7 @@ def remove(
     key: AdminKeyOption = None,
 ) -> None:
     """Remove a challenger with what it has learned."""
-    administer(data, endpoint, key, lambda admin: admin.remove_challenger(loop, name))
+    administer(data, endpoint, key, lambda admin: admin.challengers.remove(loop, name))
     out().print(f"{name} is gone.", markup=False)
 
 
@@ -137,13 +139,13 @@ def promote(
     """Make a challenger's policy, and what it has learned, the loop's own. It serves at once."""
 
     async def find(admin: Administrator) -> ChallengerView:
-        for each in await admin.challengers(loop):
+        for each in await admin.challengers.listed(loop):
             if each.name == name:
                 return each
         raise NotFound(f"loop {loop} has no challenger {name!r}: `rankward challenger list {loop}` names those it has")
 
     async def change(admin: Administrator) -> LoopView:
-        return await admin.promote_challenger(loop, name)
+        return await admin.challengers.promote(loop, name)
 
     view = administer(data, endpoint, key, find)
     if view.verdict != Verdict.BETTER and not yes:

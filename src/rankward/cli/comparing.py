@@ -43,11 +43,11 @@ def compare(
             Compared(
                 loop=each.name,
                 learning_mode=each.learning_mode,
-                comparison=await admin.comparison(each.name),
-                exploration=await admin.exploration(each.name),
-                apprentice=await admin.apprentice(each.name),
+                comparison=await admin.earnings.comparison(each.name),
+                exploration=await admin.earnings.exploration(each.name),
+                apprentice=await admin.earnings.apprentice(each.name),
             )
-            for each in ([await admin.loop(loop)] if loop else await admin.loops())
+            for each in ([await admin.loops.show(loop)] if loop else await admin.loops.listed())
         ]
 
     told = administer(data, endpoint, key, ask)

@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from rankward.administration import ToForget
+from rankward.administration.events import ToForget
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.terminal import DATA, DataOption, JsonOption, LoopArgument, YesOption, administer, out
 
@@ -31,7 +31,7 @@ def forget(
     if not yes and (wanted.event_ids or subject):
         whose = f"of the subject {subject}" if subject else f"({len(wanted.event_ids)})"
         typer.confirm(f"Erase the events {whose} from the loop {loop} for good?", abort=True)
-    done = administer(data, endpoint, key, lambda admin: admin.forget(loop, wanted))
+    done = administer(data, endpoint, key, lambda admin: admin.events.forget(loop, wanted))
     if as_json:
         typer.echo(msgspec.json.encode(done))
         return

@@ -182,7 +182,7 @@ def run_import(home: Home, loop: Loop, paths: list[Path], *, strict: bool = Fals
 
     async def run(told: Callable[[Imported], None]) -> Imported:
         async with opened(home) as found:
-            return await found.administration.import_logs(loop.name, paths, strict=strict, told=told)
+            return await found.administration.imports.run(loop.name, paths, strict=strict, told=told)
 
     heard: list[Imported] = []
 

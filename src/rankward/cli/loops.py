@@ -7,7 +7,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from rankward.administration import NewLoop
+from rankward.administration.loops import NewLoop
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.terminal import (
     DATA,
@@ -46,7 +46,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Add a loop. A running service has it at once."""
-    created = administer(data, endpoint, key, lambda admin: admin.create_loop(NewLoop(name=name, preset=preset)))
+    created = administer(data, endpoint, key, lambda admin: admin.loops.create(NewLoop(name=name, preset=preset)))
     if as_json:
         typer.echo(msgspec.json.encode(created))
         return
@@ -63,7 +63,7 @@ def list_loops(
     as_json: JsonOption = False,
 ) -> None:
     """List the loops."""
-    loops = administer(data, endpoint, key, lambda admin: admin.loops())
+    loops = administer(data, endpoint, key, lambda admin: admin.loops.listed())
     if as_json:
         typer.echo(msgspec.json.encode(loops))
         return
@@ -90,7 +90,7 @@ def show_loop(
     as_json: JsonOption = False,
 ) -> None:
     """Show one loop."""
-    found = administer(data, endpoint, key, lambda admin: admin.loop(loop))
+    found = administer(data, endpoint, key, lambda admin: admin.loops.show(loop))
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return
@@ -110,10 +110,10 @@ def delete(
     yes: YesOption = False,
 ) -> None:
     """Remove a loop with its log, its models and its keys."""
-    administer(data, endpoint, key, lambda admin: admin.loop(loop))
+    administer(data, endpoint, key, lambda admin: admin.loops.show(loop))
     if not yes:
         typer.confirm(f"Remove the loop {loop} with everything it logged and learned?", abort=True)
-    administer(data, endpoint, key, lambda admin: admin.delete_loop(loop))
+    administer(data, endpoint, key, lambda admin: admin.loops.delete(loop))
     out().print(f"Loop {loop} is gone.", markup=False)
 
 
@@ -170,10 +170,10 @@ def keys(
 
 def _remote_keys(data: Path, endpoint: str, key: str | None, loop: str, regenerate: int | None) -> None:
     if regenerate is not None:
-        typer.echo(administer(data, endpoint, key, lambda admin: admin.regenerate_key(loop, regenerate)).key)
+        typer.echo(administer(data, endpoint, key, lambda admin: admin.loops.regenerate_key(loop, regenerate)).key)
         return
     made = table("", "")
-    for each in administer(data, endpoint, key, lambda admin: admin.keys(loop)):
+    for each in administer(data, endpoint, key, lambda admin: admin.loops.keys(loop)):
         made.add_row(Text(f"key{each.slot}", style="dim"), each.shown or NOT_WRITTEN)
     out().print(made)
 

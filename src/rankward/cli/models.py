@@ -9,7 +9,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from rankward.administration import LoopView
+from rankward.administration.loops import LoopView
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.remote import Administrator
 from rankward.cli.terminal import (
@@ -48,7 +48,7 @@ def list_models(
     as_json: JsonOption = False,
 ) -> None:
     """List the versions that are kept, newest first."""
-    found = administer(data, endpoint, key, lambda admin: admin.models(loop))
+    found = administer(data, endpoint, key, lambda admin: admin.models.listed(loop))
     if as_json:
         typer.echo(
             msgspec.json.encode([{"serving": each.serving, **msgspec.structs.asdict(each.version)} for each in found])
@@ -87,10 +87,10 @@ def export_model(
     """Write a model to a file, as Vowpal Wabbit reads it, or signed, as `model import` takes it anywhere."""
 
     async def fetch(admin: Administrator) -> tuple[str, bytes]:
-        wanted = model or (await admin.loop(loop)).model_id
+        wanted = model or (await admin.loops.show(loop)).model_id
         if wanted is None:
             raise NotFound(f"loop {loop} has no model yet: `rankward doctor {loop}` says what it waits for")
-        return wanted, await admin.model(loop, wanted, signed=signed)
+        return wanted, await admin.models.read(loop, wanted, signed=signed)
 
     if str(file) != "-" and file.exists():
         raise Conflict(f"{file} exists already: choose another name")
@@ -138,7 +138,7 @@ def import_model(
                 "`rankward policy set`"
             )
         model = file.read_bytes()
-        _say_serving(administer_service(endpoint, key, lambda admin: admin.import_model(loop, model)))
+        _say_serving(administer_service(endpoint, key, lambda admin: admin.models.import_model(loop, model)))
         return
     with home_at(data) as home, file.open("rb") as sent:
 
@@ -226,7 +226,7 @@ def rollback(
     key: AdminKeyOption = None,
 ) -> None:
     """Serve an earlier version, and go on learning from it."""
-    _say_serving(administer(data, endpoint, key, lambda admin: admin.roll_back(loop, model)))
+    _say_serving(administer(data, endpoint, key, lambda admin: admin.models.roll_back(loop, model)))
 
 
 @app.command()
@@ -243,10 +243,10 @@ def delete(
     """
 
     async def forget(admin: Administrator) -> None:
-        await admin.loop(loop)
+        await admin.loops.show(loop)
         if not yes:
             typer.confirm(f"Forget what the loop {loop} has learned?", abort=True)
-        await admin.delete_model(loop)
+        await admin.models.delete(loop)
 
     administer(data, endpoint, key, forget)
     out().print(f"Loop {loop} starts afresh.", markup=False)
@@ -263,7 +263,7 @@ def compare_models(
     as_json: JsonOption = False,
 ) -> None:
     """Compare what two versions would do in the newest decisions."""
-    found = administer(data, endpoint, key, lambda admin: admin.compare(loop, first, second))
+    found = administer(data, endpoint, key, lambda admin: admin.models.compare(loop, first, second))
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return

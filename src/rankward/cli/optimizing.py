@@ -48,7 +48,7 @@ def optimize(
             "--dry-run, --history and --run do not go together: the first begins a run, the others show"
         )
     if history:
-        found = administer(data, endpoint, key, lambda admin: admin.optimizations(loop))
+        found = administer(data, endpoint, key, lambda admin: admin.optimizations.history(loop))
         if as_json:
             typer.echo(msgspec.json.encode(found))
         else:
@@ -59,7 +59,9 @@ def optimize(
         endpoint,
         key,
         lambda admin: (
-            admin.optimize(loop, NewOptimization(dry_run=dry_run)) if run is None else admin.optimization(loop, run)
+            admin.optimizations.begin(loop, NewOptimization(dry_run=dry_run))
+            if run is None
+            else admin.optimizations.show(loop, run)
         ),
     )
     if as_json:

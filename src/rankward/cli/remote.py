@@ -9,21 +9,12 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from rankward.administration import (
-    Administration,
-    ChallengerView,
-    Changed,
-    CreatedLoop,
-    KeyView,
-    LoopView,
-    ModelView,
-    NewKey,
-    NewLoop,
-    PolicyChoice,
-    PolicyView,
-    PresetView,
-    ToForget,
-)
+from rankward.administration.challengers import ChallengerView
+from rankward.administration.events import ToForget
+from rankward.administration.loops import CreatedLoop, KeyView, LoopView, NewKey, NewLoop
+from rankward.administration.models import ModelView
+from rankward.administration.service import Administration
+from rankward.administration.tuning import Changed, PolicyChoice, PolicyView, PresetView
 from rankward.api.admin import ADMIN_OPERATIONS
 from rankward.api.operation import P3
 from rankward.cli.access import refused
@@ -43,7 +34,7 @@ _BY_NAME = {operation.name: operation for operation in ADMIN_OPERATIONS}
 
 
 class RemoteAdministration:
-    """See `administration.Administration`: each method does what that of the same name does, on the other side."""
+    """See `administration.service.Administration`: each method does what that of the same name does, elsewhere."""
 
     def __init__(self, endpoint: str, key: str) -> None:
         """Prepare.
@@ -52,169 +43,233 @@ class RemoteAdministration:
             endpoint: address of the service.
             key: the admin key.
         """
-        self._endpoint = endpoint.rstrip("/")
-        self._key = key
+        self._service = _Service(endpoint, key)
+        self.loops = RemoteLoops(self._service)
+        self.tuning = RemoteTuning(self._service)
+        self.earnings = RemoteEarnings(self._service)
+        self.challengers = RemoteChallengers(self._service)
+        self.models = RemoteModels(self._service)
+        self.events = RemoteEvents(self._service)
+        self.optimizations = RemoteOptimizations(self._service)
 
-    async def loops(self) -> list[LoopView]:
+    async def doctor(self, name: str) -> Report:
+        """Say what a loop waits for, and why it is not learning."""
+        found: Report = await self._service.call("examineLoop", loop=name)
+        return found
+
+
+class RemoteLoops:
+    """See `administration.loops.LoopAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+
+    async def listed(self) -> list[LoopView]:
         """List the loops, by name."""
-        found: list[LoopView] = await self._call("listLoops")
+        found: list[LoopView] = await self._service.call("listLoops")
         return found
 
-    async def loop(self, name: str) -> LoopView:
+    async def show(self, name: str) -> LoopView:
         """Show one loop."""
-        found: LoopView = await self._call("showLoop", loop=name)
+        found: LoopView = await self._service.call("showLoop", loop=name)
         return found
 
-    async def create_loop(self, wanted: NewLoop) -> CreatedLoop:
+    async def create(self, wanted: NewLoop) -> CreatedLoop:
         """Add a loop."""
-        created: CreatedLoop = await self._call("createLoop", wanted)
+        created: CreatedLoop = await self._service.call("createLoop", wanted)
         return created
 
-    async def delete_loop(self, name: str) -> None:
+    async def delete(self, name: str) -> None:
         """Remove a loop with its log, its models and its keys."""
-        await self._call("deleteLoop", query={"confirm": name}, loop=name)
+        await self._service.call("deleteLoop", query={"confirm": name}, loop=name)
 
     async def keys(self, name: str) -> list[KeyView]:
         """Show the beginnings of a loop's keys."""
-        found: list[KeyView] = await self._call("listKeys", loop=name)
+        found: list[KeyView] = await self._service.call("listKeys", loop=name)
         return found
 
     async def regenerate_key(self, name: str, slot: int) -> NewKey:
         """Make a new key."""
-        made: NewKey = await self._call("regenerateKey", loop=name, slot=str(slot))
+        made: NewKey = await self._service.call("regenerateKey", loop=name, slot=str(slot))
         return made
+
+
+class RemoteTuning:
+    """See `administration.tuning.TuningAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
 
     async def settings(self, name: str) -> dict[str, str]:
         """Show every setting of a loop."""
-        found: dict[str, str] = await self._call("showSettings", loop=name)
+        found: dict[str, str] = await self._service.call("showSettings", loop=name)
         return found
 
     async def change_settings(self, name: str, changes: Mapping[str, str]) -> Changed:
         """Change settings, all of them or none."""
-        changed: Changed = await self._call("changeSettings", dict(changes), loop=name)
+        changed: Changed = await self._service.call("changeSettings", dict(changes), loop=name)
         return changed
 
     async def policy(self, name: str) -> PolicyView:
         """Show a loop's policy."""
-        found: PolicyView = await self._call("showPolicy", loop=name)
+        found: PolicyView = await self._service.call("showPolicy", loop=name)
         return found
 
     async def set_policy(self, name: str, choice: PolicyChoice) -> Changed:
         """Give a loop another policy."""
-        changed: Changed = await self._call("setPolicy", choice, loop=name)
+        changed: Changed = await self._service.call("setPolicy", choice, loop=name)
         return changed
 
     async def reset_policy(self, name: str) -> Changed:
         """Restore Personalizer's own policy."""
-        changed: Changed = await self._call("resetPolicyByAdmin", loop=name)
-        return changed
-
-    async def challengers(self, name: str) -> list[ChallengerView]:
-        """List a loop's challengers with how they stand."""
-        found: list[ChallengerView] = await self._call("listChallengers", loop=name)
-        return found
-
-    async def add_challenger(self, name: str, challenger: str, choice: PolicyChoice) -> ChallengerView:
-        """Let a policy learn beside the one that serves."""
-        added: ChallengerView = await self._call("addChallenger", choice, loop=name, challenger=challenger)
-        return added
-
-    async def remove_challenger(self, name: str, challenger: str) -> None:
-        """Remove a challenger with what it has learned."""
-        await self._call("removeChallenger", loop=name, challenger=challenger)
-
-    async def promote_challenger(self, name: str, challenger: str) -> LoopView:
-        """Make a challenger's policy, and what it has learned, the loop's own."""
-        changed: LoopView = await self._call("promoteChallenger", loop=name, challenger=challenger)
+        changed: Changed = await self._service.call("resetPolicyByAdmin", loop=name)
         return changed
 
     async def presets(self) -> list[PresetView]:
         """List the named policies."""
-        found: list[PresetView] = await self._call("listPresets")
+        found: list[PresetView] = await self._service.call("listPresets")
         return found
 
-    async def models(self, name: str) -> list[ModelView]:
+
+class RemoteEarnings:
+    """See `administration.earnings.EarningsAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+
+    async def comparison(self, name: str) -> LiveComparison:
+        """Tell whether a loop is better than its baseline and than chance."""
+        found: LiveComparison = await self._service.call("showComparison", loop=name)
+        return found
+
+    async def apprentice(self, name: str) -> Apprenticeship:
+        """Tell how an apprentice does, and what to do."""
+        found: Apprenticeship = await self._service.call("showApprentice", loop=name)
+        return found
+
+    async def exploration(self, name: str) -> Exploration:
+        """Tell what a loop pays for exploring."""
+        found: Exploration = await self._service.call("showExploration", loop=name)
+        return found
+
+
+class RemoteChallengers:
+    """See `administration.challengers.ChallengerAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+
+    async def listed(self, name: str) -> list[ChallengerView]:
+        """List a loop's challengers with how they stand."""
+        found: list[ChallengerView] = await self._service.call("listChallengers", loop=name)
+        return found
+
+    async def add(self, name: str, challenger: str, choice: PolicyChoice) -> ChallengerView:
+        """Let a policy learn beside the one that serves."""
+        added: ChallengerView = await self._service.call("addChallenger", choice, loop=name, challenger=challenger)
+        return added
+
+    async def remove(self, name: str, challenger: str) -> None:
+        """Remove a challenger with what it has learned."""
+        await self._service.call("removeChallenger", loop=name, challenger=challenger)
+
+    async def promote(self, name: str, challenger: str) -> LoopView:
+        """Make a challenger's policy, and what it has learned, the loop's own."""
+        changed: LoopView = await self._service.call("promoteChallenger", loop=name, challenger=challenger)
+        return changed
+
+
+class RemoteModels:
+    """See `administration.models.ModelAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+
+    async def listed(self, name: str) -> list[ModelView]:
         """List the versions that are kept of a loop's model."""
-        found: list[ModelView] = await self._call("listModels", loop=name)
+        found: list[ModelView] = await self._service.call("listModels", loop=name)
         return found
 
-    async def model(self, name: str, model_id: ModelId, *, signed: bool = False) -> bytes:
+    async def read(self, name: str, model_id: ModelId, *, signed: bool = False) -> bytes:
         """Read a version's bytes."""
         query = {"signed": "true"} if signed else None
-        content: bytes = await self._call("downloadModel", query=query, loop=name, model=model_id)
+        content: bytes = await self._service.call("downloadModel", query=query, loop=name, model=model_id)
         return content
 
     async def import_model(self, name: str, model: bytes) -> LoopView:
         """Serve a model from elsewhere, by the contract's own operation. The service tries it first."""
         path = f"/loops/{quote(name, safe='')}/personalizer/{P3}/model"
-        response = await self._send("PUT", path, content=model, timeout_s=_TRIAL_TIMEOUT_S)
+        response = await self._service.send("PUT", path, content=model, timeout_s=_TRIAL_TIMEOUT_S)
         if response.status_code != 204:
-            raise refused(self._endpoint, response)
-        return await self.loop(name)
+            raise refused(self._service.endpoint, response)
+        found: LoopView = await self._service.call("showLoop", loop=name)
+        return found
 
     async def roll_back(self, name: str, model_id: ModelId) -> LoopView:
         """Serve a version, and go on learning from it."""
-        changed: LoopView = await self._call("promoteModel", loop=name, model=model_id)
+        changed: LoopView = await self._service.call("promoteModel", loop=name, model=model_id)
         return changed
 
-    async def delete_model(self, name: str) -> LoopView:
+    async def delete(self, name: str) -> LoopView:
         """Forget what a loop has learned."""
-        changed: LoopView = await self._call("forgetModel", loop=name)
+        changed: LoopView = await self._service.call("forgetModel", loop=name)
         return changed
 
     async def compare(self, name: str, first: ModelId, second: ModelId) -> Comparison:
         """Compare what two versions would do."""
         query = {"first": first, "second": second}
-        found: Comparison = await self._call("compareModels", query=query, loop=name)
+        found: Comparison = await self._service.call("compareModels", query=query, loop=name)
         return found
+
+
+class RemoteEvents:
+    """See `administration.events.EventAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
 
     async def forget(self, name: str, wanted: ToForget) -> Forgotten:
         """Erase events from a loop's logs."""
-        done: Forgotten = await self._call("forgetEvents", wanted, loop=name)
+        done: Forgotten = await self._service.call("forgetEvents", wanted, loop=name)
         return done
 
-    async def comparison(self, name: str) -> LiveComparison:
-        """Tell whether a loop is better than its baseline and than chance."""
-        found: LiveComparison = await self._call("showComparison", loop=name)
-        return found
 
-    async def apprentice(self, name: str) -> Apprenticeship:
-        """Tell how an apprentice does, and what to do."""
-        found: Apprenticeship = await self._call("showApprentice", loop=name)
-        return found
+class RemoteOptimizations:
+    """See `administration.optimizations.OptimizationAdministration`."""
 
-    async def exploration(self, name: str) -> Exploration:
-        """Tell what a loop pays for exploring."""
-        found: Exploration = await self._call("showExploration", loop=name)
-        return found
+    def __init__(self, service: _Service) -> None:
+        self._service = service
 
-    async def doctor(self, name: str) -> Report:
-        """Say what a loop waits for, and why it is not learning."""
-        found: Report = await self._call("examineLoop", loop=name)
-        return found
-
-    async def optimizations(self, name: str) -> OptimizationHistory:
+    async def history(self, name: str) -> OptimizationHistory:
         """Show a loop's optimizations."""
-        found: OptimizationHistory = await self._call("listOptimizations", loop=name)
+        found: OptimizationHistory = await self._service.call("listOptimizations", loop=name)
         return found
 
-    async def optimization(self, name: str, optimization_id: str) -> OptimizationView:
+    async def show(self, name: str, optimization_id: str) -> OptimizationView:
         """Show one of them."""
-        found: OptimizationView = await self._call("showOptimization", loop=name, optimization=optimization_id)
+        found: OptimizationView = await self._service.call("showOptimization", loop=name, optimization=optimization_id)
         return found
 
-    async def optimize(self, name: str, wanted: NewOptimization) -> OptimizationView:
+    async def begin(self, name: str, wanted: NewOptimization) -> OptimizationView:
         """Begin one."""
-        begun: OptimizationView = await self._call("optimize", wanted, loop=name)
+        begun: OptimizationView = await self._service.call("optimize", wanted, loop=name)
         return begun
 
-    async def _call(self, name: str, body: Any = None, *, query: Mapping[str, str] | None = None, **path: str) -> Any:
+
+class _Service:
+    """A service elsewhere, and how it is spoken with."""
+
+    def __init__(self, endpoint: str, key: str) -> None:
+        self.endpoint = endpoint.rstrip("/")
+        self._key = key
+
+    async def call(self, name: str, body: Any = None, *, query: Mapping[str, str] | None = None, **path: str) -> Any:
         operation = _BY_NAME[name]
         target = operation.path.format_map({part: quote(value, safe="") for part, value in path.items()})
         content = None if body is None else msgspec.json.encode(body)
-        response = await self._send(operation.method, target, content=content, query=query)
+        response = await self.send(operation.method, target, content=content, query=query)
         if response.status_code != operation.success:
-            raise refused(self._endpoint, response)
+            raise refused(self.endpoint, response)
         if operation.response is None:
             return None
         if operation.response is bytes:
@@ -222,9 +277,9 @@ class RemoteAdministration:
         try:
             return msgspec.json.decode(response.content, type=operation.response)
         except msgspec.DecodeError as error:
-            raise WorldError(f"{self._endpoint} answers in a way that this version does not read: {error}") from error
+            raise WorldError(f"{self.endpoint} answers in a way that this version does not read: {error}") from error
 
-    async def _send(
+    async def send(
         self,
         method: str,
         path: str,
@@ -237,14 +292,14 @@ class RemoteAdministration:
             async with httpx.AsyncClient(timeout=timeout_s) as client:
                 return await client.request(
                     method,
-                    self._endpoint + path,
+                    self.endpoint + path,
                     params=query,
                     content=content,
                     headers={"Ocp-Apim-Subscription-Key": self._key, "Content-Type": "application/json"},
                 )
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise WorldError(
-                f"no answer from {self._endpoint}: {error or type(error).__name__}. Is `rankward serve` running there?"
+                f"no answer from {self.endpoint}: {error or type(error).__name__}. Is `rankward serve` running there?"
             ) from error
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from rankward import invocation
-from rankward.administration import Administration
+from rankward.administration.service import Administration
 from rankward.cli.remote import Administrator, RemoteAdministration
 from rankward.configuration import Configuration
 from rankward.errors import NotFound, RankwardError, Unauthorized

@@ -8,7 +8,7 @@ import msgspec
 import typer
 from rich.text import Text
 
-from rankward.administration import Changed, PolicyChoice
+from rankward.administration.tuning import Changed, PolicyChoice
 from rankward.api.schema.configuration import PolicyContract, read_policy
 from rankward.cli.access import AdminEndpointOption, AdminKeyOption
 from rankward.cli.remote import Administrator
@@ -43,8 +43,8 @@ def show_settings(
     """Show settings, of one loop or of all."""
 
     async def gather(admin: Administrator) -> dict[str, dict[str, str]]:
-        names = [loop] if loop else [each.name for each in await admin.loops()]
-        return {name: await admin.settings(name) for name in names}
+        names = [loop] if loop else [each.name for each in await admin.loops.listed()]
+        return {name: await admin.tuning.settings(name) for name in names}
 
     found = administer(data, endpoint, key, gather)
     if as_json:
@@ -79,7 +79,7 @@ def set_settings(
         if not equals:
             raise InvalidSettings(f"{text!r} is no change: write name=value, as in reward_wait=10m")
         wanted[name] = value
-    _say(administer(data, endpoint, key, lambda admin: admin.change_settings(loop, wanted)))
+    _say(administer(data, endpoint, key, lambda admin: admin.tuning.change_settings(loop, wanted)))
 
 
 @policy_app.command("show")
@@ -91,7 +91,7 @@ def show_policy(
     as_json: JsonOption = False,
 ) -> None:
     """Show a loop's policy, and the presets that there are."""
-    found = administer(data, endpoint, key, lambda admin: admin.policy(loop))
+    found = administer(data, endpoint, key, lambda admin: admin.tuning.policy(loop))
     if as_json:
         answer = {"policy": found.policy, "preset": found.preset, "exploration": found.exploration}
         typer.echo(msgspec.json.encode(answer))
@@ -111,7 +111,7 @@ def show_policy(
     out().print(made)
     out().print()
     presets = table("preset", "what it costs and gains")
-    for preset in administer(data, endpoint, key, lambda admin: admin.presets()):
+    for preset in administer(data, endpoint, key, lambda admin: admin.tuning.presets()):
         presets.add_row(preset.name, preset.description)
     out().print(presets)
 
@@ -138,7 +138,7 @@ def set_policy(
 ) -> None:
     """Give a loop another policy."""
     choice = PolicyChoice(arguments=" ".join(arguments or ()) or None, preset=preset, slots=slots)
-    _say(administer(data, endpoint, key, lambda admin: admin.set_policy(loop, choice)))
+    _say(administer(data, endpoint, key, lambda admin: admin.tuning.set_policy(loop, choice)))
 
 
 @policy_app.command("export")
@@ -150,7 +150,7 @@ def export_policy(
     key: AdminKeyOption = None,
 ) -> None:
     """Write a loop's policy as a JSON file, as Personalizer's portal exported learning settings."""
-    policy = administer(data, endpoint, key, lambda admin: admin.policy(loop)).policy
+    policy = administer(data, endpoint, key, lambda admin: admin.tuning.policy(loop)).policy
     content = msgspec.json.format(msgspec.json.encode(PolicyContract(name=loop, arguments=policy)), indent=2)
     if str(file) == "-":
         typer.echo(content)
@@ -180,7 +180,7 @@ def import_policy(
 ) -> None:
     """Give a loop the policy of a JSON file."""
     choice = PolicyChoice(arguments=read_policy(file.read_bytes()), preset=None)
-    _say(administer(data, endpoint, key, lambda admin: admin.set_policy(loop, choice)))
+    _say(administer(data, endpoint, key, lambda admin: admin.tuning.set_policy(loop, choice)))
 
 
 @policy_app.command("reset")
@@ -188,7 +188,7 @@ def reset_policy(
     loop: LoopArgument, data: DataOption = DATA, endpoint: AdminEndpointOption = None, key: AdminKeyOption = None
 ) -> None:
     """Restore Personalizer's own policy."""
-    _say(administer(data, endpoint, key, lambda admin: admin.reset_policy(loop)))
+    _say(administer(data, endpoint, key, lambda admin: admin.tuning.reset_policy(loop)))
 
 
 def _say(changed: Changed) -> None:

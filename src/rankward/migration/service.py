@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from rankward.administration import Administration, NewLoop
+from rankward.administration.loops import NewLoop
+from rankward.administration.service import Administration
 from rankward.api.schema.configuration import read_policy, read_settings
 from rankward.configuration import Configuration, with_changes, with_policy
 from rankward.errors import CallerError, Conflict, InvalidRequest, RankwardError
@@ -191,7 +192,7 @@ class Migration:
     async def _carry_out(self, plan: Plan, told: Callable[[Imported], None], done: list[str]) -> Outcome:
         name, inventory = plan.loop, plan.inventory
         if all(each.name != name for each in self._home.catalog.loops()):
-            await self._administration.create_loop(NewLoop(name=name, preset=PERSONALIZER.name))
+            await self._administration.loops.create(NewLoop(name=name, preset=PERSONALIZER.name))
             done.append(f"the loop {name} is there")
         if plan.policy is not None:
             await self._configuration.set_policy(name, plan.policy.text)
@@ -206,7 +207,7 @@ class Migration:
             await self._change(plan)  # a policy that came with the model has an exploration of its own
         imported = None
         if inventory.logs:
-            imported = await self._administration.import_logs(name, inventory.logs, told=told)
+            imported = await self._administration.imports.run(name, inventory.logs, told=told)
             if plan.model is None and imported.oldest_us is not None:
                 reason = "a log was taken over"
                 await self._configuration.retrain(name, since_us=imported.oldest_us, reason=reason)

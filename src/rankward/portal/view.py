@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from rankward.administration import Administration
+from rankward.administration.service import Administration
 from rankward.api.service import Doors
 from rankward.errors import CallerError, NotFound
 from rankward.portal.gate import FORBIDDEN, Gate

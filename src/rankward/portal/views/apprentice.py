@@ -27,7 +27,7 @@ async def _switch(visit: Visit) -> Response:
     """Let the model decide, or go back to learning from what the application does."""
     online = visit.loop.settings.learning_mode is not LearningMode.ONLINE
     wanted = LearningMode.ONLINE if online else LearningMode.APPRENTICE
-    await visit.administration.change_settings(visit.loop_name, {"learning_mode": str(wanted)})
+    await visit.administration.tuning.change_settings(visit.loop_name, {"learning_mode": str(wanted)})
     await visit.doors.follow()
     said = "The model decides now." if online else "The baseline is shown now, and the model learns to match it."
     return visit.redirect(f"/portal/loops/{visit.loop_name}/apprentice", notice=said)

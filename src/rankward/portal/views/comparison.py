@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.responses import Response
 
-from rankward.administration import PolicyChoice
+from rankward.administration.tuning import PolicyChoice
 from rankward.errors import CallerError
 from rankward.portal.view import View, Visit
 from rankward.store.challengers import CHALLENGERS_MAX
@@ -26,7 +26,7 @@ async def _page(visit: Visit, *, refused: CallerError | None = None) -> Response
         compared=await asyncio.to_thread(figures.comparison, loop),
         exploration=await asyncio.to_thread(figures.exploration, loop),
         explores=loop.settings.exploration,
-        challengers=await visit.administration.challengers(loop.name),
+        challengers=await visit.administration.challengers.listed(loop.name),
         challengers_max=CHALLENGERS_MAX,
         presets=PRESETS.values(),
         given={each: visit.form.get(each, "") for each in ("name", "arguments")},
@@ -40,7 +40,7 @@ async def _add(visit: Visit) -> Response:
     choice = PolicyChoice(preset=text) if text in PRESETS else PolicyChoice(arguments=text)
     name = visit.form.get("name", "").strip()
     try:
-        await visit.administration.add_challenger(visit.loop_name, name, choice)
+        await visit.administration.challengers.add(visit.loop_name, name, choice)
     except CallerError as error:
         return await _page(visit, refused=error)
     return visit.redirect(_path(visit), notice=f"{name} learns beside the policy that acts, and serves nobody.")
@@ -48,13 +48,13 @@ async def _add(visit: Visit) -> Response:
 
 async def _remove(visit: Visit) -> Response:
     name = str(visit.request.path_params["challenger"])
-    await visit.administration.remove_challenger(visit.loop_name, name)
+    await visit.administration.challengers.remove(visit.loop_name, name)
     return visit.redirect(_path(visit), notice=f"The challenger {name} is removed.")
 
 
 async def _promote(visit: Visit) -> Response:
     name = str(visit.request.path_params["challenger"])
-    await visit.administration.promote_challenger(visit.loop_name, name)
+    await visit.administration.challengers.promote(visit.loop_name, name)
     await visit.doors.follow()
     notice = f"{name} is the loop's policy now, with what it had learned. The model before is kept, to roll back to."
     return visit.redirect(f"/portal/loops/{visit.loop_name}/policy", notice=notice)

@@ -8,7 +8,8 @@ from datetime import timedelta
 import msgspec
 from starlette.responses import Response
 
-from rankward.administration import OPERATORS_ONLY, Changed, PolicyChoice, effect_of
+from rankward.administration.effects import effect_of
+from rankward.administration.tuning import OPERATORS_ONLY, Changed, PolicyChoice
 from rankward.auditing import seen
 from rankward.errors import CallerError, Conflict, NotFound
 from rankward.portal.view import View, Visit
@@ -135,7 +136,7 @@ def _changes(visit: Visit) -> dict[str, str]:
 async def _review(visit: Visit) -> Response:
     try:
         changes = _changes(visit)
-        foreseen = await visit.administration.foresee_settings(
+        foreseen = await visit.administration.tuning.foresee_settings(
             visit.loop_name, changes, by_operator=visit.session.admin
         )
     except CallerError as error:
@@ -163,9 +164,11 @@ async def _apply(visit: Visit) -> Response:
         raise Conflict("somebody changed this loop meanwhile: look at its settings once more, then change them")
     try:
         if policy := visit.form.get("policy"):
-            changed = await visit.administration.set_policy(name, PolicyChoice(arguments=policy))
+            changed = await visit.administration.tuning.set_policy(name, PolicyChoice(arguments=policy))
         else:
-            changed = await visit.administration.change_settings(name, _changes(visit), by_operator=visit.session.admin)
+            changed = await visit.administration.tuning.change_settings(
+                name, _changes(visit), by_operator=visit.session.admin
+            )
     except CallerError as error:
         return _form(visit, refused=error)
     await visit.doors.follow()
@@ -175,7 +178,7 @@ async def _apply(visit: Visit) -> Response:
 
 
 async def _ask_reset(visit: Visit) -> Response:
-    foreseen = await visit.administration.foresee_policy(visit.loop_name, PolicyChoice(preset=PERSONALIZER.name))
+    foreseen = await visit.administration.tuning.foresee_policy(visit.loop_name, PolicyChoice(preset=PERSONALIZER.name))
     if not foreseen.after:
         return visit.redirect(_path(visit), notice="The policy is the preset personalizer's already.")
     said = (
@@ -193,12 +196,14 @@ async def _ask_undo(visit: Visit) -> Response:
         raise NotFound(f"change {number[:20]!r} of this loop cannot be undone here")
     title = "Undo this change?"
     if "policy" in entry.before:
-        foreseen = await visit.administration.foresee_policy(
+        foreseen = await visit.administration.tuning.foresee_policy(
             visit.loop_name, PolicyChoice(arguments=entry.before["policy"])
         )
         return _ask(visit, foreseen, {"policy": entry.before["policy"]}, title=title)
     changes = dict(entry.before)
-    foreseen = await visit.administration.foresee_settings(visit.loop_name, changes, by_operator=visit.session.admin)
+    foreseen = await visit.administration.tuning.foresee_settings(
+        visit.loop_name, changes, by_operator=visit.session.admin
+    )
     return _ask(visit, foreseen, changes, title=title)
 
 

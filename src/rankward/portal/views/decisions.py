@@ -64,7 +64,7 @@ async def _probabilities(visit: Visit) -> Response:
 
 
 async def _newest(visit: Visit) -> Response:
-    found = await visit.administration.newest(visit.loop_name, limit=_NEWEST)
+    found = await visit.administration.events.newest(visit.loop_name, limit=_NEWEST)
     return visit.page("decisions_newest", rows=[_row(*each) for each in found])
 
 
@@ -89,13 +89,13 @@ async def _find(visit: Visit) -> Response:
 
 async def _event(visit: Visit) -> Response:
     event_id = str(visit.request.path_params["event"])
-    found = await visit.administration.stories(visit.loop_name, event_id)
+    found = await visit.administration.events.stories(visit.loop_name, event_id)
     if not found:
         raise NotFound(
             f"the log holds no decision under the event id {event_id[:256]!r}: it may be older than the log is kept, "
             "erased, or imported, which are not found by their ids"
         )
-    contributions = await visit.administration.explain(visit.loop_name, found[0].interaction)
+    contributions = await visit.administration.events.explain(visit.loop_name, found[0].interaction)
     return visit.page(
         "event",
         event_id=event_id,

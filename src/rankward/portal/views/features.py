@@ -36,7 +36,7 @@ async def _show(visit: Visit) -> Response:
     unfinished = next((each for each in studies if not each.state.finished), None)
     newest = next((each for each in studies if each.state is StudyState.SUCCEEDED), None)
     scores = await asyncio.to_thread(_scores, visit, newest)
-    found = await visit.administration.newest(visit.loop_name, limit=_LOOKED_AT)
+    found = await visit.administration.events.newest(visit.loop_name, limit=_LOOKED_AT)
 
     def look() -> Census:
         census = Census()

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
-from rankward.administration import ToForget
+from rankward.administration.events import ToForget
 from rankward.api.upload import receive_upload
 from rankward.doctor.facts import ALIVE_US
 from rankward.errors import CallerError, InvalidRequest
@@ -96,7 +96,7 @@ async def _show_imports(visit: Visit) -> Response:
 
 
 async def _cancel(visit: Visit) -> Response:
-    await visit.administration.cancel_import(visit.loop_name, str(visit.request.path_params["key"]))
+    await visit.administration.imports.cancel(visit.loop_name, str(visit.request.path_params["key"]))
     return visit.redirect(_path(visit), notice="The import is being cancelled. What is imported already stays.")
 
 
@@ -191,7 +191,7 @@ def _file_name(sent: str) -> str:
 async def _forget(visit: Visit) -> Response:
     event_ids = [line.strip() for line in visit.form.get("event_ids", "").splitlines() if line.strip()]
     try:
-        done = await visit.administration.forget(visit.loop_name, ToForget(event_ids=event_ids))
+        done = await visit.administration.events.forget(visit.loop_name, ToForget(event_ids=event_ids))
     except CallerError as error:
         return await _page(visit, refused=error)
     return visit.redirect(

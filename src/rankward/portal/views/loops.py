@@ -6,7 +6,7 @@ import asyncio
 
 from starlette.responses import Response
 
-from rankward.administration import NewLoop
+from rankward.administration.loops import NewLoop
 from rankward.errors import CallerError
 from rankward.portal.navigation import OF_A_LOOP
 from rankward.portal.view import DOCTOR_AGE_US, View, Visit
@@ -20,7 +20,7 @@ _RECENT_US = 10 * MINUTE_US
 
 async def _show(visit: Visit) -> Response:
     names = {loop.name for loop in visit.loops()}
-    loops = [loop for loop in await visit.administration.loops() if loop.name in names]
+    loops = [loop for loop in await visit.administration.loops.listed() if loop.name in names]
     return visit.page("loops", loops=loops)
 
 
@@ -69,7 +69,7 @@ def _new(visit: Visit, *, refused: CallerError | None = None) -> Response:
 async def _create(visit: Visit) -> Response:
     wanted = NewLoop(name=visit.form.get("name", ""), preset=visit.form.get("preset", BALANCED.name))
     try:
-        created = await visit.administration.create_loop(wanted)
+        created = await visit.administration.loops.create(wanted)
     except CallerError as error:
         return _new(visit, refused=error)
     await visit.doors.follow()
@@ -77,15 +77,15 @@ async def _create(visit: Visit) -> Response:
 
 
 async def _show_delete(visit: Visit) -> Response:
-    return visit.page("loop_delete", loop=await visit.administration.loop(visit.loop_name), error=None)
+    return visit.page("loop_delete", loop=await visit.administration.loops.show(visit.loop_name), error=None)
 
 
 async def _delete(visit: Visit) -> Response:
     if visit.form.get("confirm") != visit.loop_name:
         error = f"That is not its name: type {visit.loop_name} to delete it, with all that it logged and learned."
-        loop = await visit.administration.loop(visit.loop_name)
+        loop = await visit.administration.loops.show(visit.loop_name)
         return visit.page("loop_delete", status=400, loop=loop, error=error)
-    await visit.administration.delete_loop(visit.loop_name)
+    await visit.administration.loops.delete(visit.loop_name)
     await visit.doors.follow()
     return visit.redirect("/portal/", notice=f"The loop {visit.loop_name} is deleted.")
 

@@ -27,7 +27,7 @@ async def _show(visit: Visit) -> Response:
     span = span_of(visit.request.query_params.get("span"), home.clock())
     changes = home.audit.entries(AuditFilter(loops=[name]), limit=_CHANGES)
     return visit.page(
-        "overview", loop=await visit.administration.loop(name), span=span, choices=choices(), changes=changes
+        "overview", loop=await visit.administration.loops.show(name), span=span, choices=choices(), changes=changes
     )
 
 
@@ -40,7 +40,7 @@ async def _live(visit: Visit) -> Response:
     report = await visit.administration.doctor(loop.name, age_us=DOCTOR_AGE_US)
     return visit.page(
         "overview_live",
-        loop=await visit.administration.loop(loop.name),
+        loop=await visit.administration.loops.show(loop.name),
         reward_wait=loop.settings.reward_wait,
         total=series.total,
         per_minute=newest.total.events * 60_000_000 / _RATE_US,

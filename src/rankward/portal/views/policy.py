@@ -8,7 +8,7 @@ from urllib.parse import quote
 import msgspec
 from starlette.responses import Response
 
-from rankward.administration import PolicyChoice
+from rankward.administration.tuning import PolicyChoice
 from rankward.api.upload import receive_upload
 from rankward.errors import CallerError, InvalidPolicy, InvalidRequest, Overloaded
 from rankward.portal.view import DOCTOR_AGE_US, View, Visit
@@ -34,7 +34,7 @@ async def _show(visit: Visit) -> Response:
 
 async def _page(visit: Visit, *, text: str | None = None, refused: CallerError | None = None) -> Response:
     name = visit.loop_name
-    policy = await visit.administration.policy(name)
+    policy = await visit.administration.tuning.policy(name)
     several = problem_type_of(policy.policy) is ProblemType.MULTI_SLOT
     presets = [
         (preset, preset.policy(ProblemType.MULTI_SLOT if several else ProblemType.SINGLE_SLOT).text)
@@ -51,7 +51,7 @@ async def _page(visit: Visit, *, text: str | None = None, refused: CallerError |
         presets=presets,
         text=policy.policy if text is None else text,
         checked=None,
-        models=(await visit.administration.models(name))[:_VERSIONS],
+        models=(await visit.administration.models.listed(name))[:_VERSIONS],
         retrain_days=visit.loop.settings.model_retrain_days,
         error=None if refused is None else refused.message,
     )
@@ -66,7 +66,7 @@ async def _building(visit: Visit) -> Response:
 async def _keep(visit: Visit) -> Response:
     """Stop building: what serves goes on."""
     try:
-        kept = await visit.administration.keep_serving(visit.loop_name)
+        kept = await visit.administration.models.keep_serving(visit.loop_name)
     except CallerError as error:  # it may have taken over just now
         return visit.redirect(_path(visit), notice=f"{error.message[:1].upper()}{error.message[1:]}.")
     await visit.doors.follow()
@@ -99,7 +99,9 @@ async def _check(visit: Visit) -> Response:
 async def _set(visit: Visit) -> Response:
     text = visit.form.get("arguments", "")
     try:
-        changed = await visit.administration.set_policy(visit.loop_name, PolicyChoice(arguments=_arguments(text)))
+        changed = await visit.administration.tuning.set_policy(
+            visit.loop_name, PolicyChoice(arguments=_arguments(text))
+        )
     except CallerError as error:
         return await _page(visit, text=text, refused=error)
     await visit.doors.follow()
@@ -107,7 +109,7 @@ async def _set(visit: Visit) -> Response:
 
 
 async def _reset(visit: Visit) -> Response:
-    changed = await visit.administration.reset_policy(visit.loop_name)
+    changed = await visit.administration.tuning.reset_policy(visit.loop_name)
     await visit.doors.follow()
     return visit.redirect(_path(visit), notice=" ".join(changed.effects))
 
@@ -120,13 +122,13 @@ async def _export(visit: Visit) -> Response:
 
 async def _download(visit: Visit) -> Response:
     model_id, signed = str(visit.request.path_params["model"]), "signed" in visit.request.query_params
-    content = await visit.administration.model(visit.loop_name, model_id, signed=signed)
+    content = await visit.administration.models.read(visit.loop_name, model_id, signed=signed)
     return _file(content, f"{visit.loop_name}-{model_id}.vw{'.zip' if signed else ''}", "application/octet-stream")
 
 
 async def _roll_back(visit: Visit) -> Response:
     model_id = str(visit.request.path_params["model"])
-    await visit.administration.roll_back(visit.loop_name, model_id)
+    await visit.administration.models.roll_back(visit.loop_name, model_id)
     await visit.doors.follow()
     return visit.redirect(_path(visit), notice=f"Model {model_id} serves, and learning goes on from it.")
 
@@ -157,9 +159,9 @@ async def _clear(visit: Visit) -> Response:
     if not wanted or visit.form.get("confirm") != name:
         raise InvalidRequest(f"tick what is to be cleared, and type {name} to say so: nothing was cleared")
     if "policy" in wanted:
-        await visit.administration.reset_policy(name)
+        await visit.administration.tuning.reset_policy(name)
     if "model" in wanted:
-        await visit.administration.delete_model(name)
+        await visit.administration.models.delete(name)
     if "log" in wanted:
         await visit.doors.configuration.by(visit.actor).clear_log(name)
     await visit.doors.follow()
