@@ -78,8 +78,8 @@ def test_retention_takes_nothing_that_is_not_archived(tmp_path: Path, *, archive
 
     async def run() -> None:
         circle = Circle(tmp_path / "data", msgspec.structs.replace(new_loop_settings(), log_retention_days=1))
-        circle.home.archive_to(f"file://{tmp_path}/archive")
-        place = circle.home.archive()
+        circle.home.archives.settle(f"file://{tmp_path}/archive")
+        place = circle.home.archives.place()
         assert place is not None
         for hour in range(5):
             await circle.play(3, prefix=f"{hour}-")
@@ -87,7 +87,7 @@ def test_retention_takes_nothing_that_is_not_archived(tmp_path: Path, *, archive
             await circle.join()
             await circle.log.maintain(joined_before=0, keep_after_us=0)
         if archived:
-            service = circle.home.archiving(circle.loop, place)
+            service = circle.home.archives.archiving(circle.loop, place)
             while await service.step():
                 pass
             await service.close()

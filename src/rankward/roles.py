@@ -136,7 +136,7 @@ async def run_archive(root: Path) -> None:
             return
         await asyncio.sleep(0.05)
     try:
-        place = home.archive()
+        place = home.archives.place()
         if place is not None:
             await ArchivingRounds(home, place).run(stop)
     finally:

@@ -50,7 +50,7 @@ class LoopLog(msgspec.Struct, frozen=True, kw_only=True):
         with asyncio.Runner() as runner:
             log, joined = home.event_log(self.loop_id), home.joined_log(self.loop_id)
             try:
-                whole = home.whole_log(self.loop_id, log, joined, since_us=self.start_us, until_us=self.end_us)
+                whole = home.archives.whole_log(self.loop_id, log, joined, since_us=self.start_us, until_us=self.end_us)
                 for start in range(self.joined_start, self.joined_end, _READ):
                     events: list[JoinedEvent] = []
                     position, end = start, min(start + _READ, self.joined_end)

@@ -226,7 +226,9 @@ class StudyRun:
 
         async def span() -> tuple[Offset, Offset]:
             log, joined = self._home.event_log(study.loop_id), self._home.joined_log(study.loop_id)
-            whole = self._home.whole_log(study.loop_id, log, joined, since_us=study.start_us, until_us=study.end_us)
+            whole = self._home.archives.whole_log(
+                study.loop_id, log, joined, since_us=study.start_us, until_us=study.end_us
+            )
             try:
                 return await whole.begin(), (await joined.extent())[1]
             finally:

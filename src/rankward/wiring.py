@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import hashlib
@@ -19,18 +18,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import tomli_w
 
-from rankward.archiving.layout import Erasure, folder_of
-from rankward.archiving.place import Place
-from rankward.archiving.reading import Archive, open_archive
-from rankward.archiving.service import ArchivingService, ask_to_erase
-from rankward.archiving.whole import WholeLog
+from rankward.archiving.archives import Archives
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
 from rankward.cluster.standing import Member, Standing, read_standing
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
-from rankward.records import ModelId, Offset, TimeUs
+from rankward.records import ModelId, TimeUs
 from rankward.registry.signing import Signing
 from rankward.settings import LoopSettings
 from rankward.store.audit import SERVICE, Actor, Audit
@@ -111,6 +106,14 @@ class Home:
         self.challenger_models = self._model_store("challengers")
         self.watches = self._model_store("watches")
         self.board: Board = FileBoard(self.folder.loops) if self.node is None else self.node.board
+        self.archives = Archives(
+            FileNotebook(self.folder.archive),
+            self.catalog,
+            log=self.event_log,
+            joined=self.joined_log,
+            board=self.board,
+            clock=clock,
+        )
 
     @property
     def broker(self) -> Broker | None:
@@ -364,90 +367,6 @@ class Home:
             board=self.board,
             clock=self.clock,
             open_target=Target,
-        )
-
-    def archive(self) -> Place | None:
-        """Open the archive of the logs. None: they are not archived.
-
-        Raises:
-            InvalidRequest: its address leads nowhere, or what it needs is not installed.
-        """
-        url = self.archive_url
-        return None if url is None else Place(url)
-
-    @property
-    def archive_url(self) -> str | None:
-        """Where the logs are archived. None: nowhere."""
-        content = FileNotebook(self.folder.archive).read()
-        return None if content is None else content.decode().strip()
-
-    def archive_to(self, url: str | None) -> None:
-        """Settle where the logs are archived from the next start of a worker on.
-
-        Args:
-            url: see `archiving.place.Place`; None: nowhere any more.
-
-        Raises:
-            InvalidRequest: it leads nowhere.
-        """
-        if url is None:
-            self.folder.archive.unlink(missing_ok=True)
-            return
-        Place(url)  # refuses what cannot be used
-        FileNotebook(self.folder.archive).write(f"{url}\n".encode())
-
-    def archive_of(self, loop_id: str) -> Archive | None:
-        """Open the archive of a loop. None: there is none, or nothing in it yet.
-
-        Raises:
-            InvalidRequest: as of `archive`.
-            StoreUnavailable: it does not answer, or is damaged.
-        """
-        place = self.archive()
-        loop = next((each for each in self.catalog.loops() if each.loop_id == loop_id), None)
-        return None if place is None or loop is None else open_archive(place, folder_of(loop.name, loop_id))
-
-    def whole_log(
-        self, loop_id: str, log: EventLog, joined: JoinedLog, *, since_us: TimeUs, until_us: TimeUs
-    ) -> WholeLog:
-        """Make what reads the decisions of a span of time out of a loop's log and its archive."""
-        return WholeLog(log, joined, lambda: self.archive_of(loop_id), since_us=since_us, until_us=until_us)
-
-    async def archived(self, loop_id: str, since_us: TimeUs, until_us: TimeUs) -> int:
-        """Count the events, decided from a time to another, that a loop's archive has and its log has not any more.
-
-        Raises:
-            StoreUnavailable: the archive does not answer, or is damaged.
-        """
-        if self.archive_url is None:
-            return 0
-        log, joined = self.event_log(loop_id), self.joined_log(loop_id)
-        try:
-            return await self.whole_log(loop_id, log, joined, since_us=since_us, until_us=until_us).archived()
-        finally:
-            await log.close()
-            await joined.close()
-
-    def erase_archived(self, loop_id: str, name: str, erasure: Erasure) -> None:
-        """Leave word in the archive, if there is one, of what is to be erased from it: see `ask_to_erase`."""
-        place = self.archive()
-        if place is not None:
-            loop = next(loop for loop in self.catalog.loops() if loop.loop_id == loop_id)
-            ask_to_erase(place, loop, name, erasure)
-
-    async def clear_archive(self, loop_id: str, before: Offset) -> None:
-        """Leave word that what stood before an offset of a loop's event log is to be erased from its archive."""
-        await asyncio.to_thread(self.erase_archived, loop_id, f"cleared-{before:020d}", Erasure(before=before))
-
-    def archiving(self, loop: Loop, place: Place) -> ArchivingService:
-        """Make what archives a loop."""
-        return ArchivingService(
-            loop,
-            log=self.event_log(loop.loop_id),
-            joined=self.joined_log(loop.loop_id),
-            place=place,
-            board=self.board,
-            clock=self.clock,
         )
 
     def mark(self, loop_id: str, epoch_id: int) -> FileMark:

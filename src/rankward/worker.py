@@ -231,7 +231,7 @@ class Worker:
         self._archive = _Child()
         self._snapshots = _Child()
         self._fetching: dict[str, asyncio.Task[None]] = {}  # of replicas, by loop id
-        self._archive_url = home.archive_url
+        self._archive_url = home.archives.url
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop."""

@@ -258,7 +258,7 @@ def test_the_process_archives_every_loop_until_it_is_told_to_stop(tmp_path: Path
     place = Place(f"file://{tmp_path}/archive")
 
     async def tell(circle: Circle) -> None:
-        circle.home.archive_to(f"file://{tmp_path}/archive")
+        circle.home.archives.settle(f"file://{tmp_path}/archive")
         await play(circle, 5, 4, 1)
         broken = circle.home.create_loop("a-broken-one", new_loop_settings())
         folder = circle.home.folder.joined(broken.loop_id)

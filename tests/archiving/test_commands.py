@@ -18,7 +18,7 @@ def test_an_archive_is_listed_and_verified(tmp_path: Path) -> None:
     async def tell(circle: Circle) -> None:
         await play(circle, 5, 4, 1)
         assert "--archive" in shell.refused("logs", "archive", "list", "circle")
-        circle.home.archive_to(url)
+        circle.home.archives.settle(url)
         assert "nothing of the loop circle is archived yet" in shell.refused("logs", "archive", "list", "circle")
         await archived(archiving(circle, Place(url)))
 

@@ -37,13 +37,13 @@ def test_an_event_is_taken_out_of_its_object(tmp_path: Path, bucket: Bucket) -> 
 
     async def tell(circle: Circle) -> None:
         place = Place(bucket.url)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         await play(circle, 5, 4, 3, 1)
         service = archiving(circle, place)
         await archived(service)
         before, names = ids_of(circle, place), set(bucket.objects)
         gone = before[5]
-        circle.home.erase_archived(circle.loop.loop_id, "one", Erasure(event_ids=(gone, "unknown")))
+        circle.home.archives.erase(circle.loop.loop_id, "one", Erasure(event_ids=(gone, "unknown")))
         assert not await service.step(), "it has looked just now"
         circle.pass_time(ERASED_EVERY_US / 1e6)
         await archived(service)
@@ -61,7 +61,7 @@ def test_an_object_of_which_all_is_forgotten_goes(tmp_path: Path, bucket: Bucket
 
     async def tell(circle: Circle) -> None:
         place = Place(bucket.url)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         await play(circle, 5, 1)
         await archived(archiving(circle, place))
         [index] = [name for name in bucket.objects if name.endswith(INDEX)]
@@ -70,7 +70,7 @@ def test_an_object_of_which_all_is_forgotten_goes(tmp_path: Path, bucket: Bucket
         await archived(archiving(circle, place))
         ids = ids_of(circle, place)
         bucket.objects[index] = before
-        circle.home.erase_archived(circle.loop.loop_id, "one", Erasure(event_ids=tuple(ids)))
+        circle.home.archives.erase(circle.loop.loop_id, "one", Erasure(event_ids=tuple(ids)))
         assert await archiving(circle, place).step()
 
         assert [name for name in bucket.objects if name.endswith(".zst")] == []
@@ -84,13 +84,13 @@ def test_an_erasure_that_was_cut_short_is_done_again(tmp_path: Path, bucket: Buc
 
     async def tell(circle: Circle) -> None:
         place = Place(bucket.url)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         await play(circle, 5, 4, 1)
         await archived(archiving(circle, place))
         ids = ids_of(circle, place)
         [index] = [name for name in bucket.objects if name.endswith(INDEX)]
         before = bucket.objects[index]
-        circle.home.erase_archived(circle.loop.loop_id, "one", Erasure(event_ids=(ids[0],)))
+        circle.home.archives.erase(circle.loop.loop_id, "one", Erasure(event_ids=(ids[0],)))
         asked = {name: content for name, content in bucket.objects.items() if "/erasing/" in name}
         await archiving(circle, place).step()
         bucket.objects |= {index: before, **asked}  # as if it had died before the index was written
@@ -109,7 +109,7 @@ def test_what_is_forgotten_by_command_reaches_the_archive(tmp_path: Path) -> Non
 
     async def tell(circle: Circle) -> None:
         place = Place(url)
-        circle.home.archive_to(url)
+        circle.home.archives.settle(url)
         await play(circle, 5, 4, 1)
         await archived(archiving(circle, place))
         ids = ids_of(circle, place)
@@ -128,13 +128,13 @@ def test_a_log_that_is_cleared_is_cleared_in_the_archive(tmp_path: Path, bucket:
 
     async def tell(circle: Circle) -> None:
         place = Place(bucket.url)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         await play(circle, 5, 4, 1)
         service = archiving(circle, place)
         await archived(service)
         old = ids_of(circle, place)
         end = await circle.log.clear()
-        await circle.home.clear_archive(circle.loop.loop_id, end)
+        await circle.home.archives.clear(circle.loop.loop_id, end)
         await play(circle, 3, 1)
         circle.pass_time(ERASED_EVERY_US / 1e6)
         await archived(service)
@@ -150,9 +150,9 @@ def test_nothing_is_forgotten_where_the_archive_cannot_be_told(tmp_path: Path, b
     """It would be thought gone, and would still be there."""
 
     async def tell(circle: Circle) -> None:
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         bucket.refusing = True
         with pytest.raises(StoreUnavailable):
-            circle.home.erase_archived(circle.loop.loop_id, "one", Erasure(event_ids=("e",)))
+            circle.home.archives.erase(circle.loop.loop_id, "one", Erasure(event_ids=("e",)))
 
     story_of(tell, tmp_path)

@@ -31,7 +31,7 @@ def test_a_study_reads_on_in_the_archive_what_retention_has_taken(tmp_path: Path
     """In the same batches: a process that was stopped goes on after those that it had taken."""
 
     async def tell(circle: Circle) -> None:
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         for hour, count in enumerate((270, 250, 20)):
             await circle.log.append([decision(f"{hour}-{number}") for number in range(count)])
             circle.pass_time(3_600)
@@ -68,7 +68,7 @@ def test_a_span_that_only_the_archive_has_can_be_asked_for(tmp_path: Path, bucke
 
     async def tell(circle: Circle) -> None:
         await cut_small(circle)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         start_us = circle.now_us
         await hours(circle, 5, 6, 7, 8)
         await archived(archiving(circle, Place(bucket.url)))
@@ -90,7 +90,7 @@ def test_a_span_that_only_the_archive_has_can_be_asked_for(tmp_path: Path, bucke
         study = await service.ask(circle.loop, StudyKind.EVALUATION, question, study_id="one")
         assert study.start_us == start_us
 
-        home.archive_to(None)
+        home.archives.settle(None)
         with pytest.raises(InvalidRequest, match="no decision between"):
             await service.ask(circle.loop, StudyKind.EVALUATION, question, study_id="two")
 

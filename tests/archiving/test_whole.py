@@ -23,7 +23,9 @@ EVER = 1 << 62
 
 def whole_of(circle: Circle, since_us: int = 0, until_us: int = EVER) -> WholeLog:
     """What reads a loop's archive and log."""
-    return circle.home.whole_log(circle.loop.loop_id, circle.log, circle.joined, since_us=since_us, until_us=until_us)
+    return circle.home.archives.whole_log(
+        circle.loop.loop_id, circle.log, circle.joined, since_us=since_us, until_us=until_us
+    )
 
 
 async def read_all(whole: WholeLog, end: Offset, *, limit: int = 4) -> list[JoinedEvent]:
@@ -66,8 +68,8 @@ def test_what_retention_has_taken_comes_from_the_archive(tmp_path: Path, *, limi
 
     async def tell(circle: Circle) -> None:
         await cut_small(circle)
-        circle.home.archive_to(f"file://{tmp_path}/archive")
-        place = circle.home.archive()
+        circle.home.archives.settle(f"file://{tmp_path}/archive")
+        place = circle.home.archives.place()
         assert place is not None
         await hours(circle, 5, 6)
         loop = circle.loop
@@ -98,7 +100,7 @@ def test_retention_may_go_on_while_it_is_read(tmp_path: Path, bucket: Bucket) ->
 
     async def tell(circle: Circle) -> None:
         await cut_small(circle)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         place = Place(bucket.url)
         await hours(circle, 5, 6, 7, 8, 9)
         service = archiving(circle, place)
@@ -125,7 +127,7 @@ def test_the_archive_is_asked_only_for_what_the_log_lacks(tmp_path: Path, bucket
 
     async def tell(circle: Circle) -> None:
         await cut_small(circle)
-        circle.home.archive_to(bucket.url)
+        circle.home.archives.settle(bucket.url)
         await hours(circle, 5, 6, 7, 8, 9)
         await archived(archiving(circle, Place(bucket.url)))
         joined, end = await read_joined(circle.log, circle.joined, 0, limit=1_000)

@@ -92,7 +92,7 @@ class EventAdministration:
 
         async def tell(event_ids: Collection[EventId], subject: str | None) -> None:
             erasure = Erasure(event_ids=tuple(event_ids), subject=subject)
-            await asyncio.to_thread(self._home.erase_archived, loop_id, request, erasure)
+            await asyncio.to_thread(self._home.archives.erase, loop_id, request, erasure)
 
         # Opened for this alone: a log lets in one reader at a time, and the whole of it is read. Decisions under ids
         # of the caller's own would have to wait for each stretch.

@@ -58,7 +58,7 @@ class Doors:
         self._loading = asyncio.Lock()  # among the loops of this process
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self.configuration = Configuration(
-            home.catalog, log=self.log, clock=home.clock, trail=home.trail, cleared=home.clear_archive
+            home.catalog, log=self.log, clock=home.clock, trail=home.trail, cleared=home.archives.clear
         )
         self.registry = Registry(
             home.catalog,
@@ -90,7 +90,7 @@ class Doors:
             clock=home.clock,
             limits=limits,
             trail=home.trail,
-            archived=home.archived,
+            archived=home.archives.archived,
         )
         self._followed = False
         self._random = random.Random(os.urandom(32))  # noqa: S311

@@ -80,7 +80,7 @@ class ArchivingRounds:
         try:
             service = self._services.get(loop.loop_id)
             if service is None:
-                service = self._services[loop.loop_id] = self._home.archiving(loop, self._place)
+                service = self._services[loop.loop_id] = self._home.archives.archiving(loop, self._place)
             service.follow(loop)
             return await service.step()
         except RankwardError as error:

@@ -50,7 +50,7 @@ def settle_archive(data: Path, archive: str | None) -> None:
     """
     if archive is not None:
         with closing(Home(data)) as home:
-            home.archive_to(None if archive == _NONE else archive)
+            home.archives.settle(None if archive == _NONE else archive)
 
 
 class _Checked(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ def _opened(which: str, data: DataOption) -> Archive:
     if is_url(which):
         return find_archive(Place(which))
     with home_at(data) as home:
-        loop, place = home.catalog.loop(which), home.archive()
+        loop, place = home.catalog.loop(which), home.archives.place()
     if place is None:
         raise InvalidRequest("nothing is archived here: start `rankward serve` with --archive, or give an address")
     archive = open_archive(place, folder_of(loop.name, loop.loop_id))

@@ -163,7 +163,7 @@ async def gather(home: Home, loop: Loop) -> Facts:
         challengers = ChallengerService(home, home.trail)
         status, training = read_statuses(notes)
         figures = home.figures()
-        url = home.archive_url
+        url = home.archives.url
         facts = Facts(
             loop=loop,
             now_us=home.clock(),

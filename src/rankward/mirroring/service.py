@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -19,7 +18,7 @@ from rankward.joining.reward import RewardDefinition
 from rankward.mirroring.layout import DATA, SKIPPED, Chunk, Progress, blob_name, next_chunk
 from rankward.mirroring.target import Target
 from rankward.records import JoinedEvent, Offset, TimeUs
-from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Loop
+from rankward.store.ports import Board, Catalog, EventLog, JoinedLog, Loop, Notebook
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +29,6 @@ _READ = 500
 _IDLE_S = 1.0
 _PAUSE_S = 1.0  # after a failure, doubled with every one that follows
 _LONGEST_PAUSE_S = 60.0
-
-
-class Notebook(Protocol):
-    """One small record that outlives the process."""
-
-    def read(self) -> bytes | None:
-        """Return what was written last; None: nothing ever was."""
-
-    def write(self, content: bytes) -> None:
-        """Write, durably and as a whole."""
 
 
 class MirroringStatus(msgspec.Struct, frozen=True, kw_only=True):

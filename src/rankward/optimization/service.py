@@ -91,7 +91,7 @@ class OptimizationService:
             clock=home.clock,
             limits=limits,
             trail=home.trail,
-            archived=home.archived,
+            archived=home.archives.archived,
         )
         self._trail = home.trail
 

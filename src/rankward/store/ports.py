@@ -486,6 +486,19 @@ class Vault(Protocol):
         """
 
 
+class Notebook(Protocol):
+    """One small record that outlives the process."""
+
+    def read(self) -> bytes | None:
+        """Return what was written last; None: nothing is."""
+
+    def write(self, content: bytes) -> None:
+        """Write, durably and as a whole."""
+
+    def remove(self) -> None:
+        """Remove what was written."""
+
+
 class Board(Protocol):
     """Short notes of what each process is doing, for the doctor and the metrics. They need not be durable."""
 

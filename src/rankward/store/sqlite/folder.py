@@ -212,20 +212,20 @@ class FileMark:
 
 
 class FileNotebook:
-    """Implements `mirroring.service.Notebook` with a file that is written aside and renamed."""
+    """Implements `ports.Notebook` with a file that is written aside and renamed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def read(self) -> bytes | None:
-        """See `mirroring.service.Notebook`."""
+        """See `ports.Notebook`."""
         try:
             return self._path.read_bytes()
         except FileNotFoundError:
             return None
 
     def write(self, content: bytes) -> None:
-        """See `mirroring.service.Notebook`."""
+        """See `ports.Notebook`."""
         aside = self._path.with_suffix(".tmp")
         try:
             with aside.open("wb") as file:
@@ -236,6 +236,10 @@ class FileNotebook:
             sync_folder(self._path.parent)
         except OSError as error:
             raise os_error_as_ours(error, self._path.parent) from error
+
+    def remove(self) -> None:
+        """See `ports.Notebook`."""
+        self._path.unlink(missing_ok=True)
 
 
 class FileBoard:
