@@ -25,9 +25,10 @@ from benchmarks.load import Plan, measure
 from benchmarks.report import Row, at_least, milliseconds
 from rankward.cluster.local import NODES, LocalCluster, Part
 from rankward.errors import WorldError
+from rankward.loops import playground_settings
 from rankward.simulate.traffic import FailoverTarget, HttpTarget
 from rankward.telemetry import read_statuses
-from rankward.wiring import Home, playground_settings
+from rankward.wiring import Home
 
 LONG = timedelta(minutes=10)
 _ONE = MappingProxyType({"node": "serve"})
@@ -41,7 +42,7 @@ class Clustered:
     def __init__(self, cluster: LocalCluster, home: Home) -> None:
         self.cluster = cluster
         self.home = home
-        keys: dict[str, dict[str, str]] = home.keys()["loops"]
+        keys: dict[str, dict[str, str]] = home.loops.keys()["loops"]
         self.headers = {KEY_HEADER: keys[LOOP]["key1"]}
         self.endpoint = next(iter(cluster.endpoints.values()))
 
@@ -85,7 +86,7 @@ def clustered(
     with LocalCluster(folder, servers=servers, nodes=nodes, http_processes=processes) as cluster:
         first = next(iter(cluster.endpoints))
         with contextlib.closing(Home(cluster.folder(first))) as home:
-            home.create_loop(LOOP, playground_settings())
+            home.loops.create(LOOP, playground_settings())
             made = Clustered(cluster, home)
             asked = f"{made.endpoint}/personalizer/v1.0/configurations/service"
             eventually(lambda: httpx.get(asked, headers=made.headers).status_code == 200, "the loop is served")

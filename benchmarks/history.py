@@ -16,11 +16,12 @@ import numpy as np
 from benchmarks.bodies import bodies
 from benchmarks.installation import LOOP
 from rankward.api.schema.ranking import read_rank
+from rankward.loops import playground_settings
 from rankward.ranking.decide import new_event_id
 from rankward.ranking.features import FeatureBounds
 from rankward.records import Interaction, LearningMode, Observation, Record
 from rankward.settings import Limits
-from rankward.wiring import Home, playground_settings
+from rankward.wiring import Home
 
 _GAP_US = 3_000  # between two events, on average; the last is a minute ago
 _FEW = 50_000
@@ -55,7 +56,7 @@ async def _write(root: Path, events: int, actions: int, features: int) -> None:
     clock = _Clock(time.time_ns() // 1000 - events * _GAP_US - 60_000_000)
     home = Home(root, clock=clock)
     if LOOP not in {loop.name for loop in home.catalog.loops()}:
-        home.create_loop(LOOP, playground_settings())
+        home.loops.create(LOOP, playground_settings())
     log = home.event_log(home.catalog.loop(LOOP).loop_id)
     rng = random.Random(5)
     batch = _BATCH if events <= _FEW else _BATCH_OF_MANY

@@ -18,10 +18,10 @@ import psutil
 from tests.service import KEY_HEADER, RunningService, eventually
 
 from benchmarks.load import Measured, Plan, measure
+from rankward.loops import playground_settings
 from rankward.store.ports import ModelVersion
 from rankward.supervisor import default_workers
 from rankward.vw.presets import learner_arguments
-from rankward.wiring import playground_settings
 
 LOOP = "bench"
 RANK = "/personalizer/v1.0/rank"
@@ -108,7 +108,7 @@ def installed(folder: Path, *, workers: int | None = None) -> Iterator[Installat
     try:
         service.start()
         if LOOP not in {loop.name for loop in service.home.catalog.loops()}:
-            service.home.create_loop(LOOP, playground_settings())
+            service.home.loops.create(LOOP, playground_settings())
         client = service.client(LOOP)
         eventually(lambda: client.get("/configurations/service").status_code == 200, "the loop is served")
         yield Installation(service)

@@ -16,6 +16,7 @@ from benchmarks.installation import scratch
 from benchmarks.report import Row, at_most, milliseconds
 from rankward.api.service import Doors
 from rankward.joining.service import JoiningService
+from rankward.loops import new_loop_settings
 from rankward.portal.app import portal
 from rankward.portal.gate import Entrance
 from rankward.ranking.features import FeatureBounds
@@ -24,7 +25,7 @@ from rankward.settings import Limits
 from rankward.store.ports import Loop
 from rankward.watching.fold import DAY_US
 from rankward.watching.rounds import Rounds
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 
 SPAN_US = 7 * DAY_US
 END_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -67,11 +68,11 @@ async def _measure(folder: Path, many: int, *, rounds: int) -> dict[str, list[di
     """Take the milliseconds of one core that each page of two loops costs, again and again, in turn."""
     clock = _Clock()
     home = Home(folder, clock=clock)
-    home.set_key(None, 1, KEY)
+    home.loops.set_key(None, 1, KEY)
     loops = {"few": FEW, "lots": many}
     for name, count in loops.items():
         clock.now_us = END_US - SPAN_US
-        await _live(home, clock, home.create_loop(name, new_loop_settings()), count)
+        await _live(home, clock, home.loops.create(name, new_loop_settings()), count)
     clock.now_us = END_US
     watching = Rounds(home)
     while await watching.round():

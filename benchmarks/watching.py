@@ -9,12 +9,13 @@ from statistics import median
 
 from benchmarks.installation import scratch
 from benchmarks.report import Row, at_most, milliseconds
+from rankward.loops import new_loop_settings
 from rankward.records import Action, Features, Interaction, JoinedEntry, JoinedEvent, JoinedObservation, LearningMode
 from rankward.store.ports import Loop
 from rankward.store.rollups import RollupStep
 from rankward.watching.comparison import ComparingState
 from rankward.watching.fold import DAY_US, HOUR_US, Basis, Fold, State
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 
 SPAN_US = 7 * DAY_US
 END_US = 1_767_225_600_000_000  # 2026-01-01T00:00:00Z
@@ -28,7 +29,7 @@ def figures(quick: bool) -> Iterator[Row]:
     many = 100_000 if quick else 1_000_000
     with scratch() as folder:
         home = Home(folder, clock=lambda: END_US)
-        few, lots = (home.create_loop(name, new_loop_settings()) for name in ("few", "lots"))
+        few, lots = (home.loops.create(name, new_loop_settings()) for name in ("few", "lots"))
         _tell(home, few, 10_000)
         rate = _tell(home, lots, many)
         yield Row("figures kept, 10 actions", f"{rate:,.0f} events for a second of one core", "", "", "", None)

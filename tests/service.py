@@ -243,7 +243,7 @@ class RunningService:
 
     def key(self, loop: str, slot: int = 1) -> str:
         """One of the keys that the service made for a loop."""
-        loops: Json = self.home.keys()["loops"]
+        loops: Json = self.home.loops.keys()["loops"]
         found: str = loops[loop][f"key{slot}"]
         return found
 
@@ -254,7 +254,7 @@ class RunningService:
     def new_loop(self, settings: LoopSettings | None = None) -> LoopClient:
         """Make a loop that no other test uses, and wait until it is served."""
         name = f"test-{next(self._numbers)}"
-        self.home.create_loop(name, settings or LoopSettings())
+        self.home.loops.create(name, settings or LoopSettings())
         client = self.client(name)
         eventually(lambda: client.get("/configurations/service").status_code == 200, f"{name} is served")
         return client
@@ -268,7 +268,7 @@ class RunningService:
         finally:
             for loop in self.home.catalog.loops():
                 if loop.name not in before:
-                    self.home.delete_loop(loop.name)
+                    self.home.loops.delete(loop.name)
 
     # What it has on disk
 

@@ -27,7 +27,7 @@ def test_the_start_says_how_to_get_into_the_portal(
     """The first page asks for a key of which nothing else has spoken."""
     data = tmp_path / "data"
     with closing(Home(data)) as home:
-        home.furnish(environment)
+        home.loops.furnish(environment)
         announcer(data, "127.0.0.1", tls=False)(home, 8080)
     printed = capsys.readouterr().out
 

@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "history",
                 "joining.reader",
                 "joining.service",
+                "loops",
                 "mirroring",
                 "ranking.service",
                 "training.service",
@@ -222,12 +223,13 @@ IMPURE_MODULES = frozenset(
 IMPURE_CALLS = frozenset({"open", "input", "print", "now", "utcnow", "today", "uuid1", "uuid4", "urandom"})
 
 # Whoever names a backend beside `wiring`, and what of it: locks of the data folder are taken before there is an
-# installation to wire, and a backup copies the very files.
+# installation to wire, keys lie in a file of it in every installation, and a backup copies the very files.
 BACKEND = "store.sqlite"
 REPLICATED = "store.nats"  # which keeps a replica in the embedded one
 BACKEND_KNOWN_TO: dict[str, frozenset[str]] = {
     "wiring": frozenset({BACKEND}),
     "backup": frozenset({BACKEND}),
+    "loops": frozenset({f"{BACKEND}.folder", f"{BACKEND}.key_file"}),
     "moving": frozenset({BACKEND}),
     "roles": frozenset({f"{BACKEND}.folder"}),
     "supervisor": frozenset({f"{BACKEND}.folder"}),

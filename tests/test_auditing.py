@@ -29,7 +29,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
     """An installation with one loop."""
     numbers = iter(range(1, 10_000))
     made = Home(tmp_path / "data", clock=lambda: next(numbers) * 1_000_000)
-    made.create_loop("news", LoopSettings(), actor=ADA)
+    made.loops.create("news", LoopSettings(), actor=ADA)
     yield made
     made.close()
 
@@ -65,15 +65,15 @@ def test_the_trail_is_only_appended_to(home: Home) -> None:
 
 def test_what_was_noted_of_a_deleted_loop_stays(home: Home) -> None:
     """Deleting a loop is the change that is asked about most."""
-    home.delete_loop("news", actor=ADA)
+    home.loops.delete("news", actor=ADA)
 
     assert [entry.what for entry in home.audit.entries(EVERYTHING, limit=10)] == ["loop deleted", "loop created"]
 
 
 def test_entries_are_found_by_loop_kind_person_and_page(home: Home) -> None:
     """A year of changes is read through a filter."""
-    home.create_loop("shop", LoopSettings())
-    home.set_key("shop", 1, actor=Actor("Grace", Door.COMMAND_LINE))
+    home.loops.create("shop", LoopSettings())
+    home.loops.set_key("shop", 1, actor=Actor("Grace", Door.COMMAND_LINE))
 
     def found(**wanted: object) -> list[tuple[str | None, str]]:
         return [(entry.loop, entry.what) for entry in home.audit.entries(AuditFilter(**wanted), limit=10)]  # type: ignore[arg-type]
@@ -88,7 +88,7 @@ def test_entries_are_found_by_loop_kind_person_and_page(home: Home) -> None:
 
 def test_no_secret_is_noted(home: Home) -> None:
     """Everybody who may look at a loop sees its trail: neither a key nor a signature may be in it."""
-    key = home.set_key("news", 1, actor=ADA)
+    key = home.loops.set_key("news", 1, actor=ADA)
     old = LoopSettings()
     new = msgspec.structs.replace(old, log_mirror_sas_uri="https://store.example/logs?sv=1&sig=SECRET")
 

@@ -18,9 +18,10 @@ from rankward.backup import MANIFEST, back_up, restore
 from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
+from rankward.loops import playground_settings
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, interactions
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
-from rankward.wiring import Home, now_us, playground_settings
+from rankward.wiring import Home, now_us
 from tests.service import PATIENCE_S, RunningService, eventually, request
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Traffic:
 def home(tmp_path: Path) -> Iterator[Home]:
     """A data folder as a first start makes it."""
     with closing(Home(tmp_path / "data")) as made:
-        made.furnish({})
+        made.loops.furnish({})
         yield made
 
 
@@ -240,13 +241,13 @@ def learn(home: Home, loop: Loop, *, until: Callable[[int], bool]) -> int:
 
 def test_keys_go_along_readable_by_their_owner_only(home: Home, tmp_path: Path) -> None:
     """Clients must not need new keys after a restore, and a backup must not give them away."""
-    keys, signs = home.keys(), home.signing.keyring().certificate
+    keys, signs = home.loops.keys(), home.signing.keyring().certificate
     back_up(home.folder.root, tmp_path / "copy")
     back_up(home.folder.root, tmp_path / "copy.tar")
     for name in ("copy", "copy.tar"):
         restore(tmp_path / name, tmp_path / f"from-{name}")
         with closing(Home(tmp_path / f"from-{name}")) as restored:
-            assert restored.keys() == keys
+            assert restored.loops.keys() == keys
             assert restored.signing.keyring().certificate == signs, "its own exports must not be foreign to it"
             for path in (restored.folder.keys, restored.folder.signing):
                 assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -277,7 +278,7 @@ def test_only_listed_models_are_copied(home: Home, tmp_path: Path) -> None:
 
 def test_what_was_learned_in_evaluations_goes_along(home: Home, tmp_path: Path) -> None:
     """So that an evaluation can be applied after a restore, too."""
-    loop = home.create_loop("news", playground_settings())
+    loop = home.loops.create("news", playground_settings())
     home.study_models.put(loop.loop_id, "study-0", b"learned")
     back_up(home.folder.root, tmp_path / "backup")
     restore(tmp_path / "backup", tmp_path / "restored")

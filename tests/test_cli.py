@@ -84,7 +84,7 @@ class Shell:
 def shell(tmp_path: Path) -> Shell:
     """A shell beside a data folder as a first start makes it."""
     with closing(Home(tmp_path / "data")) as home:
-        home.furnish({})
+        home.loops.furnish({})
     return Shell(tmp_path / "data")
 
 
@@ -103,7 +103,7 @@ def append(shell: Shell, *records: Record) -> None:
 def keys_of(shell: Shell, loop: str) -> Any:
     """The keys that are kept of a loop."""
     with closing(Home(shell.data)) as home:
-        loops: Any = home.keys()["loops"]
+        loops: Any = home.loops.keys()["loops"]
         return loops[loop]
 
 
@@ -186,7 +186,7 @@ def test_one_key_is_renewed_and_the_other_stays(shell: Shell) -> None:
 def test_a_key_of_ones_own_is_not_written_down(shell: Shell) -> None:
     """Only its digest is kept, and the command says so."""
     with closing(Home(shell.data)) as home:
-        home.set_key("default", 1, "my own key")
+        home.loops.set_key("default", 1, "my own key")
     assert "set by you" in shell.ok("loop", "keys", "default", "--show")
     assert "not written down" in shell.refused("loop", "keys", "default", "--plain")
     assert "name a loop" in shell.refused("loop", "keys")

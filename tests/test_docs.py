@@ -24,10 +24,11 @@ from rankward.api.operation import ALL, Operation
 from rankward.api.operations import OPERATIONS
 from rankward.cli import app
 from rankward.history.parquet import COLUMNS, schema
+from rankward.loops import new_loop_settings
 from rankward.migration.differences import DIFFERENCES
 from rankward.ranking.features import FeatureBounds
 from rankward.settings import SETTINGS, STAMPS, Limits, LoopSettings, Setting, show
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 from tests.service import PATIENCE_S
 
 if TYPE_CHECKING:

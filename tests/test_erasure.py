@@ -18,6 +18,7 @@ from rankward.erasure import IDS_MAX, Forgotten, forget
 from rankward.errors import InvalidRequest, WorldError
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
+from rankward.loops import new_loop_settings
 from rankward.ranking.features import FeatureBounds
 from rankward.records import (
     Action,
@@ -35,7 +36,6 @@ from rankward.settings import Limits
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.sealed import Held, SealedSegment
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 from tests.service import PATIENCE_S
 

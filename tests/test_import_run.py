@@ -43,7 +43,7 @@ class Place:
         self.now_us = NOW_US
         self.folder = folder
         self.home = Home(folder / "data", clock=self._clock)
-        self.home.create_loop("shop", LoopSettings())
+        self.home.loops.create("shop", LoopSettings())
 
     def _clock(self) -> TimeUs:
         self.now_us += 1_000_000

@@ -12,8 +12,9 @@ import pytest
 
 import rankward
 from rankward.errors import InvalidRequest, NotFound
+from rankward.loops import new_loop_settings
 from rankward.settings import LoopSettings
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 from tests.service import PATIENCE_S, eventually
 
 ACTIONS = {name: {"dish": {"name": name}} for name in ("soup", "salad", "stew")}
@@ -49,8 +50,8 @@ def test_a_repeated_rank_gets_the_same_decision(tmp_path: Path) -> None:
 def test_several_slots_are_filled_at_once(tmp_path: Path) -> None:
     """As over HTTP: different actions, rewards by slot, refusals in words."""
     home = Home(tmp_path)
-    home.furnish({})
-    home.create_loop("page", LoopSettings(policy="--ccb_explore_adf --epsilon 0.2", preset=None))
+    home.loops.furnish({})
+    home.loops.create("page", LoopSettings(policy="--ccb_explore_adf --epsilon 0.2", preset=None))
     home.close()
     slots = [
         rankward.SlotRequest(id="hero", baseline="soup", features={"size": "large"}, excluded=["stew"]),
@@ -100,8 +101,8 @@ def test_a_loop_that_is_deleted_meanwhile_takes_no_more(tmp_path: Path) -> None:
     with rankward.open(tmp_path, "menu") as loop:
         loop.rank({}, ACTIONS)
         home = Home(tmp_path)
-        home.delete_loop("menu")
-        home.create_loop("menu", new_loop_settings())
+        home.loops.delete("menu")
+        home.loops.create("menu", new_loop_settings())
         home.close()
 
         def refused() -> bool:
@@ -162,7 +163,7 @@ def test_a_new_folder_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
         from pathlib import Path
         from rankward.wiring import Home
         home = Home(Path(sys.argv[1]))
-        home.furnish({})
+        home.loops.furnish({})
         print(sorted(loop.name for loop in home.catalog.loops()))
         home.close()
     """)

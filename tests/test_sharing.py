@@ -15,12 +15,13 @@ import pytest
 from rankward.evaluation.asking import candidates, setup_of
 from rankward.evaluation.report import Report
 from rankward.evaluation.service import CancelledError, EvaluationFailedError, Prefix, evaluate
+from rankward.loops import playground_settings
 from rankward.records import Observation
 from rankward.sharing import ShareRun, forget_shares, offer
 from rankward.store.studies import AskedPolicy, Study, StudyKind, StudyState
 from rankward.study_log import LoopLog
 from rankward.study_run import ATTEMPTS_MAX, StudyDesk
-from rankward.wiring import Home, playground_settings
+from rankward.wiring import Home
 from tests.service import eventually
 from tests.store.test_studies import a_study
 from tests.test_backup import append, decision, join
@@ -41,7 +42,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def asked(home: Home) -> Study:
     """A study of four policies that has just been begun, over a log of a few events."""
-    loop = home.create_loop("playground", playground_settings())
+    loop = home.loops.create("playground", playground_settings())
     append(home, [decision(f"e{number}") for number in range(60)])
     append(home, [Observation(event_id=f"e{number}", value=number % 2) for number in range(60)])
     join(home, loop)

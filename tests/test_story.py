@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rankward.loops import new_loop_settings
 from rankward.records import Activation, Observation
 from rankward.settings import LoopSettings
 from rankward.story import Story, newest, stories
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle
 
 WAIT_S = 600

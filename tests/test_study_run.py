@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from rankward.evaluation.findings import Findings
+from rankward.loops import playground_settings
 from rankward.store.studies import StudyState
 from rankward.study_run import ATTEMPTS_MAX, StudyDesk, StudyRun
-from rankward.wiring import Home, playground_settings
+from rankward.wiring import Home
 from rankward.worker import LeadsAll
 from tests.store.test_studies import a_study
 from tests.test_backup import append, decision, join
@@ -34,7 +35,7 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def test_what_is_cancelled_leaves_nothing(home: Home) -> None:
     """Deleted in the middle, it must not leave models behind that nobody can find; stopped, it makes them again."""
-    loop = home.create_loop("playground", playground_settings())
+    loop = home.loops.create("playground", playground_settings())
     append(home, [decision(f"e{number}") for number in range(30)])
     join(home, loop)
     study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1, start_us=0, end_us=1 << 60)
@@ -50,7 +51,7 @@ def test_what_is_cancelled_leaves_nothing(home: Home) -> None:
 
 def test_a_study_runs_to_its_end(home: Home) -> None:
     """In whatever process it is: it writes its findings, and keeps what was learned."""
-    loop = home.create_loop("playground", playground_settings())
+    loop = home.loops.create("playground", playground_settings())
     append(home, [decision(f"e{number}") for number in range(30)])
     join(home, loop)
     study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1, start_us=0, end_us=1 << 60)
@@ -68,7 +69,7 @@ def test_a_study_runs_to_its_end(home: Home) -> None:
 
 def test_a_study_of_nothing_fails_with_a_reason(home: Home) -> None:
     """Zeros would be taken for a finding."""
-    loop = home.create_loop("playground", playground_settings())
+    loop = home.loops.create("playground", playground_settings())
     study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1)
     home.studies.add(study, waiting_max=10)
 
@@ -82,7 +83,7 @@ def test_a_study_of_nothing_fails_with_a_reason(home: Home) -> None:
 
 def test_a_study_that_takes_too_long_is_ended(home: Home) -> None:
     """So that the next one has its turn."""
-    loop = home.create_loop("playground", playground_settings())
+    loop = home.loops.create("playground", playground_settings())
     study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1, time_limit_s=0.0)
     home.studies.add(study, waiting_max=10)
 

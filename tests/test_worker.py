@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from rankward.wiring import Home, new_loop_settings
+from rankward.loops import new_loop_settings
+from rankward.wiring import Home
 from rankward.worker import JoiningStatus, LeadsAll, Worker, spawner
 from tests.loop.circle import Circle
 from tests.service import PATIENCE_S, RunningService, eventually, request
@@ -26,9 +27,9 @@ def test_a_deleted_loop_leaves_no_files_and_disturbs_nobody(tmp_path: Path) -> N
         for number in range(10):
             assert client.rank(request("a", "b", eventId=f"e{number}")).status_code == 201
         eventually(lambda: service.loop("playground").model_id is not None, "it has learned")
-        service.home.delete_loop("playground")
+        service.home.loops.delete("playground")
         assert client.rank(request("a", "b")).status_code == 401
-        service.home.create_loop("playground", new_loop_settings())
+        service.home.loops.create("playground", new_loop_settings())
         again = service.client("playground")
         eventually(lambda: again.rank(request("a", "b")).status_code == 201, "the new one ranks")
         eventually(lambda: not (service.root / "loops" / old).exists(), "the files are gone")
@@ -41,11 +42,11 @@ def test_a_deleted_loop_leaves_no_files_and_disturbs_nobody(tmp_path: Path) -> N
 def test_a_loop_deleted_while_nobody_works_leaves_no_files(tmp_path: Path) -> None:
     """Deleting is a promise to whoever the events are about."""
     home = Home(tmp_path)
-    loop = home.create_loop("short", new_loop_settings())
+    loop = home.loops.create("short", new_loop_settings())
     (home.folder.loops / loop.loop_id / "events").mkdir(parents=True)
-    home.delete_loop("short")
+    home.loops.delete("short")
     assert not (home.folder.loops / loop.loop_id).exists()
-    assert "short" not in str(home.keys())
+    assert "short" not in str(home.loops.keys())
     home.close()
 
 
@@ -130,7 +131,7 @@ class Watched(LeadsAll):
 def test_a_loop_that_cannot_be_opened_here_is_spread_with_the_others(tmp_path: Path) -> None:
     """Workers that did not see the same loops would each take some for another's, and nobody would lead those."""
     home = Home(tmp_path)
-    sound, broken = (home.create_loop(name, new_loop_settings()) for name in ("sound", "broken"))
+    sound, broken = (home.loops.create(name, new_loop_settings()) for name in ("sound", "broken"))
     joined = home.folder.joined(broken.loop_id)
     joined.mkdir(parents=True)
     (joined / "joined.sqlite").write_bytes(b"no database at all" * 300)

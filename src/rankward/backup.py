@@ -23,6 +23,7 @@ import msgspec
 
 from rankward import __version__
 from rankward.errors import Conflict, NotFound, StoreUnavailable
+from rankward.loops import digest
 from rankward.records import Offset, TimeUs
 from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.copying import (
@@ -39,7 +40,7 @@ from rankward.store.sqlite.copying import (
 from rankward.store.sqlite.database import cut_loose
 from rankward.store.sqlite.folder import FORMAT, DataFolder
 from rankward.store.sqlite.sealed import sync_folder
-from rankward.wiring import digest, now_us
+from rankward.wiring import now_us
 
 MANIFEST = "backup.json"
 _PASSES = 20  # over files that may be renamed under our eyes

@@ -34,12 +34,13 @@ from rankward.decision import (
     write_slots_decision,
 )
 from rankward.errors import NotFound, RankwardError
+from rankward.loops import new_loop_settings
 from rankward.ranking.decide import new_event_id
 from rankward.ranking.features import FeatureBounds
 from rankward.ranking.service import RankingService
 from rankward.records import EventId
 from rankward.settings import Limits
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 
 _FOLLOW_S = 0.1
 _PATIENCE_S = 30.0
@@ -79,7 +80,7 @@ class LocalLoop:
     def __init__(self, folder: Path, name: str, *, create: bool) -> None:
         self._name = name
         self._home = Home(folder)
-        self._home.furnish({})
+        self._home.loops.furnish({})
         self._bounds = FeatureBounds()
         self._limits = Limits()
         try:
@@ -88,7 +89,7 @@ class LocalLoop:
             if not create:
                 self._home.close()
                 raise
-            loop = self._home.create_loop(name, new_loop_settings())
+            loop = self._home.loops.create(name, new_loop_settings())
         try:
             self._log = self._home.event_log(loop.loop_id)
         except RankwardError:

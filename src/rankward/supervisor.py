@@ -111,7 +111,7 @@ def serve(
     _check_tls(options)
     encoded = msgspec.json.encode(options).decode()
     with listen(host, port) as listener, _holding(root) as home:
-        home.furnish(os.environ)
+        home.loops.furnish(os.environ)
 
         def http(number: int) -> subprocess.Popen[bytes]:
             arguments = ["api", str(root), str(listener.fileno()), str(number), encoded]

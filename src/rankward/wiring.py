@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import os
 import secrets
 import shutil
 import time
-import tomllib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import msgspec
-import tomli_w
+from typing import TYPE_CHECKING
 
 from rankward.archiving.archives import Archives
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
 from rankward.cluster.standing import Member, Standing, read_standing
-from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
+from rankward.errors import StoreUnavailable
+from rankward.loops import Loops
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
 from rankward.records import ModelId, TimeUs
 from rankward.registry.signing import Signing
-from rankward.settings import LoopSettings
-from rankward.store.audit import SERVICE, Actor, Audit
+from rankward.store.audit import Audit
 from rankward.store.challengers import Challenger, Challengers
 from rankward.store.imports import Imports
 from rankward.store.optimizations import Optimizations
-from rankward.store.ports import Board, Catalog, EventLog, Feed, Fence, JoinedLog, Key, Loop, ModelStore, Vault
+from rankward.store.ports import Board, Catalog, EventLog, Feed, Fence, JoinedLog, ModelStore, Vault
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
@@ -47,13 +39,11 @@ from rankward.store.sqlite.leads import acting, current_fence
 from rankward.store.sqlite.models import FileModelStore
 from rankward.store.sqlite.optimizations import SqliteOptimizations
 from rankward.store.sqlite.rollups import SqliteRollups
-from rankward.store.sqlite.sealed import sync_folder
 from rankward.store.sqlite.sessions import SqliteSessions
 from rankward.store.sqlite.studies import SqliteStudies
 from rankward.store.sqlite.vault import FileVault
 from rankward.store.studies import Studies
-from rankward.training.service import TrainingService, next_epoch
-from rankward.vw.presets import BALANCED, Preset
+from rankward.training.service import TrainingService
 from rankward.watching.figures import Figures
 from rankward.watching.service import NOTE as WATCHING
 
@@ -62,17 +52,11 @@ if TYPE_CHECKING:
     from rankward.store.nats.node import Node
 
 _OWN_NOTES = ("joining", WATCHING)  # of what every node does for itself
-_NAME_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 def now_us() -> TimeUs:
     """The time, in microseconds since 1970."""
     return time.time_ns() // 1000
-
-
-def digest(key: str) -> bytes:
-    """What is stored of a key."""
-    return hashlib.sha256(key.encode()).digest()
 
 
 class Home:
@@ -99,6 +83,7 @@ class Home:
             self.optimizations: Optimizations = SqliteOptimizations(self.folder.catalog, open_database=how)
             opened.pop_all()
         self.trail = Trail(self.audit, clock)
+        self.loops = Loops(self.folder, self.catalog, shared=self.node is not None, trail=self.trail, clock=clock)
         self.models = self._model_store("models", recorded=self._recorded_digest)
         vault: Vault = FileVault(self.folder.signing) if self.node is None else self.node.vault
         self.signing = Signing(vault, clock=clock)
@@ -399,206 +384,6 @@ class Home:
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
 
-    def create_loop(
-        self,
-        name: str,
-        settings: LoopSettings,
-        keys: Mapping[int, str] | None = None,
-        *,
-        actor: Actor = SERVICE,
-    ) -> Loop:
-        """Add a loop.
-
-        Args:
-            name: 1 to 64 of `a-z`, `0-9`, `-` and `_`.
-            settings: what it is set to.
-            keys: by slot, 1 and 2; those left out are made, and written to the key file.
-            actor: who does it.
-
-        Raises:
-            InvalidRequest: the name cannot be used.
-            Conflict: the name is taken.
-        """
-        if not 1 <= len(name) <= 64 or not set(name) <= _NAME_ALPHABET:
-            raise InvalidRequest(f"{name!r} cannot name a loop: use 1 to 64 of a-z, 0-9, - and _")
-        created_us = self.clock()
-        loop = Loop(name=name, loop_id=secrets.token_hex(16), created_us=created_us, settings=settings)
-        given = dict(keys or {})
-        made = {slot: secrets.token_hex(16) for slot in (1, 2) if slot not in given}
-        stored = [Key(name, slot, digest(key)) for slot, key in (given | made).items()]
-        first = msgspec.structs.replace(next_epoch(loop, now_us=created_us, reason="the loop was created"), since_us=0)
-        with self._key_file():
-            if any(other.name == name for other in self.catalog.loops()):
-                raise Conflict(f"there is a loop {name!r} already: choose another name, or delete that one first")
-            # The file first: a key that opens nothing does no harm, one that nobody knows would.
-            self._write_keys(f"loops.{name}", {f"key{slot}": key for slot, key in made.items()})
-            try:
-                self.catalog.create_loop(loop, stored, first)
-            except Conflict:  # another node has made it at this moment, or a key that was given is in use
-                self._write_keys(f"loops.{name}", None)
-                raise
-        if self.node is not None:
-            self.folder.events(loop.loop_id).mkdir(parents=True, exist_ok=True)  # no other node has anything of it yet
-        self.trail.by(actor).note("loop created", loop=name, after={"policy": settings.policy})
-        return loop
-
-    def delete_loop(self, name: str, *, actor: Actor = SERVICE) -> None:
-        """Remove a loop and everything that it logged and learned.
-
-        It is gone at once. Its files go when nobody works on them: now, or when the worker has let go of them.
-
-        Args:
-            name: of the loop.
-            actor: who does it.
-        """
-        with self._key_file():
-            self.catalog.delete_loop(name)
-            self._write_keys(f"loops.{name}", None)
-        self.trail.by(actor).note("loop deleted", loop=name)
-        worker = FolderLock(self.folder.worker_lock)
-        if worker.take():
-            self.sweep(busy=())
-        worker.close()
-
-    def sweep(self, *, busy: Collection[str]) -> None:
-        """Remove the files of loops that are no more. Only for whoever holds the worker's lock.
-
-        Args:
-            busy: ids of loops whose files are still in use.
-        """
-        paths = list(self.folder.loops.iterdir())  # first: of a loop that is made meanwhile, the catalog must know
-        kept = {loop.loop_id for loop in self.catalog.loops()} | set(busy)
-        for path in paths:
-            if path.name not in kept:
-                shutil.rmtree(path, ignore_errors=True)
-
-    def set_key(
-        self, loop: str | None, slot: int, key: str | None = None, *, first: bool = False, actor: Actor = SERVICE
-    ) -> str:
-        """Put a key into a slot.
-
-        Args:
-            loop: whose key; None: the admin key.
-            slot: 1 or 2; 1 for the admin key.
-            key: given by the operator, and then not written down; None: one is made.
-            first: whether there must be none before.
-            actor: who does it.
-
-        Raises:
-            Conflict: it is in use elsewhere, or there is one before.
-        """
-        made = key or secrets.token_hex(16)
-        place = "admin" if loop is None else f"loops.{loop}"
-        with self._key_file():
-            if key is None:
-                self._write_keys(place, {f"key{slot}" if loop else "key": made})
-            try:
-                self.catalog.set_key(Key(loop, slot, digest(made)), first=first)
-            except Conflict:
-                if first:
-                    self._write_keys(place, {f"key{slot}" if loop else "key": None})
-                raise
-            if key is not None:
-                self._write_keys(place, {f"key{slot}" if loop else "key": None})
-        which = f"key {slot}" if loop else "the admin key"
-        self.trail.by(actor).note("key set" if key else "key renewed", loop=loop, detail=which)
-        return made
-
-    @contextlib.contextmanager
-    def _key_file(self) -> Iterator[None]:
-        """Keep other processes from changing keys."""
-        with self.folder.keys.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-
-    def keys(self) -> dict[str, dict[str, Any]]:
-        """Read the keys that the service made itself: on this node, and not replaced on another one since.
-
-        Returns:
-            `admin`, with `key`; and `loops`, by name, with `key1` and `key2`. What there is none of is left out.
-        """
-        opens = {key.digest for key in self.catalog.keys()}  # noqa: SIM118  # it is no mapping
-        document = self._key_document()
-
-        def valid(table: Mapping[str, str]) -> dict[str, str]:
-            return {name: key for name, key in table.items() if digest(key) in opens}
-
-        loops = {name: valid(table) for name, table in document.get("loops", {}).items()}
-        admin = valid(document.get("admin", {}))
-        return ({"admin": admin} if admin else {}) | ({"loops": loops} if loops else {})
-
-    def _key_document(self) -> dict[str, Any]:
-        return tomllib.loads(self.folder.keys.read_text()) if self.folder.keys.exists() else {}
-
-    def _write_keys(self, place: str, keys: Mapping[str, str | None] | None) -> None:
-        """Change one table of the key file. Values of None are removed; keys of None remove the table."""
-        document = self._key_document()
-        table = document
-        *parents, last = place.split(".", 1)
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        if keys is None:
-            table.pop(last, None)
-        else:
-            entry = dict(table.get(last, {}))
-            entry.update(keys)
-            table[last] = {name: key for name, key in entry.items() if key is not None}
-        aside = self.folder.keys.with_suffix(".tmp")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write("# Keys that rankward made. Whoever can read this file can use the loops.\n\n")
-            file.write(tomli_w.dumps(document))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.folder.keys)
-        sync_folder(self.folder.root)
-
-    def furnish(self, environment: Mapping[str, str]) -> None:
-        """Make sure of what a first start makes: the admin key, and the loops `default` and `playground`.
-
-        Args:
-            environment: `RANKWARD_ADMIN_KEY`, `RANKWARD_API_KEY` and `RANKWARD_API_KEY2` set those keys, at every
-                start.
-
-        Keys that are made stand in the key file of the node that made them, and of no other.
-        """
-        with opening(self.folder.root):
-            while True:
-                before = self._furniture()
-                try:
-                    self._furnish(environment)
-                    return
-                except Conflict:  # another node does the same at this moment: look again
-                    if self._furniture() == before:
-                        raise
-
-    def _furniture(self) -> tuple[Sequence[Key], Sequence[Loop]]:
-        return self.catalog.keys(), self.catalog.loops()
-
-    def _furnish(self, environment: Mapping[str, str]) -> None:
-        stored = self.catalog.keys()
-        known = {(key.loop, key.slot): key.digest for key in stored}
-        loops = {loop.name for loop in self.catalog.loops()}
-        given = {
-            slot: environment[name]
-            for slot, name in ((1, "RANKWARD_API_KEY"), (2, "RANKWARD_API_KEY2"))
-            if environment.get(name)
-        }
-        if (None, 1) not in known:  # the admin key comes last: until it is there, the first start is not over
-            if "default" not in loops:
-                self.create_loop("default", LoopSettings(), given)
-            if "playground" not in loops:
-                self.create_loop("playground", playground_settings())
-        elif "default" in loops:
-            for slot, key in given.items():
-                if known.get(("default", slot)) != digest(key):
-                    self.set_key("default", slot, key)
-        admin = environment.get("RANKWARD_ADMIN_KEY")
-        if admin and known.get((None, 1)) != digest(admin):
-            self.set_key(None, 1, admin)
-        elif (None, 1) not in known:
-            self.set_key(None, 1, first=True)
-
     def close(self) -> None:
         """Let go of the catalog, and hang up."""
         self.challengers.close()
@@ -620,16 +405,3 @@ def _open_node(folder: DataFolder, *, clock: Callable[[], TimeUs], pending_appen
             f"{folder.root} is a node's of a cluster, and a package for that is missing: pip install 'rankward[nats]'"
         ) from error
     return Node(folder, own_notes=_OWN_NOTES, clock=clock, pending_appends=pending_appends)
-
-
-def new_loop_settings(preset: Preset = BALANCED) -> LoopSettings:
-    """The settings of a loop that somebody creates: the original's, with our preset or another."""
-    policy = preset.policy()
-    return LoopSettings(policy=policy.text, preset=preset.name, exploration=policy.epsilon or 0.0)
-
-
-def playground_settings() -> LoopSettings:
-    """The settings of the loop for first tries: learning is seen within seconds."""
-    return msgspec.structs.replace(
-        new_loop_settings(), reward_wait=timedelta(seconds=2), model_export_frequency=timedelta(seconds=1)
-    )

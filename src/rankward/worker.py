@@ -235,7 +235,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until told to stop."""
-        self._home.sweep(busy=())
+        self._home.loops.sweep(busy=())
         try:
             while not stop.is_set():
                 busy = await self._round()
@@ -378,7 +378,7 @@ class Worker:
         for loop_id, processes in list(self._leaving.items()):
             if all(process.poll() is not None for process in processes):
                 del self._leaving[loop_id]
-                self._home.sweep(busy=self._leaving)
+                self._home.loops.sweep(busy=self._leaving)
 
     async def _maintain(self, work: _LoopWork) -> None:
         now_us = self._home.clock()

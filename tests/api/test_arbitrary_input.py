@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rankward.loops import new_loop_settings
 from rankward.settings import SETTINGS, LoopSettings
 from rankward.telemetry import read_statuses
-from rankward.wiring import new_loop_settings
 from tests.service import KEY_HEADER, LoopClient, RunningService, eventually, quoted, request
 
 if TYPE_CHECKING:

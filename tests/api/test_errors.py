@@ -162,7 +162,7 @@ def test_a_mistake_of_ours_under_admin_is_answered_in_the_contracts_shape(
         return answer
 
     home = Home(tmp_path)
-    home.furnish({"RANKWARD_ADMIN_KEY": ADMIN_KEY})
+    home.loops.furnish({"RANKWARD_ADMIN_KEY": ADMIN_KEY})
     answer = asyncio.run(ask(home))
 
     assert answer.status_code == 500

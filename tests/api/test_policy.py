@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rankward.wiring import new_loop_settings
+from rankward.loops import new_loop_settings
 from tests.service import request
 
 if TYPE_CHECKING:

@@ -174,7 +174,7 @@ def test_a_rotated_key_stops_working_and_the_other_goes_on(service: RunningServi
     loop = service.new_loop()
     second = LoopClient(service, loop.loop, service.key(loop.loop, 2), "v1.0")
 
-    service.home.set_key(loop.loop, 1)
+    service.home.loops.set_key(loop.loop, 1)
     fresh = service.client(loop.loop)
 
     assert second.get("/model/properties").status_code == 200

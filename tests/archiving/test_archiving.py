@@ -18,8 +18,8 @@ from rankward.archiving.reading import open_archive
 from rankward.archiving.service import NOTE, ArchivingService, ArchivingStatus, decode_index, digest_of, read_status
 from rankward.errors import Conflict, StoreUnavailable
 from rankward.joining.reader import read_joined
+from rankward.loops import new_loop_settings
 from rankward.records import JoinedEvent
-from rankward.wiring import new_loop_settings
 from tests.archiving.bucket import Bucket
 from tests.loop.circle import Circle
 from tests.service import PATIENCE_S, eventually
@@ -260,7 +260,7 @@ def test_the_process_archives_every_loop_until_it_is_told_to_stop(tmp_path: Path
     async def tell(circle: Circle) -> None:
         circle.home.archives.settle(f"file://{tmp_path}/archive")
         await play(circle, 5, 4, 1)
-        broken = circle.home.create_loop("a-broken-one", new_loop_settings())
+        broken = circle.home.loops.create("a-broken-one", new_loop_settings())
         folder = circle.home.folder.joined(broken.loop_id)
         folder.mkdir(parents=True)
         (folder / "joined.sqlite").write_bytes(b"no database" * 1_000)

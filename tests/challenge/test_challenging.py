@@ -16,13 +16,13 @@ from rankward.challenge.service import TRAINING_BEHIND
 from rankward.challengers import ChallengerService, Position
 from rankward.errors import CallerError
 from rankward.evaluation.report import Verdict
+from rankward.loops import new_loop_settings
 from rankward.records import Features, Interaction, Interactions
 from rankward.settings import LoopSettings
 from rankward.store.ports import SetAside
 from rankward.training.service import TrainingStatus
 from rankward.vw.presets import BALANCED
 from rankward.vw.rates import STEADY
-from rankward.wiring import new_loop_settings
 from tests.challenge.arena import challenge, position, run_challengers, service_of
 from tests.loop.circle import Circle
 

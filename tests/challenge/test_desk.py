@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rankward.challenge.desk import ChallengeDesk
+from rankward.loops import new_loop_settings
 from rankward.store.challengers import ChallengerState
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 from tests.store.test_challengers import a_challenger
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.now_us = 1_760_000_000_000_000
         self.home = Home(folder, clock=lambda: self.now_us)
-        self.loop: Loop = self.home.create_loop("news", new_loop_settings())
+        self.loop: Loop = self.home.loops.create("news", new_loop_settings())
         self.home.board.post(self.loop.loop_id, "joining", b"{}")
         self.code = WAITS
         self.started: list[subprocess.Popen[bytes]] = []

@@ -15,10 +15,10 @@ from tests.service import LoopClient, RunningService, eventually, request
 from tests.store.test_studies import a_study
 
 from rankward.evaluation.findings import Findings
+from rankward.loops import playground_settings
 from rankward.records import Interaction
 from rankward.store.nats.broker import BrokerOptions
 from rankward.store.studies import AskedPolicy, Study, StudyKind, StudyState
-from rankward.wiring import playground_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ class Trio:
         """Make a loop that no other test uses. Returns its name."""
         name = f"circle-{next(_names)}"
         changed = msgspec.structs.replace(playground_settings(), **settings)
-        self.api.home.create_loop(name, changed, {1: KEY + name})
+        self.api.home.loops.create(name, changed, {1: KEY + name})
         return name
 
     def lead(self, loop: str, *, after: int = 0) -> Lead:
@@ -185,7 +185,7 @@ def test_a_deleted_loop_leaves_no_files_on_any_node(trio: Trio) -> None:
         traffic.end()
     folders = [node.root / "loops" / trio.api.loop(loop).loop_id for node in trio.nodes]
     assert all(folder.exists() for folder in folders)
-    trio.api.home.delete_loop(loop)
+    trio.api.home.loops.delete(loop)
     eventually(lambda: not any(folder.exists() for folder in folders), "the files are gone")
 
 

@@ -41,7 +41,7 @@ def nodes(tmp_path: Path, nats_server: Server) -> Iterator[tuple[Home, Home]]:
 def test_what_is_done_under_an_old_term_is_refused(nodes: tuple[Home, Home]) -> None:
     """Though the one that does it has not heard of the new one yet: so it is with a worker that slept."""
     one, two = nodes
-    loop = one.create_loop("busy", LoopSettings())
+    loop = one.loops.create("busy", LoopSettings())
     fence = one.catalog.take_lead(loop.loop_id, "one", over_term=0)
     [epoch] = one.catalog.epochs(loop.loop_id)
     aside = SetAside(loop_id=loop.loop_id, interaction=3, event_id="e", reason="odd", time_us=5)
@@ -71,8 +71,8 @@ def test_what_is_done_under_an_old_term_is_refused(nodes: tuple[Home, Home]) -> 
 def test_a_loop_that_is_gone_is_led_by_nobody(nodes: tuple[Home, Home]) -> None:
     """Its trainer may be in the middle of its work, on a node that has not heard of it."""
     one, two = nodes
-    loop = one.create_loop("gone", LoopSettings())
+    loop = one.loops.create("gone", LoopSettings())
     fence = one.catalog.take_lead(loop.loop_id, "one", over_term=0)
-    two.delete_loop("gone")
+    two.loops.delete("gone")
     with one.acting(fence), pytest.raises(NotLeading):
         one.catalog.publish(a_version(loop, "m1"), serve=True)

@@ -159,7 +159,7 @@ def test_what_one_node_publishes_another_reads(tmp_path: Path, broker: Broker) -
         (tmp_path / node).mkdir()
         (tmp_path / node / "node.json").write_bytes(msgspec.json.encode(broker.options))
     with closing(Home(tmp_path / "one")) as one, closing(Home(tmp_path / "other")) as other:
-        loop = one.create_loop("newsroom", LoopSettings())
+        loop = one.loops.create("newsroom", LoopSettings())
         version = ModelVersion(
             model_id="1-10",
             loop_id=loop.loop_id,

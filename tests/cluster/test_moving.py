@@ -49,7 +49,7 @@ def lived(root: Path) -> None:
         circle = Circle(root, LoopSettings())
         await circle.play(60)
         await circle.circle()
-        circle.home.set_key(None, 1)
+        circle.home.loops.set_key(None, 1)
         circle.home.study_models.put(circle.loop.loop_id, "study-0", b"learned in a study")
         await circle.close()
 
@@ -142,8 +142,8 @@ def test_what_the_cluster_has_under_the_name_is_not_touched(tmp_path: Path, opti
     """Two installations have a loop `default` each; loops are named to choose those that can be carried."""
     for name in ("one", "other"):
         with closing(Home(tmp_path / name)) as home:
-            home.create_loop("default", LoopSettings())
-            home.create_loop(name, LoopSettings())
+            home.loops.create("default", LoopSettings())
+            home.loops.create(name, LoopSettings())
     assert len(copy_in(tmp_path / "one", options, names=(), tell=silent)) == 2
     with pytest.raises(Conflict, match="default"):
         copy_in(tmp_path / "other", options, names=(), tell=silent)
@@ -180,7 +180,7 @@ def test_every_table_with_something_of_a_loop_is_carried(tmp_path: Path) -> None
 def test_the_command_says_what_went_over(tmp_path: Path, options: BrokerOptions) -> None:
     """An operator sees that both sides hold the same, and what to do next."""
     with closing(Home(tmp_path / "old")) as home:
-        home.create_loop("newsroom", LoopSettings())
+        home.loops.create("newsroom", LoopSettings())
     [url] = options.servers
 
     def copy(source: object, target: object) -> Result:

@@ -42,7 +42,7 @@ def test_a_node_has_to_know_its_servers(command: str, tmp_path: Path) -> None:
 def test_an_embedded_installation_is_not_turned_into_a_node(tmp_path: Path) -> None:
     """Its loops would be hidden behind those of the cluster."""
     home = Home(tmp_path)
-    home.create_loop("mine", LoopSettings())
+    home.loops.create("mine", LoopSettings())
     home.close()
     refused = run("worker", "--data", tmp_path, "--nats", "nats://127.0.0.1:1")
     assert refused.exit_code == 1

@@ -102,7 +102,7 @@ def test_a_new_node_fetches_what_the_stream_has_forgotten(tmp_path: Path, option
 
     async def live() -> None:
         with closing(node(tmp_path / "old", options)) as old:
-            loop = old.create_loop("newsroom", LoopSettings())
+            loop = old.loops.create("newsroom", LoopSettings())
             old.catalog.take_lead(loop.loop_id, "old", over_term=0)
             rounds = SnapshotRounds(old, every_us=0, grace_us=0)
             async with at_work(old):
@@ -139,7 +139,7 @@ def test_a_node_that_fell_too_far_behind_begins_again(tmp_path: Path, options: B
 
     async def live() -> None:
         with closing(node(tmp_path / "old", options)) as old, closing(node(tmp_path / "late", options)) as late:
-            loop = old.create_loop("newsroom", LoopSettings())
+            loop = old.loops.create("newsroom", LoopSettings())
             old.catalog.take_lead(loop.loop_id, "old", over_term=0)
             rounds = SnapshotRounds(old, every_us=0, grace_us=0)
             async with at_work(old):
@@ -177,7 +177,7 @@ def test_a_node_that_is_a_little_behind_goes_on(tmp_path: Path, options: BrokerO
 
     async def live() -> None:
         with closing(node(tmp_path / "old", options)) as old, closing(node(tmp_path / "slow", options)) as slow:
-            loop = old.create_loop("newsroom", LoopSettings())
+            loop = old.loops.create("newsroom", LoopSettings())
             old.catalog.take_lead(loop.loop_id, "old", over_term=0)
             async with at_work(slow):
                 await until(lambda: not slow.lacks_replica(loop.loop_id))
@@ -205,7 +205,7 @@ def test_the_only_snapshot_has_the_whole_stream_beside_it(tmp_path: Path, option
 
     async def live() -> None:
         with closing(node(tmp_path / "only", options)) as home:
-            loop = home.create_loop("newsroom", LoopSettings())
+            loop = home.loops.create("newsroom", LoopSettings())
             home.catalog.take_lead(loop.loop_id, "only", over_term=0)
             rounds = SnapshotRounds(home, every_us=0, grace_us=0)
             async with at_work(home):
@@ -232,7 +232,7 @@ def test_a_replica_of_what_the_servers_have_lost_is_kept(tmp_path: Path, options
         with closing(node(tmp_path / "only", options)) as home:
             assert home.node is not None
             broker, snapshots = home.node.broker, home.node.snapshots
-            loop = home.create_loop("newsroom", LoopSettings())
+            loop = home.loops.create("newsroom", LoopSettings())
             async with at_work(home):
                 await append(home, loop, "a")
                 await settled(home, loop)
@@ -251,7 +251,7 @@ def test_a_loop_that_is_not_led_here_or_stands_still_is_left_alone(tmp_path: Pat
 
     async def live() -> None:
         with closing(node(tmp_path / "only", options)) as home:
-            loop = home.create_loop("newsroom", LoopSettings())
+            loop = home.loops.create("newsroom", LoopSettings())
             rounds = SnapshotRounds(home, every_us=0)
             async with at_work(home):
                 await append(home, loop, "a")
@@ -274,7 +274,7 @@ def test_what_a_deleted_loop_leaves_is_swept(tmp_path: Path, options: BrokerOpti
             assert home.node is not None
             broker, snapshots = home.node.broker, home.node.snapshots
             sweep = home.node.sweep(home.catalog)
-            gone, kept = (home.create_loop(name, LoopSettings()) for name in ("gone", "kept"))
+            gone, kept = (home.loops.create(name, LoopSettings()) for name in ("gone", "kept"))
             async with at_work(home):
                 for loop in (gone, kept):
                     await append(home, loop, "a", 3)
@@ -284,7 +284,7 @@ def test_what_a_deleted_loop_leaves_is_swept(tmp_path: Path, options: BrokerOpti
                     home.models.put(loop.loop_id, "1-1", b"never recorded")
                 snapshots.announce("0" * 32)
                 home.node.model_store("studies", recorded=None).send("0" * 32, "study-0", b"arrives")
-                home.delete_loop("gone")
+                home.loops.delete("gone")
                 await asyncio.to_thread(sweep.sweep)
                 assert len(snapshots.of(gone.loop_id)) == 1, "it may just be on its way"
                 await asyncio.to_thread(sweep.sweep)

@@ -388,7 +388,7 @@ def test_facts_are_read_whether_the_service_runs_or_not(tmp_path: Path) -> None:
         for number in range(4)
     ]
     with closing(Home(tmp_path / "data", clock=lambda: clock_us)) as home:
-        home.furnish({})
+        home.loops.furnish({})
         loop = home.catalog.loop("playground")
 
         async def run() -> tuple[Facts, Facts]:

@@ -29,7 +29,7 @@ def readings(folder: Path, ask: Callable[[Rounds, Home], object]) -> list[int]:
         return NOW_US
 
     with closing(Home(folder, clock=clock)) as home:
-        home.create_loop("shop", LoopSettings())
+        home.loops.create("shop", LoopSettings())
         looked.clear()
         ask(Rounds(home), home)
     return [thread for thread in looked if thread != threading.get_ident()]

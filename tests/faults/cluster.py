@@ -18,9 +18,10 @@ import psutil
 
 from rankward.cluster.servers import Server, free_ports, make_servers, wait_until_healthy
 from rankward.errors import RankwardError
+from rankward.loops import playground_settings
 from rankward.records import Tick
 from rankward.store.nats.event_log import ReplicatedEventLog
-from rankward.wiring import Home, playground_settings
+from rankward.wiring import Home
 from tests.faults.audit import audit, is_learned
 from tests.faults.clocks import shift_clock
 from tests.faults.streams import connect, leader, wait_until_replicated
@@ -173,7 +174,7 @@ class Cluster:
             node.start()
         self._manager.start()
         self.wait_until_ready()
-        self.home("api-1").create_loop(LOOP, playground_settings(), {1: KEY})
+        self.home("api-1").loops.create(LOOP, playground_settings(), {1: KEY})
         for node in self.apis:
             eventually(lambda node=node: self._serves(node), f"{node.name} serves the loop")  # type: ignore[misc]
 

@@ -74,9 +74,9 @@ def test_started_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
         eventually(lambda: service.loop(LOOP).model_id is not None, "a model serves")
         assert service.stop() == 0
         model = service.loop(LOOP).model_id
-        keys = service.home.keys()
+        keys = service.home.loops.keys()
         service.start()
-        assert service.home.keys() == keys
+        assert service.home.loops.keys() == keys
         assert len(service.records(LOOP)) == 40
         eventually(lambda: bool(service.client(LOOP).get("/model").content), "the model is served")
         assert service.loop(LOOP).model_id == model

@@ -77,7 +77,7 @@ def test_what_was_said_to_be_kept_is_on_every_node(tmp_path: Path) -> None:
         for writer in writers:
             writer.over.set()
             writer.join()
-        homes[0].furnish({})  # so that the newest is known, and then everywhere
+        homes[0].loops.furnish({})  # so that the newest is known, and then everywhere
         [newest] = homes[0].audit.entries(AuditFilter(), limit=1)
         trails = []
         for home in homes:

@@ -202,7 +202,7 @@ def test_a_stopped_import_says_how_to_go_on(tmp_path: Path, capsys: pytest.Captu
 
     pressed.append(True)
     with closing(Home(tmp_path / "data", clock=clock)) as home:
-        home.create_loop("shop", LoopSettings())
+        home.loops.create("shop", LoopSettings())
         pressed.clear()
         with pytest.raises(typer.Exit) as ended:
             run_import(home, home.catalog.loop("shop"), [file])

@@ -31,7 +31,7 @@ class Circle:
         self.home = Home(folder, clock=lambda: self.now_us)
         names = {loop.name for loop in self.home.catalog.loops()}
         if "circle" not in names:
-            self.home.create_loop("circle", settings)
+            self.home.loops.create("circle", settings)
         self.log: EventLog = self.home.event_log(self.loop.loop_id)
         self.joined: JoinedLog = self.home.joined_log(self.loop.loop_id)
         self.joining = JoiningService(self.log, self.joined, clock=lambda: self.now_us)

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from rankward.errors import CallerError, NotFound
+from rankward.loops import new_loop_settings
 from rankward.records import Action, Features, Interaction, LearningMode, Observation
 from rankward.store.ports import ModelVersion
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 from tests.service import PATIENCE_S
 
@@ -331,8 +331,8 @@ def test_a_trainer_does_not_go_on_under_its_loops_name_with_another_loop(tmp_pat
     async def story() -> None:
         circle = await _taught(tmp_path)
         service = circle.home.training("circle", 1, circle.log, circle.joined)
-        circle.home.delete_loop("circle")
-        again = circle.home.create_loop("circle", BALANCED)
+        circle.home.loops.delete("circle")
+        again = circle.home.loops.create("circle", BALANCED)
         await asyncio.wait_for(service.run(asyncio.Event()), PATIENCE_S)
         assert circle.home.catalog.versions(again.loop_id) == []
         assert circle.loop.model_id is None

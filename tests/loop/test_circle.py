@@ -11,10 +11,10 @@ import pytest
 
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
+from rankward.loops import new_loop_settings
 from rankward.records import Interaction, JoinedEntry, LearningMode
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.training.service import TrainingStatus
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 
 BALANCED = new_loop_settings()

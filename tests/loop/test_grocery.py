@@ -17,10 +17,10 @@ from azure.cognitiveservices.personalizer import PersonalizerClient
 from azure.cognitiveservices.personalizer.models import RankableAction, RankRequest
 from msrest.authentication import CognitiveServicesCredentials
 
+from rankward.loops import new_loop_settings
 from rankward.settings import LoopSettings
 from rankward.simulate.world import Round
 from rankward.simulate.worlds import make_world
-from rankward.wiring import new_loop_settings
 from tests.service import RunningService, eventually
 
 WAVES = 10  # after each, its waits are over, and what was learned serves

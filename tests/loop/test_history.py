@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from rankward.history.importing import Importer
+from rankward.loops import new_loop_settings
 from rankward.ranking.features import FeatureBounds
 from rankward.records import JoinedEvent, LearningMode
 from rankward.settings import Limits
-from rankward.wiring import new_loop_settings
 from tests.dsjson.test_learner import traffic
 from tests.history.loops import lines_of
 from tests.loop.circle import START_US, Circle, newest_version, replayed_weights, weights_of

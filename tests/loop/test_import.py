@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from rankward.errors import Conflict, InvalidRequest
+from rankward.loops import new_loop_settings
 from rankward.records import SettingsChange
 from rankward.registry.archive import pack
 from rankward.registry.service import Form, Imported
@@ -19,7 +20,7 @@ from rankward.settings import LoopSettings, ModelImport
 from rankward.vw.model_file import read_head
 from rankward.vw.presets import PERSONALIZER
 from rankward.vw.trial import try_out
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 from tests.loop.circle import Circle, newest_version
 from tests.models import learned, original, with_head
 

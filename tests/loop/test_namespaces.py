@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from rankward.loops import new_loop_settings
 from rankward.records import Action, Features, Interaction, LearningMode
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle
 
 if TYPE_CHECKING:

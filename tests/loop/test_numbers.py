@@ -23,6 +23,7 @@ from rankward.evaluation.service import custom, evaluate
 from rankward.history.export import LineSink, export
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition
+from rankward.loops import new_loop_settings
 from rankward.ranking.decide import RankRequest
 from rankward.ranking.explore import check_pmf, floored
 from rankward.ranking.service import Scorer
@@ -36,7 +37,6 @@ from rankward.vw.arguments import ProblemType
 from rankward.vw.bins import Binner
 from rankward.vw.presets import BALANCED, learner_arguments
 from rankward.vw.trial import try_out
-from rankward.wiring import new_loop_settings
 from tests.challenge.arena import challenge, run_challengers
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 

@@ -15,6 +15,7 @@ import pytest
 
 from rankward.errors import Conflict, InvalidRequest
 from rankward.joining.reader import read_joined
+from rankward.loops import new_loop_settings
 from rankward.optimization.desk import DEATHS_MAX, OptimizationDesk
 from rankward.optimization.service import OptimizationService
 from rankward.optimization.watch import Verdict
@@ -27,7 +28,6 @@ from rankward.store.ports import Epoch, Fence
 from rankward.store.studies import AskedPolicy, Study, StudyKind, StudyState
 from rankward.study_run import StudyRun
 from rankward.training.fold import Checkpoint, Fold
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import START_US, Circle, newest_version, weights_of
 
 if TYPE_CHECKING:

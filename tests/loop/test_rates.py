@@ -12,11 +12,11 @@ import pytest
 from rankward.evaluation.asking import own_candidate, setup_of
 from rankward.evaluation.replay import Replay
 from rankward.joining.reader import read_joined
+from rankward.loops import new_loop_settings
 from rankward.records import ModelId
 from rankward.vw.learner import Learner
 from rankward.vw.presets import PERSONALIZER, learner_arguments
 from rankward.vw.rates import STEADY
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from rankward.errors import InvalidSettings, StoreUnavailable
+from rankward.loops import new_loop_settings
 from rankward.mirroring.service import CHUNK_AGE_US, MirroringService
 from rankward.mirroring.target import Target, is_signed_address
 from rankward.store.sqlite.folder import FileNotebook
-from rankward.wiring import new_loop_settings
 from tests.loop.circle import Circle
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from rankward.wiring import new_loop_settings
+from rankward.loops import new_loop_settings
 from tests.portal.browser import Visitor, running_chromium
 from tests.service import ADMIN_KEY, RunningService, eventually, request
 
@@ -37,7 +37,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]
         running.start()
         second = timedelta(seconds=1)
         settings = msgspec.structs.replace(new_loop_settings(), reward_wait=second, model_export_frequency=second)
-        running.home.create_loop("shown", settings)
+        running.home.loops.create("shown", settings)
         loop = running.client("shown")
         eventually(lambda: loop.get("/configurations/service").status_code == 200, "the loop is served")
         for number in range(40):

@@ -11,13 +11,14 @@ import numpy as np
 
 from rankward.configuration import Configuration
 from rankward.joining.service import JoiningService
+from rankward.loops import playground_settings
 from rankward.ranking.decide import RankRequest
 from rankward.ranking.service import RankingService
 from rankward.records import Action, Features
 from rankward.simulate.worlds import make_world
 from rankward.store.audit import Actor, Door
 from rankward.training.service import TrainingStatus
-from rankward.wiring import Home, now_us, playground_settings
+from rankward.wiring import Home, now_us
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ class Day:
         asyncio.run(self._live(loop, world, events, models))
 
     async def _live(self, name: str, world_name: str, events: int, models: int) -> None:
-        self.home.create_loop(name, playground_settings(), actor=PEOPLE[0])
+        self.home.loops.create(name, playground_settings(), actor=PEOPLE[0])
         loop = self.home.catalog.loop(name)
         world = make_world(world_name)
         log, joined = self.home.event_log(loop.loop_id), self.home.joined_log(loop.loop_id)

@@ -20,7 +20,7 @@ import msgspec
 from playwright.sync_api import sync_playwright
 
 from rankward.api.options import ApiOptions
-from rankward.wiring import new_loop_settings
+from rankward.loops import new_loop_settings
 from rankward.worker import JoiningStatus
 from tests.portal.browser import Visitor, find_chromium
 from tests.portal.conftest import WINDOWS
@@ -95,7 +95,7 @@ def _empty(folder: Path) -> RunningService:
     """A service of which nobody has asked anything yet."""
     folder.mkdir()
     service = RunningService(folder).start()
-    service.home.create_loop(LOOP, new_loop_settings())
+    service.home.loops.create(LOOP, new_loop_settings())
     eventually(lambda: service.client(LOOP).get("/configurations/service").status_code == 200, "the loop is served")
     return service
 

@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from rankward.import_run import NOTE, ImportStatus
+from rankward.loops import new_loop_settings
 from rankward.records import Erased, History, Interaction
 from rankward.store.audit import AuditFilter, Door
-from rankward.wiring import new_loop_settings, now_us
+from rankward.wiring import now_us
 from tests.history.loops import lines_of, numbered
 from tests.service import RunningService, eventually, request
 

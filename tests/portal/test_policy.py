@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from rankward.loops import new_loop_settings
 from rankward.store.audit import AuditFilter, Door
 from rankward.training.service import TrainingStatus
-from rankward.wiring import new_loop_settings, now_us
+from rankward.wiring import now_us
 from tests.service import RunningService, eventually, request
 
 if TYPE_CHECKING:

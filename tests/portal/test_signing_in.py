@@ -152,7 +152,7 @@ def test_a_session_ends_with_its_key(filled: RunningService) -> None:
     cookie = signed_in(filled, loop.key)
     assert filled.send("GET", f"/portal/loops/{loop.loop}/keys", headers=cookie).status_code == 200
 
-    filled.home.set_key(loop.loop, 1)
+    filled.home.loops.set_key(loop.loop, 1)
 
     answer = filled.send("GET", f"/portal/loops/{loop.loop}/keys", headers=cookie)
     assert answer.status_code == 303

@@ -21,6 +21,7 @@ from tests.store.test_catalog import a_loop, an_epoch
 from rankward.backup import back_up, restore
 from rankward.cluster.servers import running_servers
 from rankward.errors import Conflict, StoreUnavailable
+from rankward.loops import digest
 from rankward.store.audit import AuditEntry, AuditFilter, Door
 from rankward.store.nats.broker import Broker, BrokerOptions
 from rankward.store.nats.replica import Replica
@@ -28,7 +29,7 @@ from rankward.store.nats.transactions import START, Place, Statement, Transactio
 from rankward.store.sessions import Session
 from rankward.store.sqlite.audit import SqliteAudit
 from rankward.store.sqlite.catalog import FORMAT, SqliteCatalog
-from rankward.wiring import Home, digest
+from rankward.wiring import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ def an_entry(what: str) -> AuditEntry:
 def test_what_one_node_changes_the_others_have(nodes: list[Home]) -> None:
     """The catalog is one, wherever it is asked."""
     one, other = nodes
-    one.furnish({})
+    one.loops.furnish({})
     refresh(other)
     assert other.catalog.loops() == one.catalog.loops()
     assert other.catalog.keys() == one.catalog.keys()
@@ -139,7 +140,7 @@ def test_a_node_follows_and_gives_the_hint(nodes: list[Home]) -> None:
         one.signing.keyring()
         hint = other.catalog.change_hint()
         following = asyncio.create_task(other.follow())
-        await asyncio.to_thread(one.furnish, {})
+        await asyncio.to_thread(one.loops.furnish, {})
         while not other.catalog.loops() or other.catalog.change_hint() == hint:  # as others do
             await asyncio.sleep(0.01)
         while not other.folder.signing.exists():  # for whoever makes a backup of this node
@@ -156,7 +157,7 @@ def test_two_first_starts_at_once_make_one_installation(options: BrokerOptions, 
     def start(name: str) -> None:
         home = Home(make_node(tmp_path / name, options))
         homes.append(home)
-        home.furnish({})
+        home.loops.furnish({})
 
     threads = [threading.Thread(target=start, args=(name,)) for name in ("a", "b", "c")]
     for thread in threads:
@@ -173,7 +174,7 @@ def test_two_first_starts_at_once_make_one_installation(options: BrokerOptions, 
         assert [loop.name for loop in home.catalog.loops()] == ["default", "playground"]
         assert home.catalog.keys() == keys
         told += re.findall(
-            r'^key\d? = "(.*)"', (home.folder.root / "keys.toml").read_text() if home.keys() else "", re.MULTILINE
+            r'^key\d? = "(.*)"', (home.folder.root / "keys.toml").read_text() if home.loops.keys() else "", re.MULTILINE
         )
         home.close()
     assert sorted(digest(key) for key in told) == sorted(key.digest for key in keys), "each is told once, and opens"
@@ -220,7 +221,7 @@ def test_without_servers_nothing_is_changed_and_reading_goes_on(tmp_path: Path) 
     with running_servers(tmp_path / "servers", 1) as [server]:
         options = BrokerOptions(servers=(server.url,))
         with contextlib.closing(Home(make_node(tmp_path / "a", options))) as home:
-            home.furnish({})
+            home.loops.furnish({})
             stop(server, home)
             with pytest.raises(StoreUnavailable):
                 home.audit.append(an_entry("lost"))
@@ -251,12 +252,12 @@ def test_a_folder_is_of_one_installation(options: BrokerOptions, tmp_path: Path)
 def test_a_node_tells_no_key_that_another_has_replaced(nodes: list[Home]) -> None:
     """Whoever reads it in a file wants to be let in with it."""
     one, other = nodes
-    one.furnish({})
-    kept = one.keys()["loops"]["default"]
-    other.set_key("default", 1)
+    one.loops.furnish({})
+    kept = one.loops.keys()["loops"]["default"]
+    other.loops.set_key("default", 1)
     refresh(one)
-    assert one.keys()["loops"]["default"] == {"key2": kept["key2"]}
-    assert one.keys()["admin"], "which was not replaced"
+    assert one.loops.keys()["loops"]["default"] == {"key2": kept["key2"]}
+    assert one.loops.keys()["admin"], "which was not replaced"
 
 
 def test_a_replica_refuses_to_go_on_with_another_history(options: BrokerOptions, tmp_path: Path) -> None:
@@ -275,7 +276,7 @@ def test_a_replica_refuses_to_go_on_with_another_history(options: BrokerOptions,
 def test_a_node_of_an_older_version_reads_what_a_newer_one_has_extended(nodes: list[Home]) -> None:
     """Nodes are replaced one by one: until its turn comes, each ranks, and writes nothing that it half knows."""
     old, new = nodes
-    old.furnish({})
+    old.loops.furnish({})
     assert new.node is not None
     with contextlib.closing(new.node.catalog(new.folder.catalog)) as catalog:
         catalog.change(lambda connection: connection.execute(f"PRAGMA user_version = {FORMAT + 1}"))
@@ -290,7 +291,7 @@ def test_a_backup_of_a_node_is_an_embedded_installation(
 ) -> None:
     """It would go its own way, and must not be taken for a replica that is only behind."""
     one, _ = nodes
-    one.furnish({})
+    one.loops.furnish({})
     back_up(one.folder.root, tmp_path / "backup.tar")
     restore(tmp_path / "backup.tar", tmp_path / "restored")
     with contextlib.closing(Home(tmp_path / "restored")) as restored:

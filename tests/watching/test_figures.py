@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from rankward.errors import InvalidRequest
+from rankward.loops import new_loop_settings
 from rankward.records import JoinedEvent, LearningMode
 from rankward.settings import as_datetime
 from rankward.store.ports import Loop
@@ -16,7 +17,7 @@ from rankward.store.rollups import RollupStep
 from rankward.watching.comparison import ComparingState, Side, since_of
 from rankward.watching.figures import POINTS, Figures, Series
 from rankward.watching.fold import DAY_US, HOUR_US, MINUTE_US, Basis, Fold, State
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 from tests.evaluation.logs import START_US, event, log
 
 NOW_US = START_US + 12 * HOUR_US
@@ -28,7 +29,7 @@ class Told:
     def __init__(self, folder: Path) -> None:
         self.now_us = NOW_US
         self.home = Home(folder, clock=lambda: self.now_us)
-        self.loop: Loop = self.home.create_loop("told", new_loop_settings())
+        self.loop: Loop = self.home.loops.create("told", new_loop_settings())
         self.figures: Figures = self.home.figures()
 
     def tell(self, events: Sequence[JoinedEvent]) -> None:

@@ -13,8 +13,9 @@ import msgspec
 import psutil
 import pytest
 
+from rankward.loops import new_loop_settings
 from rankward.watching.rounds import Rounds
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 from tests.loop.circle import Circle
 from tests.service import RunningService, eventually, request
 
@@ -25,7 +26,7 @@ def test_a_loop_whose_log_is_damaged_holds_up_no_other(tmp_path: Path) -> None:
     async def story() -> None:
         quick = msgspec.structs.replace(new_loop_settings(), reward_wait=timedelta(seconds=30))
         circle = Circle(tmp_path, quick)
-        broken = circle.home.create_loop("broken", quick)
+        broken = circle.home.loops.create("broken", quick)
         circle.home.folder.joined(broken.loop_id).mkdir(parents=True)
         (circle.home.folder.joined(broken.loop_id) / "joined.sqlite").write_bytes(b"no database at all" * 300)
         await circle.play(20)

@@ -13,11 +13,11 @@ import pytest
 
 from rankward.erasure import forget
 from rankward.errors import Conflict
+from rankward.loops import new_loop_settings
 from rankward.settings import LoopSettings
 from rankward.watching.fold import DAY_US, STEPS_US, decode_actions, decode_tally
 from rankward.watching.service import NOTE, WatchingService, WatchingStatus
 from rankward.watching.tally import Tally
-from rankward.wiring import new_loop_settings
 from rankward.worker import kept_us
 from tests.loop.circle import START_US, Circle
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 import msgspec
 
 from rankward.errors import InvalidRequest, NotFound
+from rankward.loops import new_loop_settings
 from rankward.records import LearningMode, ModelId, TimeUs
 from rankward.settings import show
 from rankward.store.audit import Actor
 from rankward.store.ports import Loop
 from rankward.telemetry import find_version
 from rankward.vw.presets import BALANCED, PRESETS
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 
 _KEY_SHOWN = 4  # characters of a key that are shown
 
@@ -101,7 +102,7 @@ class LoopAdministration:
         if wanted.preset not in PRESETS:
             raise InvalidRequest(f"there is no preset {wanted.preset!r}: one of {', '.join(PRESETS)}", target="preset")
         settings = new_loop_settings(PRESETS[wanted.preset])
-        loop = await asyncio.to_thread(self._home.create_loop, wanted.name, settings, actor=self._actor)
+        loop = await asyncio.to_thread(self._home.loops.create, wanted.name, settings, actor=self._actor)
         kept = self._kept_keys(wanted.name)
         keys = [NewKey(slot=slot, key=kept[f"key{slot}"]) for slot in (1, 2)]
         return CreatedLoop(loop=loop_view(self._home, loop), keys=keys)
@@ -113,7 +114,7 @@ class LoopAdministration:
             NotFound: there is none of the name.
         """
         self._home.catalog.loop(name)
-        await asyncio.to_thread(self._home.delete_loop, name, actor=self._actor)
+        await asyncio.to_thread(self._home.loops.delete, name, actor=self._actor)
 
     async def keys(self, name: str) -> list[KeyView]:
         """Show the beginnings of a loop's keys."""
@@ -130,10 +131,10 @@ class LoopAdministration:
         self._home.catalog.loop(name)
         if slot not in {1, 2}:
             raise NotFound(f"a loop has the keys 1 and 2, not {slot}")
-        return NewKey(slot=slot, key=await asyncio.to_thread(self._home.set_key, name, slot, actor=self._actor))
+        return NewKey(slot=slot, key=await asyncio.to_thread(self._home.loops.set_key, name, slot, actor=self._actor))
 
     def _kept_keys(self, name: str) -> Mapping[str, str]:
-        loops = self._home.keys().get("loops", {})
+        loops = self._home.loops.keys().get("loops", {})
         kept: Mapping[str, str] = loops.get(name, {}) if isinstance(loops, dict) else {}
         return kept
 

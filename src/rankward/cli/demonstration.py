@@ -63,7 +63,7 @@ def _free_port(host: str) -> int:
 
 def _admin_key(home: Home) -> str:
     """Say what opens the portal. With a folder of its own there is nothing to keep it from the audience."""
-    made: dict[str, str] = home.keys().get("admin", {})
+    made: dict[str, str] = home.loops.keys().get("admin", {})
     return made.get("key", "that you set")
 
 

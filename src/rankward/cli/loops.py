@@ -149,7 +149,7 @@ def keys(
         if loop is not None:
             home.catalog.loop(loop)
         if regenerate is not None:
-            home.set_key(loop, 1 if admin else regenerate, actor=command_line_user())
+            home.loops.set_key(loop, 1 if admin else regenerate, actor=command_line_user())
         kept = _kept_keys(home, loop)
         keys_file = home.folder.keys
         missing = NOT_WRITTEN if home.node is None else NOT_WRITTEN_HERE
@@ -179,7 +179,7 @@ def _remote_keys(data: Path, endpoint: str, key: str | None, loop: str, regenera
 
 
 def _kept_keys(home: Home, loop: str | None) -> dict[str, str]:
-    document: dict[str, Any] = home.keys()
+    document: dict[str, Any] = home.loops.keys()
     table_: dict[str, str] = document.get("admin", {}) if loop is None else document.get("loops", {}).get(loop, {})
     return table_
 

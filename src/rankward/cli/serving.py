@@ -242,7 +242,7 @@ def announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None
         console.print()
         console.print(_loops(home, with_keys=sys.stdout.isatty()))
         console.print(Text(f"\nKeys lie in {home.folder.keys}", style="dim"), soft_wrap=True)
-        for line in _next_steps(data, endpoint, admin_key=bool(home.keys().get("admin"))):
+        for line in _next_steps(data, endpoint, admin_key=bool(home.loops.keys().get("admin"))):
             console.print(line, soft_wrap=True)
         sys.stdout.flush()
 
@@ -250,7 +250,7 @@ def announcer(data: Path, host: str, *, tls: bool) -> Callable[[Home, int], None
 
 
 def _loops(home: Home, *, with_keys: bool) -> Any:
-    kept = home.keys()
+    kept = home.loops.keys()
     keys: dict[str, Any] = kept.get("loops", {})
     made = table("loop", "learns after", "publishes every", *(["key"] if with_keys else []))
     for loop in home.catalog.loops():

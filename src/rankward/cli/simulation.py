@@ -15,6 +15,7 @@ from rankward.cli.access import ENDPOINT, KEY_VARIABLE, PLAYGROUND, CalledLoopOp
 from rankward.cli.terminal import DATA, command_line_user, out, table
 from rankward.errors import InvalidRequest
 from rankward.local import open as open_loop
+from rankward.loops import playground_settings
 from rankward.settings import LoopSettings
 from rankward.simulate.display import show
 from rankward.simulate.traffic import HttpTarget, LocalTarget, Pace
@@ -22,7 +23,7 @@ from rankward.simulate.world import PageWorld, World
 from rankward.simulate.worlds import PAGE_WORLDS, WORLDS, make_page_world, make_world
 from rankward.vw.arguments import ProblemType
 from rankward.vw.presets import BALANCED
-from rankward.wiring import Home, playground_settings
+from rankward.wiring import Home
 
 _EVENTS = 5_000
 _RATE = 200.0
@@ -108,7 +109,7 @@ def _run_local(world: World | PageWorld, data: Path | None, loop: str, *, events
         home = Home(folder)
         try:
             if loop not in {each.name for each in home.catalog.loops()}:
-                home.create_loop(loop, _settings_for(world), actor=command_line_user())
+                home.loops.create(loop, _settings_for(world), actor=command_line_user())
         finally:
             home.close()
         opened = stack.enter_context(open_loop(folder, loop, create=False))

@@ -21,11 +21,12 @@ from rankward.demo.board import Board, Mark, Point, worth
 from rankward.demo.stories import STORIES, Topic
 from rankward.demo.world import PLACES, Device, Reader, Season, Time, actions, click_rates, draw_reader
 from rankward.errors import InvalidRequest, Overloaded
+from rankward.loops import new_loop_settings
 from rankward.records import LearningMode
 from rankward.telemetry import find_version
 from rankward.vw.arguments import ProblemType
 from rankward.vw.presets import BALANCED
-from rankward.wiring import Home, new_loop_settings
+from rankward.wiring import Home
 
 if TYPE_CHECKING:
     from rankward.settings import LoopSettings
@@ -120,8 +121,8 @@ def news_settings() -> LoopSettings:
 def furnish(home: Home) -> str:
     """Make sure that there is a loop for the newspaper. Returns a key of it."""
     if all(loop.name != LOOP for loop in home.catalog.loops()):
-        home.create_loop(LOOP, news_settings())
-    keys: dict[str, dict[str, str]] = home.keys()["loops"]
+        home.loops.create(LOOP, news_settings())
+    keys: dict[str, dict[str, str]] = home.loops.keys()["loops"]
     return keys[LOOP]["key1"]
 
 

@@ -1,0 +1,56 @@
+"""The file of the keys that the service made itself. Its owner alone can read it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from rankward.store.sqlite.sealed import sync_folder
+
+
+class KeyFile:
+    """Keys in tables of TOML: `admin`, and `loops.NAME`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes from changing keys."""
+        with self._path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def read(self) -> dict[str, Any]:
+        """Return what is in it, by table."""
+        return tomllib.loads(self._path.read_text()) if self._path.exists() else {}
+
+    def write(self, place: str, keys: Mapping[str, str | None] | None) -> None:
+        """Change one table of it. Values of None are removed; keys of None remove the table."""
+        document = self.read()
+        table = document
+        *parents, last = place.split(".", 1)
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        if keys is None:
+            table.pop(last, None)
+        else:
+            entry = dict(table.get(last, {}))
+            entry.update(keys)
+            table[last] = {name: key for name, key in entry.items() if key is not None}
+        aside = self._path.with_suffix(".tmp")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write("# Keys that rankward made. Whoever can read this file can use the loops.\n\n")
+            file.write(tomli_w.dumps(document))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._path)
+        sync_folder(self._path.parent)
