@@ -1,4 +1,4 @@
-"""What each change does to what was learned, with Rank served throughout."""
+"""What each change does to what was learned, embedded and in a cluster, with Rank served throughout."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ async def _taught(folder: Path) -> Circle:
     return circle
 
 
-def test_a_new_exploration_is_served_at_once_by_the_same_model(tmp_path: Path) -> None:
+def test_a_new_exploration_is_served_at_once_by_the_same_model(root: Path) -> None:
     """Nothing needs to be learned again to explore more."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         model = circle.loop.model_id
         await circle.configuration.change("circle", {"exploration": 0.6})
         await circle.follow()
@@ -44,11 +44,11 @@ def test_a_new_exploration_is_served_at_once_by_the_same_model(tmp_path: Path) -
     asyncio.run(story())
 
 
-def test_a_new_exploration_leaves_what_is_learned_as_it_was(tmp_path: Path) -> None:
+def test_a_new_exploration_leaves_what_is_learned_as_it_was(root: Path) -> None:
     """The fold does not depend on it."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         await circle.configuration.change("circle", {"exploration": 0.6})
         await circle.follow()
         await circle.play(100, prefix="more")
@@ -66,11 +66,11 @@ def test_a_new_exploration_leaves_what_is_learned_as_it_was(tmp_path: Path) -> N
     [{"reward_wait": timedelta(seconds=30)}, {"learning_mode": LearningMode.APPRENTICE}],
     ids=["wait", "mode"],
 )
-def test_a_new_wait_or_mode_goes_on_with_the_model(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_new_wait_or_mode_goes_on_with_the_model(root: Path, changes: dict[str, object]) -> None:
     """Later events follow the setting, earlier ones count as they were decided."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         await circle.play(20, prefix="before")
         await circle.configuration.change("circle", changes)
         await circle.follow()
@@ -86,11 +86,11 @@ def test_a_new_wait_or_mode_goes_on_with_the_model(tmp_path: Path, changes: dict
 
 
 @pytest.mark.parametrize("change", ["default_reward", "policy", "preset"])
-def test_a_new_reward_or_policy_is_learned_beside_the_old_model(tmp_path: Path, change: str) -> None:
+def test_a_new_reward_or_policy_is_learned_beside_the_old_model(root: Path, change: str) -> None:
     """The old model serves until the new epoch has caught up; then the new one does."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         old = circle.loop.model_id
         match change:
             case "default_reward":
@@ -113,11 +113,11 @@ def test_a_new_reward_or_policy_is_learned_beside_the_old_model(tmp_path: Path, 
     asyncio.run(story())
 
 
-def test_only_the_newest_part_of_the_log_is_learned_again(tmp_path: Path) -> None:
+def test_only_the_newest_part_of_the_log_is_learned_again(root: Path) -> None:
     """A new epoch starts `model_retrain_days` back, not at the beginning of time."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         circle.pass_time(3 * 86_400)
         await circle.play(50, prefix="late")
         circle.pass_time(601)
@@ -130,11 +130,11 @@ def test_only_the_newest_part_of_the_log_is_learned_again(tmp_path: Path) -> Non
     asyncio.run(story())
 
 
-def test_after_a_roll_back_learning_goes_on_from_that_version(tmp_path: Path) -> None:
+def test_after_a_roll_back_learning_goes_on_from_that_version(root: Path) -> None:
     """The events learned since stay unlearned, those to come are learned on top."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         wanted = newest_version(circle)
         await circle.play(60, prefix="regretted")
         await circle.circle()
@@ -155,11 +155,11 @@ def test_after_a_roll_back_learning_goes_on_from_that_version(tmp_path: Path) ->
     asyncio.run(story())
 
 
-def test_building_can_be_stopped_and_what_serves_stays(tmp_path: Path) -> None:
+def test_building_can_be_stopped_and_what_serves_stays(root: Path) -> None:
     """Whoever changed a policy by mistake wants back what was, not what was asked for under another name."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         with pytest.raises(CallerError, match="no model is being built"):
             await circle.registry.keep_serving("circle")
         before = circle.loop
@@ -185,11 +185,11 @@ def test_building_can_be_stopped_and_what_serves_stays(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_deleted_model_is_forgotten_with_the_events_before(tmp_path: Path) -> None:
+def test_a_deleted_model_is_forgotten_with_the_events_before(root: Path) -> None:
     """Delete means delete: not even events still waiting for their rewards come back."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         await circle.play(40, prefix="waiting")
         await circle.registry.delete("circle")
         await circle.follow()
@@ -204,11 +204,11 @@ def test_a_deleted_model_is_forgotten_with_the_events_before(tmp_path: Path) -> 
     asyncio.run(story())
 
 
-def test_a_cleared_log_leaves_the_model(tmp_path: Path) -> None:
+def test_a_cleared_log_leaves_the_model(root: Path) -> None:
     """The contract's DELETE of logs removes events, not what was learned from them."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         model = circle.loop.model_id
         await circle.play(40, prefix="gone")
         await circle.configuration.clear_log("circle")
@@ -222,11 +222,11 @@ def test_a_cleared_log_leaves_the_model(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_new_namespace_starts_a_new_epoch_that_pairs_it(tmp_path: Path) -> None:
+def test_a_new_namespace_starts_a_new_epoch_that_pairs_it(root: Path) -> None:
     """The preset pairs the namespaces a loop sends; when it sends another, that one must count as well."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         for number in range(60):
             await circle.log.append([_strange(f"s{number}", b'[{"weather":{"sky":"grey"}}]')])
         circle.pass_time(601)
@@ -243,11 +243,11 @@ def test_a_new_namespace_starts_a_new_epoch_that_pairs_it(tmp_path: Path) -> Non
     asyncio.run(story())
 
 
-def test_an_event_that_the_learner_refuses_is_set_aside_and_the_loop_goes_on(tmp_path: Path) -> None:
+def test_an_event_that_the_learner_refuses_is_set_aside_and_the_loop_goes_on(root: Path) -> None:
     """One bad event must not stop a loop, and must stay out of every replay."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         await circle.play(30, prefix="before")
         # The service would never log these: a list of strings is refused at the door.
         await circle.log.append([_strange("bad", b'[{"tags":["a","b"]}]')])
@@ -265,12 +265,12 @@ def test_an_event_that_the_learner_refuses_is_set_aside_and_the_loop_goes_on(tmp
     asyncio.run(story())
 
 
-def test_an_epoch_that_was_kept_just_as_it_caught_up_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_epoch_that_was_kept_just_as_it_caught_up_serves(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is kept now and then on its way. Where nothing comes after that, the old policy would go on deciding."""
     monkeypatch.setattr("rankward.training.service._CHECKPOINT_US", 0)  # so that it is kept after every stretch
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         await circle.configuration.change("circle", {"default_reward": 0.5})
         await circle.train()
         [epoch] = circle.home.catalog.epochs(circle.loop.loop_id)
@@ -281,11 +281,11 @@ def test_an_epoch_that_was_kept_just_as_it_caught_up_serves(tmp_path: Path, monk
     asyncio.run(story())
 
 
-def test_an_epoch_that_was_stopped_just_as_it_caught_up_serves(tmp_path: Path) -> None:
+def test_an_epoch_that_was_stopped_just_as_it_caught_up_serves(root: Path) -> None:
     """The next trainer finds nothing more to learn, and what was learned must serve all the same."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         await circle.configuration.change("circle", {"default_reward": 0.5})
         stop = asyncio.Event()
 
@@ -325,11 +325,11 @@ def _strange(event_id: str, context: bytes) -> Interaction:
     )
 
 
-def test_a_trainer_does_not_go_on_under_its_loops_name_with_another_loop(tmp_path: Path) -> None:
+def test_a_trainer_does_not_go_on_under_its_loops_name_with_another_loop(root: Path) -> None:
     """What was deleted must not come back as the model of a loop that was made anew under the name."""
 
     async def story() -> None:
-        circle = await _taught(tmp_path)
+        circle = await _taught(root)
         service = circle.home.training("circle", 1, circle.log, circle.joined)
         circle.home.loops.delete("circle")
         again = circle.home.loops.create("circle", BALANCED)

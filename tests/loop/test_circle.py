@@ -1,4 +1,4 @@
-"""The whole way: rank, reward, join, learn, serve."""
+"""The whole way, embedded and in a cluster: rank, reward, join, learn, serve."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
 from rankward.loops import new_loop_settings
 from rankward.records import Interaction, JoinedEntry, LearningMode
+from rankward.store.ports import JoinedLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.training.service import TrainingStatus
 from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
@@ -20,11 +21,11 @@ from tests.loop.circle import Circle, newest_version, replayed_weights, weights_
 BALANCED = new_loop_settings()
 
 
-def test_what_is_rewarded_is_chosen_more_often(tmp_path: Path) -> None:
+def test_what_is_rewarded_is_chosen_more_often(root: Path) -> None:
     """The one thing that everything else is for."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         before = await circle.play(300, prefix="before")
         await circle.circle()
         after = await circle.play(300, prefix="after")
@@ -35,11 +36,11 @@ def test_what_is_rewarded_is_chosen_more_often(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_nothing_is_learned_before_the_reward_wait_is_over(tmp_path: Path) -> None:
+def test_nothing_is_learned_before_the_reward_wait_is_over(root: Path) -> None:
     """Rewarded events learned earlier than others would bias the model."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         await circle.play(50, seconds_between=0.01)
         circle.pass_time(598)
         await circle.join()
@@ -52,14 +53,15 @@ def test_nothing_is_learned_before_the_reward_wait_is_over(tmp_path: Path) -> No
     asyncio.run(story())
 
 
-def test_the_probability_logged_is_the_one_drawn_from_and_answered(tmp_path: Path) -> None:
+def test_the_probability_logged_is_the_one_drawn_from_and_answered(root: Path) -> None:
     """Every estimate made from the log rests on it."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, exploration=0.3))
+        circle = Circle(root, msgspec.structs.replace(BALANCED, exploration=0.3))
         await circle.play(200)
         await circle.circle()
         outcome = await circle.rank("asked", "v1", actions=5)
+        await circle.catch_up()
         extent = await circle.log.extent()
         [entry] = await circle.log.read(extent.end - 1, limit=1)
         assert entry.record == outcome.interaction
@@ -72,11 +74,11 @@ def test_the_probability_logged_is_the_one_drawn_from_and_answered(tmp_path: Pat
     asyncio.run(story())
 
 
-def test_a_repeated_rank_is_answered_the_same_and_logged_once(tmp_path: Path) -> None:
+def test_a_repeated_rank_is_answered_the_same_and_logged_once(root: Path) -> None:
     """A client that retries must not be told two things, nor count twice: whichever model is current by then."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         first = await circle.rank("same", "v0", named=True)
         await circle.play(300)
         await circle.circle()
@@ -87,7 +89,7 @@ def test_a_repeated_rank_is_answered_the_same_and_logged_once(tmp_path: Path) ->
         assert circle.loop.model_id is not None
         await circle.close()
 
-        reopened = Circle(tmp_path, BALANCED)
+        reopened = Circle(root, BALANCED)
         reopened.now_us = circle.now_us
         await reopened.follow()
         once_more = await reopened.rank("same", "v0", named=True)
@@ -104,17 +106,18 @@ def test_a_repeated_rank_is_answered_the_same_and_logged_once(tmp_path: Path) ->
     asyncio.run(story())
 
 
-def test_a_step_is_wanted_when_something_came_or_is_due(tmp_path: Path) -> None:
+def test_a_step_is_wanted_when_something_came_or_is_due(root: Path) -> None:
     """An idle loop must cost nothing, and no event may wait for that."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         wait_s = circle.loop.settings.reward_wait.total_seconds()
         assert circle.joining.wants_step()
         await circle.join()
         assert not circle.joining.wants_step()
 
         await circle.rank("asked", "v0")
+        await circle.catch_up()
         assert circle.joining.wants_step()
         await circle.join()
         circle.pass_time(wait_s - 1)
@@ -129,11 +132,11 @@ def test_a_step_is_wanted_when_something_came_or_is_due(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_trainer_that_has_idled_learns_what_comes(tmp_path: Path) -> None:
+def test_a_trainer_that_has_idled_learns_what_comes(root: Path) -> None:
     """It reads the joined log when that has moved: nothing may be passed over."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         stop = asyncio.Event()
         epoch_id = circle.home.catalog.epochs(circle.loop.loop_id)[-1].epoch_id
         running = asyncio.create_task(circle.home.training("circle", epoch_id, circle.log, circle.joined).run(stop))
@@ -158,11 +161,11 @@ def test_a_trainer_that_has_idled_learns_what_comes(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_late_reward_is_counted_without_further_traffic(tmp_path: Path) -> None:
+def test_a_late_reward_is_counted_without_further_traffic(root: Path) -> None:
     """Whoever tries it by hand sends nothing else, and must be able to see why nothing is learned."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, reward_wait=timedelta(seconds=2)))
+        circle = Circle(root, msgspec.structs.replace(BALANCED, reward_wait=timedelta(seconds=2)))
         await circle.rank("slow", "v0")
         circle.pass_time(5)
         await circle.ranking.reward("slow", 1.0)
@@ -177,11 +180,11 @@ def test_a_late_reward_is_counted_without_further_traffic(tmp_path: Path) -> Non
     asyncio.run(story())
 
 
-def test_a_rejoin_gives_the_joined_log_byte_for_byte(tmp_path: Path) -> None:
+def test_a_rejoin_gives_the_joined_log_byte_for_byte(root: Path) -> None:
     """The joined log is derived: it can be thrown away and made again, whatever settings changed meanwhile."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         for number, wait_s in enumerate((600, 30, 1200)):
             await circle.configuration.change("circle", {"reward_wait": timedelta(seconds=wait_s)})
             await circle.follow()
@@ -190,7 +193,7 @@ def test_a_rejoin_gives_the_joined_log_byte_for_byte(tmp_path: Path) -> None:
         circle.pass_time(1300)
         await circle.join()
         live = await _all(circle.joined)
-        again = SqliteJoinedLog(tmp_path / "again")
+        again = SqliteJoinedLog(root / "again")
         joining = JoiningService(circle.log, again, clock=lambda: circle.now_us)
         while await joining.step():
             pass
@@ -203,8 +206,7 @@ def test_a_rejoin_gives_the_joined_log_byte_for_byte(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-async def _all(joined: object) -> list[tuple[int, JoinedEntry]]:
-    assert isinstance(joined, SqliteJoinedLog)
+async def _all(joined: JoinedLog) -> list[tuple[int, JoinedEntry]]:
     return list(await joined.read(0, limit=1_000_000))
 
 
@@ -218,22 +220,18 @@ async def _all(joined: object) -> list[tuple[int, JoinedEntry]]:
     ],
 )
 def test_a_trainer_that_is_stopped_anywhere_ends_with_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+    root: Path, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """A checkpoint is exact: stopping and going on leaves no trace, not even with learners that hide state."""
     monkeypatch.setattr("rankward.training.fold.RELOAD_EVERY", 50)
 
     async def story() -> None:
-        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, policy=policy, preset=None))
-        for number in range(260):
-            outcome = await circle.rank(f"e{number}", f"v{number % 3}")
-            await circle.ranking.reward(f"e{number}", float(number % 3 == outcome.interaction.chosen))
-            circle.pass_time(1)
-            if number % 57 == 56:
-                circle.pass_time(601)
-                await circle.join()
-                await circle.train()
-        await circle.circle()
+        circle = Circle(root, msgspec.structs.replace(BALANCED, policy=policy, preset=None))
+        for part in range(5):
+            await circle.play(52, prefix=f"part{part}-", seconds_between=1)
+            circle.pass_time(601)
+            await circle.join()
+            await circle.train()
         version = newest_version(circle)
         assert version.learned == 260
         versions = circle.home.catalog.versions(circle.loop.loop_id)
@@ -244,11 +242,11 @@ def test_a_trainer_that_is_stopped_anywhere_ends_with_the_same_weights(
     asyncio.run(story())
 
 
-def test_a_deferred_decision_is_learned_only_once_activated(tmp_path: Path) -> None:
+def test_a_deferred_decision_is_learned_only_once_activated(root: Path) -> None:
     """What was not shown cannot have been disliked."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, BALANCED)
+        circle = Circle(root, BALANCED)
         await circle.rank("shown", "v0", deferred=True)
         await circle.rank("hidden", "v0", deferred=True)
         await circle.ranking.activate("shown")
@@ -264,15 +262,14 @@ def test_a_deferred_decision_is_learned_only_once_activated(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("mode", "rewards"), [(LearningMode.APPRENTICE, False), (LearningMode.LOGGING_ONLY, True)])
-def test_the_baseline_is_learned_without_being_risked(tmp_path: Path, mode: LearningMode, rewards: bool) -> None:
+def test_the_baseline_is_learned_without_being_risked(root: Path, mode: LearningMode, rewards: bool) -> None:
     """Apprentice and logging only show what the application would show, and still learn."""
 
     async def story() -> None:
-        circle = Circle(tmp_path, msgspec.structs.replace(BALANCED, learning_mode=mode))
-        for number in range(300):
-            outcome = await circle.rank(f"e{number}", f"v{number % 3}")
-            assert outcome.interaction.shown == 0
-            await circle.ranking.reward(f"e{number}", 1.0 if rewards else 0.0)
+        circle = Circle(root, msgspec.structs.replace(BALANCED, learning_mode=mode))
+        outcomes = await asyncio.gather(*[circle.rank(f"e{number}", f"v{number % 3}") for number in range(300)])
+        assert {outcome.interaction.shown for outcome in outcomes} == {0}
+        await asyncio.gather(*[circle.ranking.reward(f"e{number}", float(rewards)) for number in range(300)])
         await circle.circle()
         await circle.configuration.change("circle", {"learning_mode": LearningMode.ONLINE})
         await circle.follow()

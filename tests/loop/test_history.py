@@ -1,4 +1,4 @@
-"""Imported events in a whole loop: when they are learned, and what they teach."""
+"""Imported events in a whole loop, embedded and in a cluster: when they are learned, and what they teach."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def learnable(events: list[JoinedEvent]) -> int:
     return sum(not event.skip_learn for event in events)
 
 
-def test_recent_history_is_learned_and_older_is_not(tmp_path: Path) -> None:
+def test_recent_history_is_learned_and_older_is_not(root: Path, tmp_path: Path) -> None:
     """A model must not change by what was long ago, unless somebody asks for that."""
 
     async def story() -> None:
-        circle = Circle(tmp_path / "data", SETTINGS)
+        circle = Circle(root, SETTINGS)
         old, recent = past(40, days=30), past(60, days=1)
         await take_in(circle, tmp_path, [*old, *recent])
         await circle.train()
@@ -61,11 +61,11 @@ def test_recent_history_is_learned_and_older_is_not(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_new_epoch_can_reach_back_to_all_of_it(tmp_path: Path) -> None:
+def test_a_new_epoch_can_reach_back_to_all_of_it(root: Path, tmp_path: Path) -> None:
     """And ends with the weights of a run that was never stopped."""
 
     async def story() -> None:
-        circle = Circle(tmp_path / "data", SETTINGS)
+        circle = Circle(root, SETTINGS)
         await circle.play(50)
         await circle.circle()
         old = past(40, days=30)
@@ -82,11 +82,11 @@ def test_a_new_epoch_can_reach_back_to_all_of_it(tmp_path: Path) -> None:
     asyncio.run(story())
 
 
-def test_a_model_from_elsewhere_is_not_taught_its_own_history(tmp_path: Path) -> None:
+def test_a_model_from_elsewhere_is_not_taught_its_own_history(root: Path, tmp_path: Path) -> None:
     """It has learned those events already, where they were decided."""
 
     async def story() -> None:
-        circle = Circle(tmp_path / "data", SETTINGS)
+        circle = Circle(root, SETTINGS)
         await circle.registry.import_model(
             "circle",
             io.BytesIO(learned()),

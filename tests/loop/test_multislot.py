@@ -1,4 +1,8 @@
-"""The whole circle for several slots: decided, rewarded slot by slot, joined, learned, and served again."""
+"""The whole circle for several slots: decided, rewarded slot by slot, joined, learned, and served again.
+
+What is kept for slots is held to both homes. What the learner makes of it, and what settings refuse, does not depend on
+where it is kept, and takes the learner seconds: that is tried in one.
+"""
 
 from __future__ import annotations
 
@@ -64,17 +68,20 @@ async def taken(circle: Circle, sent: bytes) -> Imported:
 async def play(circle: Circle, count: int, *, prefix: str = "p") -> float:
     """Let pages be shown whose visitors like one action in each slot. Returns the share of slots that were liked."""
     liked = 0
-    for number in range(count):
-        outcome = await circle.ranking.rank_slots(page(f"{prefix}{number}"), named=False)
-        decided = outcome.interaction
+    for first in range(0, count, 10):
+        pages = [page(f"{prefix}{number}") for number in range(first, min(count, first + 10))]
+        outcomes = await asyncio.gather(*[circle.ranking.rank_slots(each, named=False) for each in pages])
         rewards = [
-            (slot.id, float(choice.chosen == LIKED[slot.id]))
-            for slot, choice in zip(decided.slots, decided.choices, strict=True)
+            (outcome.interaction.event_id, slot.id, float(choice.chosen == LIKED[slot.id]))
+            for outcome in outcomes
+            for slot, choice in zip(outcome.interaction.slots, outcome.interaction.choices, strict=True)
         ]
-        liked += sum(value > 0 for _, value in rewards)
-        for reward in rewards:  # slots are rewarded separately
-            await circle.ranking.reward_slots(decided.event_id, [reward])
-        circle.pass_time(0.1)
+        liked += sum(value > 0 for *_, value in rewards)
+        # Slots are rewarded separately.
+        await asyncio.gather(
+            *[circle.ranking.reward_slots(event_id, [(slot, value)]) for event_id, slot, value in rewards]
+        )
+        circle.pass_time(0.1 * len(pages))
     return liked / 2 / count
 
 
@@ -148,11 +155,11 @@ def test_what_is_derived_for_slots_pairs_their_features_too(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-def test_rewards_add_up_slot_by_slot(tmp_path: Path) -> None:
+def test_rewards_add_up_slot_by_slot(root: Path) -> None:
     """Several for one slot are aggregated, a slot without any gets the default, unknown slots are dropped."""
 
     async def run() -> None:
-        circle = Circle(tmp_path, SETTINGS)
+        circle = Circle(root, SETTINGS)
         await circle.ranking.rank_slots(page("e1"), named=True)
         await circle.ranking.reward_slots("e1", [("hero", 0.5), ("foot", 1.0)])
         await circle.ranking.reward_slots("e1", [("hero", 0.25)])
@@ -171,11 +178,11 @@ def test_rewards_add_up_slot_by_slot(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_deferred_page_counts_once_it_is_activated(tmp_path: Path) -> None:
+def test_a_deferred_page_counts_once_it_is_activated(root: Path) -> None:
     """As a whole: a page is shown or not."""
 
     async def run() -> None:
-        circle = Circle(tmp_path, SETTINGS)
+        circle = Circle(root, SETTINGS)
         for event_id in ("shown", "not-shown"):
             await circle.ranking.rank_slots(page(event_id, deferred=True), named=True)
             await circle.ranking.reward_slots(event_id, [("hero", 1.0)])
@@ -188,11 +195,11 @@ def test_a_deferred_page_counts_once_it_is_activated(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_a_page_asked_for_again_gets_the_decision_on_record(tmp_path: Path) -> None:
+def test_a_page_asked_for_again_gets_the_decision_on_record(root: Path) -> None:
     """Whichever model is current by then, and nothing more is logged."""
 
     async def run() -> None:
-        circle = Circle(tmp_path, SETTINGS)
+        circle = Circle(root, SETTINGS)
         first = await circle.ranking.rank_slots(page("again"), named=True)
         end = (await circle.log.extent()).end
         await play(circle, 200)
@@ -201,6 +208,7 @@ def test_a_page_asked_for_again_gets_the_decision_on_record(tmp_path: Path) -> N
         logged = (await circle.log.extent()).end
         again = await circle.ranking.rank_slots(page("again"), named=True)
         assert (again.interaction, again.repeated) == (first.interaction, True)
+        await circle.catch_up()
         assert (await circle.log.extent()).end == logged > end
         other = msgspec.structs.replace(page("again"), slots=page("again").slots[:1])
         assert not (await circle.ranking.rank_slots(other, named=True)).repeated
@@ -209,11 +217,11 @@ def test_a_page_asked_for_again_gets_the_decision_on_record(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-def test_a_decision_without_slots_is_learned_by_a_loop_that_has_them(tmp_path: Path) -> None:
+def test_a_decision_without_slots_is_learned_by_a_loop_that_has_them(root: Path) -> None:
     """Old pages of an application go on calling Rank; they are decided as one slot."""
 
     async def run() -> None:
-        circle = Circle(tmp_path, SETTINGS)
+        circle = Circle(root, SETTINGS)
         before = await circle.play(300, prefix="a")
         [*_, record] = [
             entry.record for entry in await circle.log.read(0, limit=1_000) if not isinstance(entry.record, Observation)
@@ -313,10 +321,10 @@ def test_other_modes_show_the_baselines(tmp_path: Path, mode: LearningMode) -> N
 
     async def run() -> None:
         circle = Circle(tmp_path, settings)
-        for number in range(300):
-            outcome = await circle.ranking.rank_slots(page(f"e{number}"), named=False)
-            assert outcome.interaction.shown == [0, 1]
-            await circle.ranking.reward_slots(f"e{number}", [("side", 1.0)])
+        pages = [page(f"e{number}") for number in range(300)]
+        outcomes = await asyncio.gather(*[circle.ranking.rank_slots(each, named=False) for each in pages])
+        assert all(outcome.interaction.shown == [0, 1] for outcome in outcomes)
+        await asyncio.gather(*[circle.ranking.reward_slots(each.event_id, [("side", 1.0)]) for each in pages])
         await circle.circle()
         scorer = circle.ranking.scorer
         assert scorer is not None
@@ -355,11 +363,11 @@ def test_auto_optimization_and_slots_exclude_each_other(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_an_observation_of_a_slot_is_read_with_its_reward(tmp_path: Path) -> None:
+def test_an_observation_of_a_slot_is_read_with_its_reward(root: Path) -> None:
     """What training reads from the logs is what was reported."""
 
     async def run() -> None:
-        circle = Circle(tmp_path, SETTINGS)
+        circle = Circle(root, SETTINGS)
         await circle.ranking.rank_slots(page("e1"), named=True)
         await circle.ranking.reward_slots("e1", [("side", 0.75)])
         await circle.circle()
