@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,25 +78,6 @@ def test_a_connection_that_is_lost_can_be_closed(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             broker.call(lambda: broker.js.publish(broker.subject("words"), b"hello", timeout=0.5))
         broker.close()
-
-
-def test_nodes_that_start_at_once_make_each_stream_once(tmp_path: Path) -> None:
-    """While one makes a stream, servers tell the others that there is one, that there is none, or nothing at all."""
-    with running_servers(tmp_path, 3) as servers:
-        brokers = [Broker(BrokerOptions(servers=(server.url,), replicas=3)) for server in (*servers, *servers)]
-        try:
-            with ThreadPoolExecutor(len(brokers)) as threads:
-                for name in ("one", "two", "three"):
-                    makes = [
-                        partial(broker.ensure_stream, name, [name], metadata={"maker": str(number)})
-                        for number, broker in enumerate(brokers)
-                    ]
-                    made = [threads.submit(broker.call, make) for broker, make in zip(brokers, makes, strict=True)]
-                    for each in made:
-                        each.result()
-        finally:
-            for broker in brokers:
-                broker.close()
 
 
 def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:

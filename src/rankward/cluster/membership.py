@@ -137,8 +137,7 @@ async def _make_bucket(broker: Broker) -> None:
         replicas=broker.options.replicas,
         direct=True,
     )
-    with contextlib.suppress(nats.js.errors.BadRequestError):  # somebody else has just made it
-        await broker.js.create_key_value(config)
+    await broker.ensure_bucket(config)
 
 
 async def _subjects(broker: Broker, *, works: bool) -> list[str]:

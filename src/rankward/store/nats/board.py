@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 from nats.aio.msg import Msg
 from nats.errors import Error
-from nats.js.api import StorageType
-from nats.js.errors import BadRequestError, NotFoundError
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import NotFoundError
 
 from rankward.store.nats.broker import Broker
 from rankward.store.sqlite.folder import FileBoard
@@ -91,12 +91,13 @@ class SharedBoard:
             self._telling.discard(key)
 
     async def _listen(self) -> None:
-        js, replicas = self._broker.js, self._broker.options.replicas
-        with contextlib.suppress(BadRequestError):  # it is there, perhaps with other settings
-            await js.create_key_value(bucket=self._bucket, storage=StorageType.MEMORY, ttl=_KEPT_S, replicas=replicas)
+        config = KeyValueConfig(
+            bucket=self._bucket, storage=StorageType.MEMORY, ttl=_KEPT_S, replicas=self._broker.options.replicas
+        )
+        await self._broker.ensure_bucket(config)
         await self._broker.client.subscribe(f"$KV.{self._bucket}.>", cb=self._heard)
         with contextlib.suppress(NotFoundError):
-            watcher = await (await js.key_value(self._bucket)).watchall(ignore_deletes=True)
+            watcher = await (await self._broker.js.key_value(self._bucket)).watchall(ignore_deletes=True)
             async for entry in watcher:
                 if entry is None:  # what was there has come; what comes from now on is heard
                     break

@@ -21,7 +21,7 @@ import nats.js.errors
 import uvloop
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, PubAck, RetentionPolicy, StorageType, StreamConfig
+from nats.js.api import DiscardPolicy, KeyValueConfig, PubAck, RetentionPolicy, StorageType, StreamConfig
 
 from rankward.errors import RankwardError, StorageFull, StoreUnavailable
 from rankward.store.sqlite.sealed import sync_folder
@@ -45,6 +45,8 @@ _MADE_S = 1.0
 _AGAIN_S = 0.1
 _LEADERLESS_PAUSE_S = 0.1
 _UNAVAILABLE = 503  # status of JetStream that says: not now
+_NO_MESSAGE = 10037  # error of JetStream that says: the stream is there, and no such message in it
+_BEYOND = 1 << 62  # no stream has had so many messages
 _FULL = {10077, 10047, 10023}  # errors of JetStream that say: no room
 
 
@@ -165,19 +167,41 @@ class Broker:
             allow_direct=True,
             **more,
         )
+        await self.ensure(name, lambda: self.js.add_stream(config))
+
+    async def ensure(self, stream: str, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Have a stream made, unless it is there, and wait until it answers. Runs beside the connection.
+
+        Where others make it at this moment, servers say for a while that there is one, that there is none, or nothing
+        at all; and what they say of it, before it has a leader, does not mean that it can be read.
+
+        Args:
+            stream: its name; a bucket is a stream, too.
+            make: makes it.
+        """
         deadline_s = time.monotonic() + _MAKING_S
         while True:
             try:
-                await asyncio.wait_for(self.js.stream_info(name), _MADE_S)
+                await asyncio.wait_for(self._read_nothing(stream), _MADE_S)
                 return
             except (nats.js.errors.NotFoundError, TimeoutError):
                 if time.monotonic() > deadline_s:
                     raise
-            # Where others make it at this moment, servers say for a while that there is one, that there is none, or
-            # nothing at all.
             with contextlib.suppress(nats.js.errors.BadRequestError, TimeoutError):
-                await asyncio.wait_for(self.js.add_stream(config), _MADE_S)
+                await asyncio.wait_for(make(), _MADE_S)
             await asyncio.sleep(_AGAIN_S)
+
+    async def ensure_bucket(self, config: KeyValueConfig) -> None:
+        """Have a key-value bucket made, unless it is there, and wait until it answers. Runs beside the connection."""
+        await self.ensure(f"KV_{config.bucket}", lambda: self.js.create_key_value(config))
+
+    async def _read_nothing(self, stream: str) -> None:
+        """Ask for a message that is not there, which only the stream's leader can tell."""
+        try:
+            await self.js.get_msg(stream, _BEYOND)
+        except nats.js.errors.NotFoundError as error:
+            if error.err_code != _NO_MESSAGE:
+                raise
 
     def count_servers(self) -> int:
         """Say how many servers keep JetStream's streams together; if they do not let us see it, how many were named."""

@@ -12,7 +12,7 @@ from io import BufferedIOBase
 import msgspec
 from nats.errors import Error
 from nats.js.api import ObjectInfo, ObjectMeta, ObjectMetaOptions, StorageType
-from nats.js.errors import BadRequestError, DigestMismatchError, NotFoundError
+from nats.js.errors import DigestMismatchError, NotFoundError
 from nats.js.object_store import OBJ_CHUNKS_PRE_TEMPLATE, OBJ_META_PRE_TEMPLATE, OBJ_STREAM_TEMPLATE, ObjectStore
 
 from rankward.errors import StoreUnavailable
@@ -139,12 +139,11 @@ class Objects:
     async def _store(self) -> ObjectStore:
         if self._opened is None:
             js, replicas = self._broker.js, self._broker.options.replicas
-            try:
-                self._opened = await js.object_store(self._bucket)
-            except NotFoundError:
-                with contextlib.suppress(BadRequestError):  # somebody made it at this moment
-                    await js.create_object_store(self._bucket, storage=StorageType.FILE, replicas=replicas)
-                self._opened = await js.object_store(self._bucket)
+            await self._broker.ensure(
+                self._stream,
+                lambda: js.create_object_store(self._bucket, storage=StorageType.FILE, replicas=replicas),
+            )
+            self._opened = await js.object_store(self._bucket)
         return self._opened
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-
 from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import BadRequestError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from rankward.errors import StoreUnavailable
@@ -73,14 +71,9 @@ class SharedVault:
 
     async def _open(self) -> KeyValue:
         if self._opened is None:
-            js = self._broker.js
-            try:
-                self._opened = await js.key_value(self._bucket)
-            except BucketNotFoundError:
-                config = KeyValueConfig(
-                    bucket=self._bucket, storage=StorageType.FILE, replicas=self._broker.options.replicas
-                )
-                with contextlib.suppress(BadRequestError):  # somebody made it at this moment
-                    await js.create_key_value(config)
-                self._opened = await js.key_value(self._bucket)
+            config = KeyValueConfig(
+                bucket=self._bucket, storage=StorageType.FILE, replicas=self._broker.options.replicas
+            )
+            await self._broker.ensure_bucket(config)
+            self._opened = await self._broker.js.key_value(self._bucket)
         return self._opened
