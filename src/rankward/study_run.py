@@ -225,15 +225,11 @@ class StudyRun:
         study = self._study
 
         async def span() -> tuple[Offset, Offset]:
-            log, joined = self._home.event_log(study.loop_id), self._home.joined_log(study.loop_id)
-            whole = self._home.archives.whole_log(
-                study.loop_id, log, joined, since_us=study.start_us, until_us=study.end_us
-            )
-            try:
+            async with self._home.logs(study.loop_id) as (log, joined):
+                whole = self._home.archives.whole_log(
+                    study.loop_id, log, joined, since_us=study.start_us, until_us=study.end_us
+                )
                 return await whole.begin(), (await joined.extent())[1]
-            finally:
-                await log.close()
-                await joined.close()
 
         if study.joined_end is None or study.joined_start is None:
             start, end = asyncio.run(span())

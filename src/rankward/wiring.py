@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,6 +203,16 @@ class Home:
         self._require_replica(loop_id)
         joined = SqliteJoinedLog(self.folder.joined(loop_id))
         return joined if self.node is None else self.node.joined_log(loop_id, joined, self._file_log(loop_id))
+
+    @contextlib.asynccontextmanager
+    async def logs(self, loop_id: str) -> AsyncIterator[tuple[EventLog, JoinedLog]]:
+        """Have a loop's event log and joined log open for a while."""
+        async with contextlib.AsyncExitStack() as opened:
+            log = self.event_log(loop_id)
+            opened.push_async_callback(log.close)
+            joined = self.joined_log(loop_id)
+            opened.push_async_callback(joined.close)
+            yield log, joined
 
     def _file_log(self, loop_id: str) -> SqliteEventLog:
         self._require_replica(loop_id)

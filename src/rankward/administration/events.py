@@ -96,8 +96,7 @@ class EventAdministration:
 
         # Opened for this alone: a log lets in one reader at a time, and the whole of it is read. Decisions under ids
         # of the caller's own would have to wait for each stretch.
-        log, joined = self._home.event_log(loop_id), self._home.joined_log(loop_id)
-        try:
+        async with self._home.logs(loop_id) as (log, joined):
             forgotten = await forget(
                 self._home.catalog,
                 log,
@@ -107,9 +106,6 @@ class EventAdministration:
                 subject=wanted.subject,
                 tell=tell,
             )
-        finally:
-            await log.close()
-            await joined.close()
         await asyncio.to_thread(self._home.forget_checkpoints, but=())  # events that wait to be learned are in them
         # Neither ids nor the subject are noted: they are to be forgotten.
         asked = "of a subject" if wanted.subject is not None else f"by {len(wanted.event_ids)} ids"

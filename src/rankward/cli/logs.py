@@ -106,17 +106,13 @@ def export_log(
             raise InvalidRequest("--with-bins is for what `vw` reads: add --format dsjson")
 
         async def run(told: Callable[[Exported], None]) -> Exported:
-            log, joined = home.event_log(found.loop_id), home.joined_log(found.loop_id)
             definition = RewardDefinition(found.settings.default_reward, found.settings.reward_aggregation)
-            try:
+            async with home.logs(found.loop_id) as (log, joined):
                 with written(output) as file:
                     sink: Sink = (
                         ParquetSink(file, definition) if form is Format.PARQUET else LineSink(file, definition, binner)
                     )
                     return await export(log, joined, sink, since_us=span[0], until_us=span[1], told=told)
-            finally:
-                await log.close()
-                await joined.close()
 
         with event_bar("exporting") as show:
             done = asyncio.run(run(lambda state: show(state.read, state.total, state.written)))

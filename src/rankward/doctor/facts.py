@@ -154,8 +154,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 async def gather(home: Home, loop: Loop) -> Facts:
     """Read the facts about a loop."""
-    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
-    try:
+    async with home.logs(loop.loop_id) as (log, joined):
         state = await joined.state()
         first, joined_end = await joined.extent()
         extent = await log.extent()
@@ -195,9 +194,6 @@ async def gather(home: Home, loop: Loop) -> Facts:
             lead=home.catalog.leads().get(loop.loop_id),
         )
         return msgspec.structs.replace(facts, unlearned_since_us=await _unlearned(facts, joined))
-    finally:
-        await log.close()
-        await joined.close()
 
 
 async def _next_due(log: EventLog, lanes: Sequence[tuple[int | None, Offset]]) -> TimeUs | None:

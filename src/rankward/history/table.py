@@ -77,12 +77,8 @@ def _of_loop(root: Path, name: str, default_reward: float | None, reward_aggrega
         sink = TableSink(_definition(loop.settings, default_reward, reward_aggregation))
 
         async def run() -> None:
-            log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
-            try:
+            async with home.logs(loop.loop_id) as (log, joined):
                 await export(log, joined, sink)
-            finally:
-                await log.close()
-                await joined.close()
 
         with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of asyncio's running in its own thread
             pool.submit(lambda: asyncio.run(run())).result()

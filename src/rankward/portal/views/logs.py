@@ -117,15 +117,11 @@ async def _packed_lines(home: Home, loop: Loop, since_us: TimeUs, until_us: Time
     """Write a span of a loop's log as log lines, compressed; a few thousand events are in memory at once."""
     definition = RewardDefinition(loop.settings.default_reward, loop.settings.reward_aggregation)
     # Opened for this alone: a log lets in one reader at a time, and decisions must not wait for an export.
-    log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
-    packing = _Packing(definition)
-    try:
+    async with home.logs(loop.loop_id) as (log, joined):
+        packing = _Packing(definition)
         async for events, _, _ in stretches_within(log, joined, since_us=since_us, until_us=until_us):
             yield await asyncio.to_thread(packing.pack, events)
         yield packing.finish()
-    finally:
-        await log.close()
-        await joined.close()
 
 
 class _Packing:
