@@ -11,6 +11,10 @@ DATA ?= data
 LOCK := requirements-dev.lock
 BIN := $(VENV)/bin
 
+# Compiled files are kept, whatever the machine's habits: an installation is many processes, each of which would compile
+# all that it imports.
+export PYTHONDONTWRITEBYTECODE :=
+
 # The first of these that is new enough makes the environment; `make PYTHON=/path/to/python3` takes another.
 PYTHON ?= python3.13 python3.12 python3.11 python3
 

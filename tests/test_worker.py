@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from rankward.doctor.facts import ALIVE_US
 from rankward.loops import new_loop_settings
 from rankward.wiring import Home
 from rankward.worker import JoiningStatus, LeadsAll, Worker, spawner
@@ -126,6 +127,58 @@ class Watched(LeadsAll):
         """See `worker.Leading`."""
         super().turn(behind, caught_up=caught_up, at_work=at_work)
         self.loops = set(behind)
+
+
+class Counting(LeadsAll):
+    """Counts how often it was asked: once in a quarter of a second, by the worker's clock."""
+
+    def __init__(self) -> None:
+        self.turns = 0
+
+    def turn(self, behind: Mapping[str, int], *, caught_up: bool, at_work: Collection[str]) -> None:
+        """See `worker.Leading`."""
+        super().turn(behind, caught_up=caught_up, at_work=at_work)
+        self.turns += 1
+
+
+def test_word_of_a_loop_where_nothing_happens_is_left_less_often(tmp_path: Path) -> None:
+    """Each is a file that is written: an installation of many loops that rest would keep its disk at work."""
+
+    async def run() -> None:
+        circle = Circle(tmp_path / "data", new_loop_settings())
+        leading, stop = Counting(), asyncio.Event()
+        working = asyncio.create_task(Worker(circle.home, spawner(circle.home), leading).run(stop))
+
+        def told_us() -> int | None:
+            note = circle.home.board.read(circle.loop.loop_id).get("joining")
+            return None if note is None else msgspec.json.decode(note, type=JoiningStatus).time_us
+
+        async def until(condition: Callable[[], bool]) -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                while not condition():
+                    await asyncio.sleep(0.01)
+
+        async def look_after(seconds: float) -> None:
+            circle.pass_time(seconds)
+            turns = leading.turns
+            await until(lambda: leading.turns > turns)  # a round has begun
+            circle.pass_time(0.5)
+            await until(lambda: leading.turns > turns + 1)  # and ended, since the next one has begun
+
+        await until(lambda: told_us() is not None)
+        first_us = told_us()
+        await look_after(2)
+        assert told_us() == first_us, "nothing has happened"
+        await circle.rank("e", "v0")
+        circle.pass_time(1)
+        await until(lambda: told_us() != first_us)
+        circle.pass_time(ALIVE_US / 2 / 1_000_000)
+        await until(lambda: told_us() == circle.now_us)
+        stop.set()
+        await working
+        await circle.close()
+
+    asyncio.run(run())
 
 
 def test_a_loop_that_cannot_be_opened_here_is_spread_with_the_others(tmp_path: Path) -> None:

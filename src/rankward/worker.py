@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.05
 _MAINTAIN_US = 1_000_000
+_IDLE_STATUS_US = 5_000_000  # where nothing has changed: each is a file that is written
 _MAINTAIN_IDLE_US = 10_000_000  # where nothing was appended, age alone makes something old enough to seal or drop
 _RESTART_US = 500_000
 _LEAD_US = 250_000  # between two looks at who leads what, when nothing says that it has changed
@@ -151,6 +152,8 @@ class _LoopWork:
         self.joining = JoiningService(self.log, self.joined, clock=home.clock)
         self.joining.ticks = False  # it is led by nobody before that is looked into
         self.maintained_us: TimeUs = 0
+        self.told_us: TimeUs = 0  # when the joining status was last posted
+        self.told_at: tuple[int, int] | None = None  # the logs' change marks before that
         self.cleaned_us: TimeUs = 0  # when housekeeping was last done
         self.cleaned_at: int | None = None  # the log's change mark before that
         self.join_again_us: TimeUs = 0
@@ -392,6 +395,11 @@ class Worker:
             await work.log.maintain(joined_before=done_before, keep_after_us=keep_after_us)
             await work.joined.drop(before=(await work.log.extent()).first)
             work.cleaned_at, work.cleaned_us = mark, now_us
+        self._home.folder.keep_reserve()
+        marks = mark, work.joined.change_mark()
+        if marks == work.told_at and now_us - work.told_us < _IDLE_STATUS_US:
+            return
+        work.told_at, work.told_us = marks, now_us
         extent = await work.log.extent()
         state = await work.joining.state()
         status = JoiningStatus(
@@ -404,7 +412,6 @@ class Worker:
             time_us=now_us,
         )
         self._home.board.post(work.loop.loop_id, "joining", msgspec.json.encode(status))
-        self._home.folder.keep_reserve()
 
     def _archived_before(self, loop: Loop) -> Offset:
         """Say what retention may take of a loop's event log: where there is an archive, what is in it."""

@@ -31,7 +31,7 @@ from rankward.watching.exploration import Exploration
 from rankward.watching.service import WatchingStatus
 from rankward.wiring import Home
 
-ALIVE_US = 10_000_000  # the worker and the trainers leave word every second
+ALIVE_US = 10_000_000  # the worker and the trainers leave word every five seconds at least
 SAMPLE = 1_000  # newest joined events that are looked into
 _LANE_READ = 2_000
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -54,6 +55,7 @@ _PAUSE_S = 0.05
 _PAUSE_IDLE_S = 0.4  # at most, where nothing has come for a while: an idle loop should cost next to nothing
 _CHECKPOINT_US = 30_000_000  # while catching up
 _STATUS_US = 1_000_000
+_IDLE_STATUS_US = 5_000_000  # where nothing has changed: each is a file that is written
 _LETTER_SHARE = 0.01
 _LETTERS_LOOK = 16  # of a settled epoch, one event in so many is looked at
 _DAY_US = 86_400_000_000
@@ -114,6 +116,7 @@ class TrainingService:
         self._published_us: TimeUs = 0
         self._status_us: TimeUs = 0
         self._status_learned = 0
+        self._status_offset: Offset | None = None
         self._new_letters: Counter[tuple[int, str]] = Counter()  # by side and letter
         self._rate_check = 0  # events learned after which the rate is put to the test
         self._numbers_check = bins.EVENTS_MIN  # events learned after which numbers without intervals are looked for
@@ -190,9 +193,8 @@ class TrainingService:
                     await self._watch_rate(epoch, fold)
                 await self._post_status(fold, offset)
                 if not found:
-                    await _wait(stop, pause_s)
-                    if fold is None or fold.learned <= self._published_learned:
-                        pause_s = min(_PAUSE_IDLE_S, 2 * pause_s)
+                    await _wait(stop, min(pause_s, max(_PAUSE_S, self._publishing_in_us(epoch, fold) / 1_000_000)))
+                    pause_s = min(_PAUSE_IDLE_S, 2 * pause_s)
             if fold is not None and fold.learned > self._published_learned:
                 self._publish(epoch, fold, serve=epoch.state == "serving")
         finally:
@@ -252,15 +254,16 @@ class TrainingService:
         if epoch.state != "serving" and caught_up and fold.learned:
             self._publish(epoch, fold, serve=True)  # perhaps what was kept already when it had just got here
             return
-        if fold.learned <= self._published_learned:
-            return
-        since_us = self._clock() - self._published_us
+        if self._publishing_in_us(epoch, fold) <= 0:
+            self._publish(epoch, fold, serve=epoch.state == "serving")
+
+    def _publishing_in_us(self, epoch: Epoch, fold: Fold | None) -> float:
+        """Say when what is learned is due to be published: never, if there is nothing new."""
+        if fold is None or fold.learned <= self._published_learned:
+            return math.inf
         frequency_us = self._loop.settings.model_export_frequency.total_seconds() * 1_000_000
-        if epoch.state == "serving":
-            if since_us >= frequency_us:
-                self._publish(epoch, fold, serve=True)
-        elif since_us >= _CHECKPOINT_US:
-            self._publish(epoch, fold, serve=False)
+        every_us = frequency_us if epoch.state == "serving" else _CHECKPOINT_US
+        return every_us - (self._clock() - self._published_us)
 
     def _publish(self, epoch: Epoch, fold: Fold, *, serve: bool) -> None:
         if not fold.exact and fold.turned is not None and fold.turned.learned:
@@ -418,9 +421,10 @@ class TrainingService:
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
         now_us = self._clock()
-        if now_us - self._status_us < _STATUS_US:
-            return
         learned = fold.learned if fold else 0
+        is_told = (learned, offset) == (self._status_learned, self._status_offset)
+        if now_us - self._status_us < (_IDLE_STATUS_US if is_told else _STATUS_US):
+            return
         elapsed_s = (now_us - self._status_us) / 1_000_000
         status = TrainingStatus(
             epoch_id=self._epoch_id,
@@ -431,7 +435,7 @@ class TrainingService:
             time_us=now_us,
         )
         self._board.post(self._loop.loop_id, f"training-{self._epoch_id}", msgspec.json.encode(status))
-        self._status_us, self._status_learned = now_us, learned
+        self._status_us, self._status_learned, self._status_offset = now_us, learned, offset
 
 
 async def newest_lessons(

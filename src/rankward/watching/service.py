@@ -83,6 +83,7 @@ class WatchingService:
         self._written: bytes | None = None  # the state on record
         self._fold: Fold | None = None  # None: to be read from the store, or begun
         self._read_at: int | None = None  # the joined log's change mark before it was last read to its end
+        self._looked_at: int | None = None  # the log's change mark when it was last seen not to have been cleared
         self._dropped_us: TimeUs = 0
         self._posted_us: TimeUs = 0
         self._reached: Offset = 0
@@ -108,9 +109,14 @@ class WatchingService:
         """
         mark = self._joined.change_mark()
         now_us = self._clock()
-        if mark == self._read_at and self._fold is not None and not await self._was_cleared(self._fold.state, now_us):
-            await self._post(every_us=_IDLE_STATUS_US)
-            return False
+        if mark == self._read_at and self._fold is not None:
+            log_mark = self._log.change_mark()
+            if log_mark == self._looked_at and now_us - self._posted_us < _IDLE_STATUS_US:
+                return False
+            self._looked_at = log_mark
+            if not await self._was_cleared(self._fold.state, now_us):
+                await self._post(every_us=_IDLE_STATUS_US)
+                return False
         fold, self._fold = self._fold, None  # until the step is committed: a failed one is thrown away
         fold = await self._prepared(fold, now_us)
         fold.compare_since(since_of(self._loop.settings))
