@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
+from rankward.administration.imports import ImportView
+from rankward.cli import app
+from rankward.cli.imports import follow
+from rankward.cli.terminal import opened
 from rankward.errors import NotFound, Overloaded
 from rankward.import_run import ATTEMPTS_MAX, NOTE, ImportDesk, ImportRun, ImportStatus
 from rankward.ranking.features import FeatureBounds
@@ -28,6 +34,8 @@ from tests.service import RunningService, eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from typer.testing import Result
 
     from rankward.store.ports import Loop
 
@@ -68,7 +76,9 @@ class Place:
         found = imports.unfinished()[0]
         begun = msgspec.structs.replace(found, state=ImportState.RUNNING, attempts=found.attempts + 1)
         imports.write(begun)
-        asyncio.run(ImportRun(self.home, self.loop, begun, stopped).run())
+        path = imports.file(begun)
+        assert path is not None, "it was sent here"
+        asyncio.run(ImportRun(self.home, self.loop, begun, path, stopped=stopped).run())
         return self.found(begun.key)
 
     def imported(self) -> list[str]:
@@ -187,6 +197,85 @@ def test_another_import_is_waited_for(place: Place) -> None:
     assert (left.state, left.attempts) == (ImportState.WAITING, 0)
     assert "Another import" in left.description
     assert place.run().state is ImportState.DONE
+
+
+def test_an_import_whose_worker_is_gone_says_so_and_is_over_once_it_is_cancelled(place: Place) -> None:
+    """Nobody else would ever write down that it is over; and the worker, back again, must leave it alone."""
+    place.send(lines_of([numbered(2)]), key="0")
+    assert place.run().state is ImportState.DONE
+    place.send(lines_of([numbered(1)]))
+
+    async def listed() -> ImportView:
+        async with opened(place.home) as found:
+            view, before = await found.administration.imports.listed("shop")
+            assert (before.state, before.is_away) == (ImportState.DONE, False)
+            return view
+
+    async def cancel() -> None:
+        async with opened(place.home) as found:
+            await found.administration.imports.cancel("shop", "1")
+
+    view = asyncio.run(listed())
+    assert (view.state, view.is_away) == (ImportState.WAITING, True)
+    assert view.description == "The worker is not running: it goes on by itself when that is back."
+    asyncio.run(cancel())
+    view = asyncio.run(listed())
+    assert view.state is ImportState.CANCELLED
+    assert "while the worker was away" in view.description
+    assert not list(place.home.folder.imports(place.loop.loop_id).glob("*/")), "the file is gone"
+    begun = msgspec.structs.replace(place.found(), state=ImportState.RUNNING, ended_us=None)
+    assert not place.home.imports(place.loop.loop_id).write(begun), "what is over stays so"
+
+
+def test_imports_are_listed_watched_and_cancelled_by_command(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever works in a terminal need not open a browser to see what runs."""
+
+    def run(*words: str) -> Result:
+        return CliRunner().invoke(app, ["logs", "imports", *words, "--data", str(place.folder / "data")])
+
+    assert run("list", "shop").stdout == "No file was sent to be imported into the loop shop.\n"
+    place.send(b"no log")
+    place.send(lines_of([numbered(1)]), key="2")
+    far = ImportStatus(key="1", name="log.json", lines=900, imported=800, done=0.4, remaining_s=90.0, time_us=1)
+    place.home.board.post(place.loop.loop_id, NOTE, msgspec.json.encode(far))
+    [second, first] = run("list", "shop").stdout.splitlines()[1:]
+    assert "ada" in second
+    assert "40%, 900 lines read, 800 events imported, about 1 min 30 s left" in first
+    [_, view] = msgspec.json.decode(run("list", "shop", "--json").stdout, type=list[ImportView])
+    assert (view.key, view.lines, view.who) == ("1", 900, "ada")
+
+    assert run("cancel", "shop", "2").exit_code == 0
+    assert "there is no import '2'" in run("cancel", "shop", "2").stderr
+
+    async def fail() -> None:
+        found = place.found("1")
+        failed = msgspec.structs.replace(found, state=ImportState.FAILED, description="It is damaged.", ended_us=1)
+        place.home.imports(place.loop.loop_id).write(failed)
+
+    async def follow_it() -> bool:
+        async with opened(place.home) as found:
+            return await follow(found.administration, "shop", pause=fail)
+
+    assert asyncio.run(follow_it()), "a script has to know"
+    assert capsys.readouterr().out.strip() == "log.json: failed. It is damaged."
+    watched = run("watch", "shop")
+    assert (watched.exit_code, watched.stdout) == (0, "")
+
+
+def test_what_is_not_here_any_more_is_over_and_what_was_left_goes(place: Place) -> None:
+    """A restored backup has the record alone; a power failure may leave the file alone."""
+    place.send(lines_of([numbered(1)]))
+    folder = place.home.folder.imports(place.loop.loop_id)
+    shutil.rmtree(folder / "1")
+    (folder / f"{NOW_US - 7_200_000_000:016x}-left").mkdir()
+    fresh = folder / f"{NOW_US:016x}-being-sent"
+    fresh.mkdir()
+
+    ImportDesk(place.home, place.loop.loop_id, lambda key: pytest.fail(f"{key} is begun")).tend()
+
+    assert place.found().state is ImportState.FAILED
+    assert "not here any more" in place.found().description
+    assert list(folder.glob("*/")) == [fresh]
 
 
 def test_the_desk_runs_one_after_the_other_and_gives_up_what_dies(place: Place) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 
@@ -27,6 +28,7 @@ _TELL_US = 500_000
 _LOOK_US = 500_000
 _AGAIN_US = 10_000_000
 _BROKEN_SHOWN = 3
+_TIDY_US = 3_600_000_000  # between two looks for files that were left; none takes so long to come
 
 
 class ImportStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,8 +76,15 @@ class Bulletin:
         self._home.board.post(self._loop_id, NOTE, msgspec.json.encode(status))
 
     def take_down(self) -> None:
-        """It has come to its end."""
-        self._home.board.take_down(self._loop_id, NOTE)
+        """It has come to its end. Another import may have begun to tell since."""
+        told = read_status(self._home.board.read(self._loop_id))
+        if told is not None and told.key == self._key:
+            self._home.board.take_down(self._loop_id, NOTE)
+
+
+def read_status(notes: Mapping[str, bytes]) -> ImportStatus | None:
+    """Read, among a loop's notes, how far the import is that runs or was cut off. None: there is none."""
+    return msgspec.json.decode(notes[NOTE], type=ImportStatus) if NOTE in notes else None
 
 
 def describe(imported: Imported, *, is_first: bool = True) -> str:
@@ -95,24 +104,26 @@ def describe(imported: Imported, *, is_first: bool = True) -> str:
 
 
 class _CutOffError(Exception):
-    """It was cancelled, or told to stop."""
+    """It was cancelled, or told to stop, or another node may import by now."""
 
 
 class ImportRun:
     """One attempt at one import."""
 
-    def __init__(self, home: Home, loop: Loop, wanted: LogImport, stopped: Callable[[], bool]) -> None:
+    def __init__(self, home: Home, loop: Loop, wanted: LogImport, path: Path, *, stopped: Callable[[], bool]) -> None:
         """Prepare.
 
         Args:
             home: the installation.
             loop: that it goes into.
             wanted: an import whose record says that it runs.
+            path: of its file.
             stopped: asked now and then whether to let it be for now.
         """
         self._home = home
         self._loop = loop
         self._wanted = wanted
+        self._path = path
         self._imports = home.imports(loop.loop_id)
         self._stopped = stopped
         self._bulletin = Bulletin(home, loop.loop_id, key=wanted.key, name=wanted.name)
@@ -128,14 +139,14 @@ class ImportRun:
                 said += " A new epoch learns from all of it."
             self._end(ImportState.DONE, said)
         except _CutOffError:
-            if self._imports.is_cancelled(self._wanted.key):
-                self._end(ImportState.CANCELLED, f"Cancelled. {self._kept()}")
-            else:
+            if self._imports.is_wanted(self._wanted.key):
                 self._wait(attempts=self._wanted.attempts - 1, said="")
+            else:
+                self._end(ImportState.CANCELLED, f"Cancelled. {self._kept()}")
         except DataFolderHeld:
             self._wait(attempts=self._wanted.attempts - 1, said="Another import into this loop is under way.")
         except CallerError as error:
-            where = f"{self._imports.file(self._wanted.key).parent}/"  # nothing to those who sent it
+            where = f"{self._path.parent}/"  # nothing to those who sent it
             self._end(ImportState.FAILED, error.message.replace(where, ""))
         except RankwardError as error:
             logger.error("loop %s: the import of %s: %s", self._loop.name, self._wanted.name, error)
@@ -143,27 +154,27 @@ class ImportRun:
 
     async def _import(self) -> Imported:
         loop, wanted = self._loop, self._wanted
-        with self._home.importing(loop.loop_id):
+        with self._home.importing(loop.loop_id) as holds:
+            await self._home.catch_up(loop.loop_id)
             log = self._home.event_log(loop.loop_id)
             importer = Importer(
                 log,
                 bounds=wanted.bounds,
                 limits=wanted.limits,
                 reward_wait_us=loop.settings.reward_wait // timedelta(microseconds=1),
-                told=self._told,
+                told=lambda state: self._told(state, holds),
             )
             try:
-                path = self._imports.file(wanted.key)
-                imported = await importer.run([path])
+                imported = await importer.run([self._path])
             finally:
                 await log.close()
         self._home.trail.by(wanted.actor).note("history imported", loop=loop.name, detail=wanted.name)
         return imported
 
-    def _told(self, state: Imported) -> None:
+    def _told(self, state: Imported, holds: Callable[[], bool]) -> None:
         self._state = state
         self._bulletin.tell(state)
-        if self._stopped() or self._imports.is_cancelled(self._wanted.key):
+        if self._stopped() or not holds() or not self._imports.is_wanted(self._wanted.key):
             raise _CutOffError
 
     async def _retrain(self, since_us: TimeUs) -> None:
@@ -211,6 +222,7 @@ class ImportDesk:
         self._imports = home.imports(loop_id)
         self._spawn = spawn
         self._look_us: TimeUs = 0  # when to look again
+        self._tidy_us: TimeUs = 0  # when to look again for files that were left
         self.process: subprocess.Popen[bytes] | None = None
 
     def tend(self) -> None:
@@ -224,6 +236,9 @@ class ImportDesk:
             return
         self._look_us = now_us + _LOOK_US
         try:
+            if now_us >= self._tidy_us:  # another node may have ended what this one had, while it was away
+                self._imports.tidy(before_us=now_us - _TIDY_US)
+                self._tidy_us = now_us + _TIDY_US
             self._begin()
         except RankwardError as error:
             logger.error("imports: %s. They are tried again.", error)
@@ -231,8 +246,10 @@ class ImportDesk:
 
     def _begin(self) -> None:
         for each in self._imports.unfinished():
-            if self._imports.is_cancelled(each.key):
+            if each.cancelled:
                 self._end(each, ImportState.CANCELLED, "Cancelled. What it had imported stays.")
+            elif self._imports.file(each) is None:  # as after a restore: backups have no such files
+                self._end(each, ImportState.FAILED, "The file is not here any more: import it again to go on.")
             elif each.attempts >= ATTEMPTS_MAX:
                 why = each.description or "The service's log may say of what."
                 said = f"It was cut off {ATTEMPTS_MAX} times. {why} Import the same file again to go on."
@@ -248,7 +265,7 @@ class ImportDesk:
     def _end(self, each: LogImport, state: ImportState, said: str) -> None:
         ended = msgspec.structs.replace(each, state=state, description=said, ended_us=self._home.clock())
         self._imports.write(ended)
-        self._home.board.take_down(self._loop_id, NOTE)
+        Bulletin(self._home, self._loop_id, key=each.key, name=each.name).take_down()
 
     def end(self) -> None:
         """Tell the process to stop. It will go on another time."""

@@ -145,9 +145,11 @@ async def _run_optimization_watch(home: Home, stop: asyncio.Event, loop_name: st
 async def _run_import(home: Home, stop: asyncio.Event, loop_name: str, key: str) -> None:
     """Run an import of a file that was sent."""
     loop = home.catalog.loop(loop_name)
-    wanted = next((each for each in home.imports(loop.loop_id).unfinished() if each.key == key), None)
-    if wanted is not None:
-        await ImportRun(home, loop, wanted, stop.is_set).run()
+    imports = home.imports(loop.loop_id)
+    wanted = next((each for each in imports.unfinished() if each.key == key), None)
+    path = None if wanted is None else imports.file(wanted)
+    if wanted is not None and path is not None:
+        await ImportRun(home, loop, wanted, path, stopped=stop.is_set).run()
 
 
 _ROLES = {

@@ -14,7 +14,7 @@ from rankward.archiving.archives import Archives
 from rankward.auditing import Trail
 from rankward.challenge.service import ChallengingService, model_ids
 from rankward.cluster.standing import Member, Standing, read_standing
-from rankward.errors import StoreUnavailable
+from rankward.errors import DataFolderHeld, StoreUnavailable
 from rankward.loops import Loops
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
@@ -33,7 +33,7 @@ from rankward.store.sqlite.challengers import SqliteChallengers
 from rankward.store.sqlite.database import FileDatabase
 from rankward.store.sqlite.event_log import SqliteEventLog
 from rankward.store.sqlite.folder import DataFolder, FileBoard, FileMark, FileNotebook, FolderLock, opening
-from rankward.store.sqlite.imports import FolderImports
+from rankward.store.sqlite.imports import SqliteImports
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.leads import acting, current_fence
 from rankward.store.sqlite.models import FileModelStore
@@ -81,6 +81,7 @@ class Home:
             self.audit: Audit = SqliteAudit(self.folder.catalog, open_database=how)
             self.challengers: Challengers = SqliteChallengers(self.folder.catalog, open_database=how)
             self.optimizations: Optimizations = SqliteOptimizations(self.folder.catalog, open_database=how)
+            self._imports = how(self.folder.catalog)
             opened.pop_all()
         self.trail = Trail(self.audit, clock)
         self.loops = Loops(self.folder, self.catalog, shared=self.node is not None, trail=self.trail, clock=clock)
@@ -104,6 +105,11 @@ class Home:
     def broker(self) -> Broker | None:
         """The connection to the servers of the cluster; None: the installation is embedded."""
         return None if self.node is None else self.node.broker
+
+    @property
+    def name(self) -> str:
+        """The name of this node; empty: the installation is embedded."""
+        return "" if self.node is None else self.node.broker.options.node
 
     async def follow(self) -> None:
         """Apply what other nodes change, as soon as they do, until cancelled. Embedded, there are no others."""
@@ -278,7 +284,7 @@ class Home:
 
     def imports(self, loop_id: str) -> Imports:
         """Open the files that were sent to be imported into a loop."""
-        return FolderImports(self.folder.imports(loop_id))
+        return SqliteImports(self._imports, self.folder.imports(loop_id), loop_id=loop_id, node=self.name)
 
     def figures(self) -> Figures:
         """Make what reads the figures of loops."""
@@ -335,20 +341,44 @@ class Home:
         self.folder.challenger_mark(loop_id, key).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def importing(self, loop_id: str) -> Iterator[None]:
-        """Keep other processes from importing into a loop.
+    def importing(self, loop_id: str) -> Iterator[Callable[[], bool]]:
+        """Keep other processes, also those of other nodes, from importing into a loop.
+
+        Yields:
+            What tells whether that still holds: a node that the servers have not heard of for a while is let go ahead
+            of, and has to end.
 
         Raises:
             DataFolderHeld: another one does.
+            StoreUnavailable: it is a node's, and the servers do not answer.
         """
         folder = self.folder.events(loop_id).parent
         folder.mkdir(exist_ok=True)
         lock = FolderLock(folder / "import.lock")
         try:
-            lock.take_or_refuse("import")
-            yield
+            if not lock.take():
+                raise DataFolderHeld("another import into this loop is under way: wait until it is over")
+            if self.node is None:
+                yield lambda: True
+                return
+            lease = self.node.importing(loop_id)
+            with lease.held():
+                yield lambda: lease.holds
         finally:
             lock.close()
+
+    async def catch_up(self, loop_id: str) -> None:
+        """Wait until a node's replica has all that a loop's stream holds now. Embedded, there is nothing else.
+
+        Raises:
+            StoreUnavailable: it does not come there, or the servers do not answer.
+        """
+        if self.node is not None:
+            replica = self._file_log(loop_id)
+            try:
+                await self.node.catch_up(loop_id, replica)
+            finally:
+                await replica.close()
 
     def mirroring(self, loop_name: str, log: EventLog, joined: JoinedLog) -> MirroringService:
         """Make what mirrors a loop."""
@@ -398,6 +428,7 @@ class Home:
         """Let go of the catalog, and hang up."""
         self.challengers.close()
         self.optimizations.close()
+        self._imports.close()
         self.studies.close()
         self.audit.close()
         self.catalog.close()

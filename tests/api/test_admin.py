@@ -45,7 +45,7 @@ def code(answer: httpx.Response) -> str:
 def test_nothing_is_administered_without_the_admin_key(service: RunningService, operation: Any) -> None:
     """A loop's key opens that loop, and no operation here."""
     loop = service.new_loop()
-    names = {"slot": "1", "model": "x", "challenger": "x", "optimization": "x", "import": "x"}
+    names = {"slot": "1", "model": "x", "challenger": "x", "optimization": "x", "key": "x"}
     path = operation.path.removeprefix("/admin").format(loop=loop.loop, **names)
     path += f"?confirm={loop.loop}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,17 +12,26 @@ import psutil
 import pytest
 from tests.faults.audit import audit, end_of_log, is_learned
 from tests.faults.traffic import Traffic
-from tests.service import LoopClient, RunningService, eventually, request
+from tests.history.loops import lines_of, numbered
+from tests.service import ADMIN_KEY, LoopClient, RunningService, eventually, request
 from tests.store.test_studies import a_study
+from tests.test_import_run import events_of, send
+from typer.testing import CliRunner
 
+from rankward.administration.imports import ImportView
+from rankward.cli import app
+from rankward.errors import DataFolderHeld
 from rankward.evaluation.findings import Findings
 from rankward.loops import playground_settings
 from rankward.records import Interaction
+from rankward.store.imports import ImportState
 from rankward.store.nats.broker import BrokerOptions
 from rankward.store.studies import AskedPolicy, Study, StudyKind, StudyState
+from rankward.wiring import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rankward.cluster.servers import Server
     from rankward.store.ports import Lead
@@ -40,6 +50,7 @@ class Trio:
             options = BrokerOptions(servers=(server.url,), prefix="circle", node=name)
             return RunningService(folder.mktemp(name), node=options, part=part)
 
+        self.server = server
         self.api = node("api", "api")
         self.workers = {name: node(name, "worker") for name in ("one", "two")}
 
@@ -246,6 +257,48 @@ def test_a_study_is_shared_by_the_workers_and_survives_the_one_that_deals_it_out
     assert {"p1", "p2", "p3", "p4"} <= {result.name for result in findings.report.policies}
     assert findings.report.counts.judged > 0
     eventually(lambda: not home.studies.listed(loop_id, StudyKind.SHARE), "its shares are removed")
+
+
+def test_imports_take_turns_and_are_listed_and_called_off_from_anywhere(trio: Trio, tmp_path: Path) -> None:
+    """A file lies on the disk of the node that took it; who sent it, or wants it to end, asks any."""
+    loop = trio.api.loop(trio.new_loop())
+    for node in trio.nodes:
+        eventually(lambda node=node: not node.home.lacks_replica(loop.loop_id), "the node has the loop")  # type: ignore[misc]
+    content = lines_of([numbered(number) for number in range(500)])
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    options = BrokerOptions(servers=(trio.server.url,), prefix="circle", node="gone")
+    (gone / "node.json").write_bytes(msgspec.json.encode(options))
+    with closing(Home(gone)) as home:
+        send(home, loop, content, tmp_path / "log.json", key="0")
+
+    def asked(*words: str) -> str:
+        to = ["--endpoint", trio.api.url, "--key", ADMIN_KEY]
+        return CliRunner().invoke(app, ["logs", "imports", words[0], loop.name, *words[1:], *to]).stdout
+
+    def listed() -> dict[str, ImportView]:
+        found = msgspec.json.decode(asked("list", "--json"), type=list[ImportView])
+        return {each.node: each for each in found}
+
+    one, two = trio.workers["one"], trio.workers["two"]
+    with one.home.importing(loop.loop_id) as holds:
+        assert holds()
+        refused = pytest.raises(DataFolderHeld, match="under way on the node one")
+        with refused, two.home.importing(loop.loop_id):
+            pytest.fail("two would not see each other's events")
+    for name, said in (("one", "500 lines imported."), ("two", "It was imported before: nothing was added.")):
+        send(trio.workers[name].home, loop, content, tmp_path / "log.json", key=name)
+        eventually(lambda name=name: name in listed() and listed()[name].ended_us is not None, "it is over")  # type: ignore[misc]
+        assert said in listed()[name].description
+    eventually(lambda: len(events_of(trio.api.home, loop)) >= 500, "the api node has them")
+    assert events_of(trio.api.home, loop) == [f"e{number}" for number in range(500)]
+
+    waits = listed()["gone"]
+    assert (waits.state, waits.is_away) == (ImportState.WAITING, True)
+    assert "The node gone has the file, and is away" in waits.description
+    assert "It is being cancelled" in asked("cancel", waits.key)
+    assert listed()["gone"].state is ImportState.CANCELLED
+    assert asked("watch") == "", "nothing is left to wait for"
 
 
 def test_calls_are_answered_without_the_servers_where_that_is_wanted(trio: Trio, nats_server: Server) -> None:

@@ -8,6 +8,7 @@ from rankward.store.sqlite.catalog import SqliteCatalog
 from rankward.store.sqlite.challengers import SqliteChallengers
 from rankward.store.sqlite.database import FileDatabase
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
+from rankward.store.sqlite.imports import SqliteImports
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.optimizations import SqliteOptimizations
 from rankward.store.sqlite.rollups import SqliteRollups
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from rankward.records import TimeUs
     from rankward.store.challengers import Challengers
+    from rankward.store.imports import Imports
     from rankward.store.optimizations import Optimizations
     from rankward.store.ports import Catalog, EventLog, JoinedLog
     from rankward.store.rollups import Rollups
@@ -73,6 +75,9 @@ class Home(Protocol):
 
     def optimizations(self) -> Optimizations:
         """Open the optimizations."""
+
+    def imports(self, loop_id: str, *, node: str = "") -> Imports:
+        """Open the imports of a loop, as the machine of a name sees them. Each has a disk of its own."""
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""
@@ -143,6 +148,13 @@ class SqliteHome:
         optimizations = SqliteOptimizations(self.folder / "catalog.sqlite", open_database=self.open_database)
         self._closers.append(lambda _: optimizations.close())
         return optimizations
+
+    def imports(self, loop_id: str, *, node: str = "") -> SqliteImports:
+        """Open the imports of a loop."""
+        self.catalog()  # which makes their table
+        database = self.open_database(self.folder / "catalog.sqlite")
+        self._closers.append(lambda _: database.close())
+        return SqliteImports(database, self.folder / f"imports-{node}", loop_id=loop_id, node=node)
 
     def close(self, run: Run) -> None:
         """Close whatever was opened."""

@@ -438,7 +438,7 @@ def test_an_older_format_is_brought_up_to_date(sqlite_home: SqliteHome) -> None:
     """A folder of an earlier version opens, with all that is in it."""
     loop = create(sqlite_home.catalog(), a_loop())
     connection = sqlite3.connect(sqlite_home.folder / "catalog.sqlite")
-    tables = ("study", "finding", "audit", "challenger", "challenger_aside", "optimization", "lead")
+    tables = ("study", "finding", "audit", "challenger", "challenger_aside", "optimization", "lead", "log_import")
     connection.executescript("".join([f"DROP TABLE {table};" for table in tables]) + "PRAGMA user_version = 1")
     connection.close()
 

@@ -299,9 +299,9 @@ ADMIN_OPERATIONS: tuple[AdminOperation, ...] = (
     AdminOperation(
         name="cancelImport",
         method="DELETE",
-        path=f"{_LOOP}/imports/{{import}}",
+        path=f"{_LOOP}/imports/{{key}}",
         summary="Cancel an import. What it has imported stays.",
-        handle=lambda call: call.administration.imports.cancel(call.name, call.path["import"]),
+        handle=lambda call: call.administration.imports.cancel(call.name, call.path["key"]),
         success=204,
     ),
     AdminOperation(

@@ -12,7 +12,7 @@ import msgspec
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rankward.cli import archives
+from rankward.cli import archives, imports
 from rankward.cli.terminal import (
     DATA,
     DataOption,
@@ -47,6 +47,7 @@ from rankward.wiring import Home
 app = typer.Typer(cls=OneLineErrors, help="A loop's events, out and in.", no_args_is_help=True)
 
 app.add_typer(archives.app, name="archive")
+app.add_typer(imports.app, name="imports")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PARQUET = ".parquet"

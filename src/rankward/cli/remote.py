@@ -11,6 +11,7 @@ import msgspec
 
 from rankward.administration.challengers import ChallengerView
 from rankward.administration.events import ToForget
+from rankward.administration.imports import ImportView
 from rankward.administration.loops import CreatedLoop, KeyView, LoopView, NewKey, NewLoop
 from rankward.administration.models import ModelView
 from rankward.administration.service import Administration
@@ -51,6 +52,7 @@ class RemoteAdministration:
         self.models = RemoteModels(self._service)
         self.events = RemoteEvents(self._service)
         self.optimizations = RemoteOptimizations(self._service)
+        self.imports = RemoteImports(self._service)
 
     async def doctor(self, name: str) -> Report:
         """Say what a loop waits for, and why it is not learning."""
@@ -254,6 +256,22 @@ class RemoteOptimizations:
         """Begin one."""
         begun: OptimizationView = await self._service.call("optimize", wanted, loop=name)
         return begun
+
+
+class RemoteImports:
+    """See `administration.imports.ImportAdministration`."""
+
+    def __init__(self, service: _Service) -> None:
+        self._service = service
+
+    async def listed(self, name: str) -> list[ImportView]:
+        """List the files that were sent to be imported into a loop."""
+        found: list[ImportView] = await self._service.call("listImports", loop=name)
+        return found
+
+    async def cancel(self, name: str, key: str) -> None:
+        """Let an import be."""
+        await self._service.call("cancelImport", loop=name, key=key)
 
 
 class _Service:

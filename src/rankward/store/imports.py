@@ -40,6 +40,8 @@ class LogImport(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0  # that were begun and not stopped on purpose
     description: str = ""  # what became of it, or of the attempt before, for people
     ended_us: TimeUs | None = None  # None: it goes on
+    node: str = ""  # the name of the one whose disk has the file; empty: the installation is embedded
+    cancelled: bool = False  # whether it was asked to let it be
 
     @property
     def is_over(self) -> bool:
@@ -48,7 +50,7 @@ class LogImport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Imports(Protocol):
-    """The imports of one loop. Every change is durable on return."""
+    """The imports of one loop: on record for all nodes, each file on the disk of one. Changes are durable on return."""
 
     def add(self, wanted: LogImport, file: Path) -> None:
         """Add an import.
@@ -60,30 +62,34 @@ class Imports(Protocol):
         Raises:
             Overloaded: too many are not over yet.
             StorageFull: there is no room.
+            StoreUnavailable: it cannot be put on record now.
         """
 
     def listed(self) -> Sequence[LogImport]:
-        """Return the imports, newest first: those that are not over, and the last ones that are."""
+        """Return the imports of all nodes, newest first: those that are not over, and the last ones that are."""
 
     def unfinished(self) -> Sequence[LogImport]:
-        """Return the imports that are not over, oldest first."""
+        """Return the imports that are not over and are this node's to run, oldest first."""
 
-    def write(self, changed: LogImport) -> None:
-        """Write an import over the one of its key. When it is over its file is removed."""
+    def write(self, changed: LogImport) -> bool:
+        """Write an import over the one of its key, unless that is over by now. When it is over its file is removed.
 
-    def file(self, key: str) -> Path:
-        """Say where the file of an import lies that is not over.
-
-        Raises:
-            NotFound: there is none.
+        Returns:
+            Whether it was written.
         """
 
+    def file(self, wanted: LogImport) -> Path | None:
+        """Say where the file of an import lies. None: not on this disk."""
+
     def cancel(self, key: str) -> None:
-        """Ask for an import to be let be. Whoever runs it sees to it.
+        """Ask for an import to be let be, on whichever node. Whoever runs it sees to it.
 
         Raises:
             NotFound: there is none that is not over.
         """
 
-    def is_cancelled(self, key: str) -> bool:
-        """Whether that was asked."""
+    def is_wanted(self, key: str) -> bool:
+        """Whether an import is not over, and nobody asked to let it be."""
+
+    def tidy(self, *, before_us: TimeUs) -> None:
+        """Remove the files on this disk whose import is over; those that came before a time and have none, too."""

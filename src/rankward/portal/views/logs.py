@@ -22,8 +22,7 @@ from rankward.errors import CallerError, InvalidRequest
 from rankward.history.export import LineSink, stretches_within
 from rankward.history.holding import holding
 from rankward.history.sources import check_log
-from rankward.import_run import NOTE as IMPORT_NOTE
-from rankward.import_run import ImportStatus
+from rankward.import_run import read_status
 from rankward.joining.reward import RewardDefinition
 from rankward.mirroring.service import NOTE, MirroringStatus
 from rankward.portal.moments import read_moment, written
@@ -33,7 +32,6 @@ from rankward.settings import as_datetime
 from rankward.store.imports import LogImport
 from rankward.store.ports import Loop
 from rankward.store.sessions import Role
-from rankward.telemetry import read_statuses
 from rankward.wiring import Home
 
 _MINUTE_US = 60_000_000
@@ -58,41 +56,27 @@ async def _page(visit: Visit, *, refused: CallerError | None = None) -> Response
         start=written(loop.created_us if held.first_us is None else held.first_us),
         end=written(doors.home.clock() + _MINUTE_US),
         bound=doors.limits.model_bytes,
-        **_imports(visit),
+        **await _imports(visit),
     )
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """How an import stands that is not over."""
-
-    now: ImportStatus | None  # None: it has not said yet
-    cancelled: bool
-
-
-def _imports(visit: Visit) -> dict[str, Any]:
+async def _imports(visit: Visit) -> dict[str, Any]:
     """What there is to show of imports, under way and over."""
-    home, loop = visit.doors.home, visit.loop
-    notes, now_us = home.board.read(loop.loop_id), home.clock()
-    joining, _ = read_statuses(notes)
-    told = msgspec.json.decode(notes[IMPORT_NOTE], type=ImportStatus) if IMPORT_NOTE in notes else None
-    imports = home.imports(loop.loop_id)
-    rows = [
-        (each, Standing(told if told and told.key == each.key else None, imports.is_cancelled(each.key)))
-        for each in imports.listed()
-    ]
+    home = visit.doors.home
+    rows = await visit.administration.imports.listed(visit.loop_name)
+    told = read_status(home.board.read(visit.loop.loop_id))
     by_command = told if told is not None and told.key is None else None
-    command_lives = by_command is not None and now_us - by_command.time_us < ALIVE_US
+    command_lives = by_command is not None and home.clock() - by_command.time_us < ALIVE_US
     return {
         "imports": rows,
         "by_command": by_command,
         "command_lives": command_lives,
-        "worker_lives": joining is not None and now_us - joining.time_us < ALIVE_US,
-        "goes_on": command_lives or any(not each.is_over for each, _ in rows),
+        "goes_on": command_lives or any(each.ended_us is None for each in rows),
     }
 
 
 async def _show_imports(visit: Visit) -> Response:
-    return visit.page("logs_imports", **_imports(visit))
+    return visit.page("logs_imports", **await _imports(visit))
 
 
 async def _cancel(visit: Visit) -> Response:

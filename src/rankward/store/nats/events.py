@@ -86,6 +86,11 @@ class EventStream:
         """Return the place of the oldest message that is kept."""
         return (await self.broker.js.stream_info(self.name)).state.first_seq
 
+    async def last(self) -> int:
+        """Return the place of the newest message; 0: there was none."""
+        await self.ensure()
+        return (await self.broker.js.stream_info(self.name)).state.last_seq
+
     async def replace(self, sequence: int, patch: Patch) -> None:
         """Have a patch stand for a message, and remove that so that no file holds it any more.
 
@@ -168,6 +173,17 @@ class Commands:
             StoreUnavailable: it has not for a while, or the servers do not answer. It may be done later.
         """
         place = await self._broker.ask(lambda: self._stream.command(command))
+        await self._reach(place)
+
+    async def catch_up(self) -> None:
+        """Wait until this node has read all that the stream holds now.
+
+        Raises:
+            StoreUnavailable: it has not for a while, or the servers do not answer.
+        """
+        await self._reach(await self._broker.ask(self._stream.last))
+
+    async def _reach(self, place: int) -> None:
         deadline = time.monotonic() + REPLICA_S
         while await self._replica.place() < place:
             if time.monotonic() > deadline:

@@ -14,8 +14,10 @@ from rankward.records import ModelId, TimeUs
 from rankward.store.nats.board import SharedBoard
 from rankward.store.nats.broker import Broker, read_options
 from rankward.store.nats.event_log import ReplicatedEventLog
+from rankward.store.nats.events import Commands, EventStream
 from rankward.store.nats.feed import Feed
 from rankward.store.nats.joined_log import ReplicatedJoinedLog
+from rankward.store.nats.lease import Lease
 from rankward.store.nats.models import ReplicatedModelStore
 from rankward.store.nats.objects import Objects
 from rankward.store.nats.replica import Replica
@@ -107,6 +109,15 @@ class Node:
     def joined_log(self, loop_id: str, own: SqliteJoinedLog, replica: SqliteEventLog) -> ReplicatedJoinedLog:
         """Open a loop's joined log: see `ReplicatedJoinedLog`."""
         return ReplicatedJoinedLog(self.broker, loop_id, own, replica)
+
+    def importing(self, loop_id: str) -> Lease:
+        """Make what one node at a time holds, to import into a loop."""
+        node = self.broker.options.node
+        return Lease(self.broker, f"import.{loop_id}", holder=node, what="another import into this loop")
+
+    async def catch_up(self, loop_id: str, replica: SqliteEventLog) -> None:
+        """Wait until the replica of a loop's event log has all that its stream holds now."""
+        await Commands(EventStream(self.broker, loop_id), replica).catch_up()
 
     def feed(self, loop_id: str, log: EventLog, joined: JoinedLog) -> Feed:
         """Make what feeds the replica of an event log: see `Feed`."""

@@ -16,6 +16,7 @@ from rankward.store.ports import Epoch, Fence, Key, Lead, Loop, ModelVersion, Se
 from rankward.store.sqlite.audit import SCHEMA as AUDIT
 from rankward.store.sqlite.challengers import SCHEMA as CHALLENGERS
 from rankward.store.sqlite.database import FileDatabase, OpenDatabase, transaction
+from rankward.store.sqlite.imports import SCHEMA as IMPORTS
 from rankward.store.sqlite.leads import SCHEMA as LEADS
 from rankward.store.sqlite.optimizations import SCHEMA as OPTIMIZATIONS
 from rankward.store.sqlite.studies import SCHEMA as STUDIES
@@ -57,7 +58,7 @@ CREATE TABLE set_aside (
     PRIMARY KEY (loop_id, interaction)
 );
 """
-_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS, OPTIMIZATIONS, LEADS)
+_MIGRATIONS = (_SCHEMA, STUDIES, AUDIT, CHALLENGERS, OPTIMIZATIONS, LEADS, IMPORTS)
 """What makes each format out of the one before it; format 0 is an empty file."""
 FORMAT = len(_MIGRATIONS)
 
@@ -200,7 +201,7 @@ class SqliteCatalog:
         connection.execute(_DELETE_LOOP, (name,))
         connection.execute(_DELETE_KEYS, (name,))
         tables = ("epoch", "version", "set_aside", "study", "finding", "challenger", "challenger_aside")
-        for table in (*tables, "optimization", "lead"):
+        for table in (*tables, "optimization", "lead", "log_import"):
             connection.execute(f"DELETE FROM {table} WHERE loop_id = ?", (_as_loop(row).loop_id,))  # noqa: S608
 
     @transaction

@@ -43,7 +43,7 @@ def opening(root: Path) -> Iterator[None]:
 class DataFolder:
     """The layout of a data folder.
 
-    catalog.sqlite      loops, keys (as digests), epochs, versions, studies, challengers, optimizations
+    catalog.sqlite      loops, keys (as digests), epochs, versions, studies, challengers, optimizations, imports
     node.json           where the servers of the cluster are that the folder is a node's of; not in an embedded one
     keys.toml           keys that the service made, readable by their owner only
     signing.pem         the key that models are signed with, and the certificates that are trusted
@@ -54,7 +54,7 @@ class DataFolder:
     loops/ID/watches    how far the watch over an applied policy has come
     loops/ID/figures    what was earned, by minute, hour and day; may be deleted
     loops/ID/challengers    what challengers have learned
-    loops/ID/imports    files that were sent to be imported, and what became of them
+    loops/ID/imports    files that were sent to be imported, until that is over
     loops/ID/spool      what waits on a node for the servers of its cluster
     loops/ID/notes      what each process is doing; may be deleted
     outdated            of a node: loops whose replicas have to be fetched anew

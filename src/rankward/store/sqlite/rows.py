@@ -16,7 +16,8 @@ from rankward.store.sqlite.database import Database
 
 Select = Callable[..., list[Any]]  # given a query and its arguments, returns the rows
 
-_LEFT = frozenset({"loop", "lead"})  # who leads a loop is no affair of the loop's
+# Who leads a loop is no affair of the loop's, and what is to be imported lies on a disk.
+_LEFT = frozenset({"loop", "lead", "log_import"})
 _TOGETHER = frozenset({"epoch", "study", "challenger", "optimization"})  # what processes look for
 _ROWS_AT_ONCE = 200
 _SELECT_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name"
