@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from rankward.ranking.features import FeatureBounds
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, TimeUs
 from rankward.settings import Limits
 from rankward.store.ports import Loop
-from rankward.watching.fold import DAY_US
+from rankward.watching.fold import DAY_US, MINUTE_US
 from rankward.watching.rounds import Rounds
 from rankward.wiring import Home
 
@@ -37,8 +38,11 @@ PAGES = (
     *("policy", "configuration", "logs", "evaluations", "start"),
 )
 """What pages ask for, below the address of a loop: with their parts."""
-_BATCH = 1_000
-_SEAL = 50  # batches between two looks at whether a segment is full
+_MINUTES = SPAN_US // MINUTE_US
+_APART = 2 * DAY_US // MINUTE_US  # the last minutes, which are told apart
+_TOGETHER = 10  # of those before
+_LOOK_MINUTES = 100  # between two looks of the worker
+_MODEL_MINUTES = 120  # that each model decides
 _LOOK_US = 10_000_000  # between two rounds: nothing of the one before is fresh enough to be shown again
 
 
@@ -51,13 +55,17 @@ class _Clock:
 
 
 def pages(quick: bool) -> Iterator[Row]:
-    """All pages of a loop, with 10 thousand events behind it and with a hundred times as many."""
+    """All pages of a loop, with 10 thousand events of a week behind it and with a hundred times as many.
+
+    What pages read are rows by stretches of time, so the two are compared over the same week, in which every minute has
+    an event: a loop whose events all come at once has fewer stretches, and so less to show.
+    """
     many = 10 * FEW if quick else 100 * FEW
     with scratch() as folder:
         times = asyncio.run(_measure(folder, many, rounds=5 if quick else 15))
     lots, few = ([sum(each.values()) for each in times[name]] for name in ("lots", "few"))
     yield Row(
-        f"{len(PAGES)} pages and parts of a loop: {many:,} events against {FEW:,}",
+        f"{len(PAGES)} pages and parts of a loop: {many:,} events of a week against {FEW:,} of the same",
         milliseconds(lots),
         milliseconds(few),
         *at_most(median(lots), median(few), 1.2),
@@ -97,18 +105,23 @@ async def _measure(folder: Path, many: int, *, rounds: int) -> dict[str, list[di
 
 
 async def _live(home: Home, clock: _Clock, loop: Loop, count: int) -> None:
-    """Log a week of decisions and rewards, and join them as the worker does."""
+    """Log a week of decisions and rewards, evenly, and join them as the worker does.
+
+    Both loops have the same stretches of time to tell of, and as many models: only how much is in each is another.
+    """
     rng = random.Random(1)
     log, joined = home.event_log(loop.loop_id), home.joined_log(loop.loop_id)
     joining = JoiningService(log, joined, clock=clock)
-    for number, start in enumerate(range(0, count, _BATCH)):
-        decided = [_decision(each, rng) for each in range(start, min(count, start + _BATCH))]
-        clock.now_us = END_US - SPAN_US + start * (SPAN_US // count)
-        await log.append(decided)
-        await log.append([Observation(event_id=each.event_id, value=1.0) for each in decided if rng.random() < 0.5])
-        while await joining.step():
-            pass
-        if number % _SEAL == 0:
+    minutes = [*range(0, _MINUTES - _APART, _TOGETHER), *range(_MINUTES - _APART, _MINUTES + 1)]
+    for minute, following in itertools.pairwise(minutes):
+        numbers = range(*(-(-count * edge // _MINUTES) for edge in (minute, following)))
+        clock.now_us = END_US - SPAN_US + minute * MINUTE_US
+        decided = [_decision(each, f"1-{minute // _MODEL_MINUTES}", rng) for each in numbers]
+        rewards = [Observation(event_id=each.event_id, value=1.0) for each in decided if rng.random() < 0.5]
+        await log.append([*decided, *rewards])
+        if minute % _LOOK_MINUTES == 0:
+            while await joining.step():
+                pass
             await log.maintain(joined_before=await joining.joined_before(), keep_after_us=0)
     clock.now_us = END_US
     while await joining.step():
@@ -117,7 +130,7 @@ async def _live(home: Home, clock: _Clock, loop: Loop, count: int) -> None:
     await joined.close()
 
 
-def _decision(number: int, rng: random.Random) -> Interaction:
+def _decision(number: int, model_id: str, rng: random.Random) -> Interaction:
     pmf = (0.82, *(0.02 for _ in range(9)))
     return Interaction(
         event_id=f"e{number}",
@@ -127,7 +140,7 @@ def _decision(number: int, rng: random.Random) -> Interaction:
         chosen=0 if rng.random() < pmf[0] else rng.randrange(1, 10),
         learning_mode=LearningMode.ONLINE,
         reward_wait_us=60_000_000,
-        model_id=f"1-{number // FEW}",
+        model_id=model_id,
     )
 
 

@@ -7,7 +7,9 @@ import resource
 import sqlite3
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
+import zstandard
 
 from rankward.errors import StorageFull, StoreUnavailable
 from rankward.records import JoinedEntry, JoinedObservation
@@ -328,6 +330,20 @@ def test_a_damaged_file_is_refused(sqlite_home: SqliteHome, run: Run) -> None:
         path.write_bytes(damaged)
         with pytest.raises(StoreUnavailable, match=r"damaged.*rejoin the log"):
             run(sqlite_home.joined_log(file_entries=FILE_ENTRIES).read(0, limit=ALL))
+
+
+def test_of_a_file_only_what_is_asked_for_is_decoded(sqlite_home: SqliteHome, run: Run) -> None:
+    """Somebody who wants one old entry must not wait for the 65,535 beside it: here one that is none stands there."""
+    joined = sqlite_home.joined_log(file_entries=FILE_ENTRIES)
+    commit(run, joined, [entry(index, 0.5) for index in range(10)])
+    [path] = (sqlite_home.folder / "joined").glob("*.joined")
+    entries = msgspec.msgpack.decode(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
+    path.write_bytes(zstandard.ZstdCompressor().compress(msgspec.msgpack.encode(["no entry", *entries[1:]])))
+
+    reader = sqlite_home.joined_log(file_entries=FILE_ENTRIES)
+    assert offsets(run, reader, 1, 3) == [1, 2, 3]
+    with pytest.raises(StoreUnavailable, match=r"damaged.*rejoin the log"):
+        run(reader.read(0, limit=1))
 
 
 def test_a_newer_format_is_refused_as_such(sqlite_home: SqliteHome, run: Run) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rankward.errors import InvalidRequest
 from rankward.loops import new_loop_settings
 from rankward.records import JoinedEvent, LearningMode
 from rankward.settings import as_datetime
 from rankward.store.ports import Loop
-from rankward.store.rollups import RollupStep
+from rankward.store.rollups import Rollups, RollupStep
 from rankward.watching.comparison import ComparingState, Side, since_of
 from rankward.watching.figures import POINTS, Figures, Series
 from rankward.watching.fold import DAY_US, HOUR_US, MINUTE_US, Basis, Fold, State
@@ -49,12 +52,37 @@ class Told:
         return self.figures.series(self.loop, from_us=from_us, to_us=self.now_us, step_us=step_us)
 
 
+class Counting:
+    """Where figures are kept, telling how many rows were read."""
+
+    def __init__(self, rollups: Rollups, counts: list[int]) -> None:
+        self.rollups = rollups
+        self.counts = counts
+
+    def read(self, series: str, start: int, end: int) -> Sequence[tuple[int, bytes]]:
+        """Read, and count."""
+        rows = self.rollups.read(series, start, end)
+        self.counts.append(len(rows))
+        return rows
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.rollups, name)
+
+
 @pytest.fixture
 def told(tmp_path: Path) -> Iterator[Told]:
     """One, closed at the end."""
     made = Told(tmp_path)
     yield made
     made.home.close()
+
+
+@pytest.fixture
+def three_days(told: Told) -> Told:
+    """A loop with a decision every six minutes for two days, looked at when the minutes of the first are kept still."""
+    told.tell([event(n, reward=None if n % 3 else n % 2, step_us=6 * MINUTE_US) for n in range(480)])
+    told.now_us = START_US + 2 * DAY_US
+    return told
 
 
 def test_a_loop_without_events_has_empty_figures(told: Told) -> None:
@@ -117,6 +145,59 @@ def test_what_is_not_kept_finely_is_told_coarsely(told: Told) -> None:
     told.now_us = NOW_US + 100 * DAY_US
     late = told.series(hours=24 * 101, step_us=HOUR_US)
     assert (late.step_us, late.total.events) == (DAY_US, 100)
+
+
+@pytest.mark.parametrize("a_minute", [1, 5])
+def test_a_picture_is_drawn_from_as_many_rows_as_it_has_points(told: Told, a_minute: int) -> None:
+    """A day whose every minute is full is the normal case: to read each of them made pages slow to open."""
+    told.tell([event(n, reward=1.0, step_us=MINUTE_US // a_minute) for n in range(720 * a_minute)])
+    counts: list[int] = []
+    figures = Figures(
+        lambda loop_id: cast("Rollups", Counting(told.home.rollups(loop_id), counts)), told.home.board, told.home.clock
+    )
+
+    def rows(ask: Callable[..., object], hours: int) -> int:
+        counts.clear()
+        ask(told.loop, from_us=NOW_US - hours * HOUR_US, to_us=NOW_US)
+        return sum(counts)
+
+    day, hours = rows(figures.series, 24), rows(figures.series, 12)
+    assert (day, rows(figures.counts, 24)) == (72, 72)
+    assert hours == 720, "here the points are minutes, by the five"
+    assert rows(figures.total, 24) == rows(figures.total, 12) == 2, "two times six hours"
+    assert rows(figures.series, 24 * 80) == 2
+    assert rows(figures.exploration, 24 * 7) <= 2 + 6
+
+
+@given(start=st.integers(-200, 3_000), length=st.integers(1, 3_000))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+def test_a_total_is_that_of_its_stretches(three_days: Told, start: int, length: int) -> None:
+    """What stands above a chart is of the same events as the chart, though it is read from other rows."""
+    span = {"from_us": START_US + start * MINUTE_US, "to_us": START_US + (start + length) * MINUTE_US}
+    series = three_days.figures.series(three_days.loop, **span)
+    total = three_days.figures.total(three_days.loop, **span)
+    counts = three_days.figures.counts(three_days.loop, **span)
+    assert (total.at_us, total.events, total.defaulted) == (series.from_us, series.total.events, series.total.defaulted)
+    assert total.modes == series.total.modes
+    for found, expected in ((total.earned, series.total.earned), (total.uniform, series.total.uniform)):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            assert found.value == pytest.approx(expected.value)
+            assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert [(each.at_us, each.events, each.defaulted) for each in counts.points] == [
+        (each.at_us, each.events, each.defaulted) for each in series.points
+    ]
+
+
+def test_a_span_of_exploring_begins_with_its_first_decision(told: Told) -> None:
+    """How much traffic a month has is told from the hour in which the loop began, though days are read as a whole."""
+    told.tell([event(n, chosen=n % 3, reward=1.0 if n % 3 else 0.0) for n in range(700, 2_000)])
+    told.now_us = NOW_US + 60 * HOUR_US
+    first_us = START_US + 11 * HOUR_US
+    week, since = told.figures.exploration(told.loop), told.figures.exploration(told.loop, from_us=first_us)
+    assert week.low is not None
+    assert week.low == pytest.approx(since.low)
+    assert week.words == since.words
 
 
 @pytest.mark.parametrize("ask", [lambda told: told.series(hours=0), lambda told: told.series(hours=-1)])

@@ -31,6 +31,8 @@ from rankward.watching.fold import (
     HOUR_US,
     HOURS,
     MINUTES,
+    SIX_HOURS,
+    STEPS_US,
     Basis,
     Fold,
     State,
@@ -92,7 +94,7 @@ def test_every_series_holds_the_same_events() -> None:
     """An hour is its minutes, and a day its hours: a chart must not change its mind when it is zoomed."""
     rows = folded(log(2_000))
     minutes, hours, days = (tally_of(rows, series) for series in (MINUTES, HOURS, DAYS))
-    assert minutes.events == hours.events == days.events == 2_000
+    assert [tally_of(rows, series).events for series in STEPS_US] == [2_000] * 5
     assert minutes.baseline.weighted_rewards == pytest.approx(days.baseline.weighted_rewards)
     assert hours.earned.rewards == pytest.approx(days.earned.rewards)
     assert {place.at % HOUR_US for place in rows if place.series == HOURS} == {0}
@@ -159,7 +161,7 @@ def test_a_page_counts_as_one_event() -> None:
 def test_old_stretches_are_left_out() -> None:
     """Taking 90 days again must not make a row for each of their minutes."""
     rows = folded(log(100), now_us=NOW_US + 60 * 24 * HOUR_US)
-    assert {place.series for place in rows} == {HOURS, DAYS, "actions-day"}
+    assert {place.series for place in rows} == {HOURS, SIX_HOURS, DAYS, "actions-day"}
 
 
 def test_ids_are_bounded() -> None:

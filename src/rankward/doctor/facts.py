@@ -5,7 +5,7 @@ They are read from the files, so that it works whether the service runs or not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -17,7 +17,7 @@ from rankward.cluster.standing import Standing
 from rankward.joining.reader import read_joined
 from rankward.joining.reward import RewardDefinition, training_reward
 from rankward.mirroring.service import NOTE, MirroringStatus
-from rankward.records import AnyInteraction, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
+from rankward.records import AnyHeader, HeaderEntry, JoinedEvent, MultiSlotInteraction, Offset, TimeUs
 from rankward.store.optimizations import Optimization
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Lead, Loop, ModelVersion, SetAside
 from rankward.study_run import NOTE as STUDY
@@ -33,7 +33,8 @@ from rankward.wiring import Home
 
 ALIVE_US = 10_000_000  # the worker and the trainers leave word every five seconds at least
 SAMPLE = 1_000  # newest joined events that are looked into
-_LANE_READ = 2_000
+_LANE_READ = 2_000  # entries of a lane, before its oldest waiting event is given up
+_AT_ONCE = 100  # of them: mostly it is the first
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,12 +201,24 @@ async def _next_due(log: EventLog, lanes: Sequence[tuple[int | None, Offset]]) -
     """Find when the oldest waiting interaction is due: the first of each lane, or of what joining has not read."""
     found = []
     for wait_us, start in lanes:
-        for entry in await log.read(start, limit=_LANE_READ):
-            record = entry.record
-            if isinstance(record, AnyInteraction) and wait_us in (None, record.reward_wait_us):
-                found.append(entry.time_us + record.reward_wait_us)
+        position, end, due_us = start, start + _LANE_READ, None
+        while due_us is None and position < end:
+            entries = await log.read_headers(position, limit=min(_AT_ONCE, end - position))
+            if not entries:
                 break
+            due_us = next(_due(entries, wait_us), None)
+            position = entries[-1].offset + 1
+        if due_us is not None:
+            found.append(due_us)
     return min(found, default=None)
+
+
+def _due(entries: Sequence[HeaderEntry], wait_us: int | None) -> Iterator[TimeUs]:
+    """Tell when interactions are due, of one reward wait or, if that is None, of any."""
+    for entry in entries:
+        record = entry.record
+        if isinstance(record, AnyHeader) and wait_us in (None, record.reward_wait_us):
+            yield entry.time_us + record.reward_wait_us
 
 
 async def _unlearned(facts: Facts, joined: JoinedLog) -> dict[int, TimeUs]:
@@ -228,18 +241,20 @@ async def _sample(log: EventLog, joined: JoinedLog, loop: Loop, start: Offset) -
     definition = RewardDefinition(settings.default_reward, settings.reward_aggregation)
     usable = [event for event in events if not event.skip_learn]
     interactions = [event.interaction for event in usable]
+    choices = [each.choices for each in interactions]
     rewards = [
-        training_reward(event, definition, slot) for event in usable for slot in range(len(event.interaction.choices))
+        training_reward(event, definition, slot)
+        for event, slots in zip(usable, choices, strict=True)
+        for slot in range(len(slots))
     ]
-    choices = [choice for each in interactions for choice in each.choices]
     several = problem_type_of(settings.policy) is ProblemType.MULTI_SLOT
     return Sample(
         events=len(usable),
         rewards=min(2, len(set(rewards))),
         reward_mean=sum(rewards) / len(rewards) if rewards else None,
         baseline_chosen=sum(each.chose_baseline for each in interactions),
-        choices_max=max((len(choice.actions) for choice in choices), default=0),
-        logged_only=sum(all(choice.probability >= 1.0 for choice in each.choices) for each in interactions),
+        choices_max=max((len(choice.actions) for slots in choices for choice in slots), default=0),
+        logged_only=sum(all(choice.probability >= 1.0 for choice in slots) for slots in choices),
         other_kind=sum(isinstance(each, MultiSlotInteraction) is not several for each in interactions),
     )
 

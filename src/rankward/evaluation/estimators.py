@@ -69,7 +69,8 @@ class Sums(msgspec.Struct, kw_only=True, omit_defaults=True):
         self.weighted_rewards += weighted
         self.weight_squares_rewards += raised * weighted
         self.weighted_reward_squares += weighted * weighted
-        self.weight_max = max(self.weight_max, raised)
+        if raised > self.weight_max:  # noqa: PLR1730  # a call for each event and stretch is what this must not cost
+            self.weight_max = raised
         if weight > 0:
             self.supported += upweight
 

@@ -10,7 +10,7 @@ from rankward.records import TimeUs
 from rankward.store.ports import ModelVersion
 from rankward.watching.apprentice import Apprenticeship
 from rankward.watching.estimate import Estimated
-from rankward.watching.figures import ActionPoint, Point, Series
+from rankward.watching.figures import ActionPoint, Counts, Point, Series
 
 _LINES_MAX = 6  # that can be told apart
 _EVENTS_EACH = 100  # of a stretch, for its average to tell something
@@ -72,15 +72,15 @@ def reward_chart(series: Series, versions: Sequence[ModelVersion], rewards: tupl
     }
 
 
-def event_chart(series: Series) -> dict[str, Any]:
+def event_chart(counts: Counts) -> dict[str, Any]:
     """Draw how many events a minute there were, and how many of them nobody rewarded."""
-    minutes = series.step_us / 60_000_000
+    minutes = counts.step_us / 60_000_000
     return {
         "unit": "events a minute",
-        "times": _middles(series),
+        "times": _middles(counts),
         "series": [
-            {"name": "events a minute", "values": [point.events / minutes for point in series.points]},
-            {"name": "without a reward", "values": [point.defaulted / minutes for point in series.points]},
+            {"name": "events a minute", "values": [point.events / minutes for point in counts.points]},
+            {"name": "without a reward", "values": [point.defaulted / minutes for point in counts.points]},
         ],
     }
 
@@ -149,7 +149,7 @@ def apprentice_chart(found: Apprenticeship) -> dict[str, Any]:
     }
 
 
-def _middles(series: Series) -> list[float]:
+def _middles(series: Series | Counts) -> list[float]:
     return [(point.at_us + series.step_us / 2) / 1e6 for point in series.points]
 
 

@@ -1,12 +1,13 @@
 """What a loop earns and earned, for whoever asks: portal, doctor, commands and metrics.
 
-Everything is read from rows that the worker keeps per minute, hour and day. So an answer costs by the number of
-stretches that it has, whatever the length of the log, and is as fresh as `status` says.
+Everything is read from rows that the worker keeps by stretches of a minute to a day, the coarsest that tell what is
+asked for. So an answer costs by the number of stretches that it has, whatever the length of the log and however many
+events a minute has, and is as fresh as `status` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 
 import msgspec
@@ -15,7 +16,7 @@ from rankward.errors import InvalidRequest
 from rankward.evaluation.judge import RewardRange
 from rankward.records import ModelId, TimeUs
 from rankward.store.ports import Board, Loop
-from rankward.store.rollups import Rollups
+from rankward.store.rollups import Place, Rollups
 from rankward.watching.apprentice import BLOCK_EVENTS, WINDOW_BLOCKS, Apprenticeship, apprenticeship
 from rankward.watching.comparison import Comparing, ComparingState, LiveComparison, since_of
 from rankward.watching.estimate import Estimated, estimate, estimate_shown
@@ -40,7 +41,7 @@ POINTS = 240  # about as many stretches as a chart of default step has at the mo
 POINTS_MAX = 3_000
 _HOURS_READ = 72  # of actions: a longer span is answered by days
 _NICE_US = (
-    *(n * MINUTE_US for n in (1, 2, 5, 10, 15, 30)),
+    *(n * MINUTE_US for n in (1, 2, 5, 10, 20, 30)),
     *(n * HOUR_US for n in (1, 2, 3, 6, 12)),
     *(n * DAY_US for n in (1, 2, 7, 14, 28)),
 )
@@ -76,6 +77,23 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     step_us: int  # length of a stretch
     points: tuple[Point, ...]  # ascending; stretches without an event are left out
     total: Point  # over the whole span
+
+
+class Count(msgspec.Struct, frozen=True, kw_only=True):
+    """How much happened in one stretch of time, as in `Point`."""
+
+    at_us: TimeUs
+    events: int
+    defaulted: int
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `Series` says of numbers of events, without judging what they earned."""
+
+    from_us: TimeUs
+    to_us: TimeUs
+    step_us: int
+    points: tuple[Count, ...]
 
 
 class ActionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,7 +166,45 @@ class Figures:
         series, step_us = _drawable(STEPS_US, from_us, to_us, step_us, self._clock())
         from_us, to_us = _whole(from_us, to_us, step_us)
         rewards = _range_of(loop)
-        total, tallies = Tally(), dict[TimeUs, Tally]()
+        tallies = self._tallies(loop, series, from_us, to_us, step_us)
+        total = Tally()
+        for tally in tallies.values():
+            total.merge(tally)
+        return Series(
+            from_us=from_us,
+            to_us=to_us,
+            step_us=step_us,
+            points=tuple([_point(at, tally, rewards) for at, tally in tallies.items()]),
+            total=_point(from_us, total, rewards),
+        )
+
+    def counts(self, loop: Loop, *, from_us: TimeUs, to_us: TimeUs) -> Counts:
+        """Tell how many events a loop had over time, by the stretches that `series` has.
+
+        Raises:
+            InvalidRequest: the span is empty.
+        """
+        series, step_us = _drawable(STEPS_US, from_us, to_us, None, self._clock())
+        from_us, to_us = _whole(from_us, to_us, step_us)
+        tallies = self._tallies(loop, series, from_us, to_us, step_us)
+        points = [Count(at_us=at, events=each.events, defaulted=each.defaulted) for at, each in tallies.items()]
+        return Counts(from_us=from_us, to_us=to_us, step_us=step_us, points=tuple(points))
+
+    def total(self, loop: Loop, *, from_us: TimeUs, to_us: TimeUs) -> Point:
+        """Tell the same as the total of `series`, from a few rows: what is in the midst of the span is read by the day.
+
+        Raises:
+            InvalidRequest: the span is empty.
+        """
+        series, step_us = _drawable(STEPS_US, from_us, to_us, None, self._clock())
+        from_us, to_us = _whole(from_us, to_us, step_us)
+        with closing(self._open_rollups(loop.loop_id)) as rollups:
+            total, _ = _added(rollups, series, from_us, to_us)
+        return _point(from_us, total, _range_of(loop))
+
+    def _tallies(self, loop: Loop, series: str, from_us: TimeUs, to_us: TimeUs, step_us: int) -> dict[TimeUs, Tally]:
+        """Read the stretches of a span, ascending by when they begin."""
+        tallies = dict[TimeUs, Tally]()
         for at, body in self._read(loop, series, from_us, to_us):
             tally = decode_tally(body)
             begin = at // step_us * step_us
@@ -156,15 +212,7 @@ class Figures:
                 tallies[begin].merge(tally)
             else:
                 tallies[begin] = tally
-        for tally in tallies.values():
-            total.merge(tally)
-        return Series(
-            from_us=from_us,
-            to_us=to_us,
-            step_us=step_us,
-            points=tuple([_point(at, tally, rewards) for at, tally in sorted(tallies.items())]),
-            total=_point(from_us, total, rewards),
-        )
+        return tallies
 
     def comparison(self, loop: Loop) -> LiveComparison:
         """Tell whether the loop is better than its baseline and than chance, beyond doubt.
@@ -210,13 +258,11 @@ class Figures:
         to_us = now_us + 1 if to_us is None else to_us
         from_us = to_us - 7 * DAY_US if from_us is None else from_us
         series, step_us = _fitted(STEPS_US, from_us, to_us, HOUR_US, now_us)
-        rows = self._read(loop, series, *_whole(from_us, to_us, step_us))
-        total = Tally()
-        for _, body in rows:
-            total.merge(decode_tally(body))
+        with closing(self._open_rollups(loop.loop_id)) as rollups:
+            total, first = _added(rollups, series, *_whole(from_us, to_us, step_us))
+            begin_us = from_us if first is None else _begin(rollups, series, first)
         rewards = _range_of(loop)
         online = estimate(total.online, rewards)
-        begin_us = rows[0][0] if rows else from_us
         return exploration(
             total.exploring,
             None if online is None else online.value,
@@ -330,6 +376,47 @@ def _drawable(
 
 def _whole(from_us: TimeUs, to_us: TimeUs, step_us: int) -> tuple[TimeUs, TimeUs]:
     return from_us // step_us * step_us, -(-to_us // step_us) * step_us
+
+
+def _added(rollups: Rollups, series: str, from_us: TimeUs, to_us: TimeUs) -> tuple[Tally, Place | None]:
+    """Add up a span of whole stretches of a series, from as few rows as hold it.
+
+    Returns:
+        The sum, and the first row, which may be of a coarser series. None: there are no rows.
+    """
+    total, first = Tally(), None
+    steps = [(name, step_us) for name, step_us in STEPS_US.items() if step_us >= STEPS_US[series]]
+    for part, start, end in _parts(steps, from_us, to_us):
+        for at, body in rollups.read(part, start, end):
+            total.merge(decode_tally(body))
+            first = first or Place(part, at)
+    return total, first
+
+
+def _parts(steps: Sequence[tuple[str, int]], from_us: TimeUs, to_us: TimeUs) -> Iterator[tuple[str, TimeUs, TimeUs]]:
+    """Split a span into parts of one series each, ascending: the coarsest series in the midst, finer ones at the ends.
+
+    Args:
+        steps: the series, with the length of a stretch, ascending: each a multiple of the one before.
+        from_us: the beginning of the span, which is of whole stretches of the finest series.
+        to_us: its end.
+    """
+    if from_us >= to_us:
+        return
+    *finer, (series, step_us) = steps
+    start, end = -(-from_us // step_us) * step_us, to_us // step_us * step_us
+    if start < end:
+        yield from _parts(finer, from_us, start)
+        yield series, start, end
+        yield from _parts(finer, end, to_us)
+    else:
+        yield from _parts(finer, from_us, to_us)
+
+
+def _begin(rollups: Rollups, series: str, first: Place) -> TimeUs:
+    """Find when the first stretch of a series begins of those that a row of a coarser one holds, or of this one."""
+    rows = rollups.read(series, first.at, first.at + STEPS_US[first.series])
+    return rows[0][0] if rows else first.at
 
 
 def _range_of(loop: Loop) -> RewardRange:

@@ -1,4 +1,4 @@
-"""Folds joined events, in the order of the joined log, into figures by minute, hour and day.
+"""Folds joined events, in the order of the joined log, into figures by stretches of a minute to a day.
 
 The state after an event depends on the state before and the event, so batches do not matter, and figures that are
 taken from the log again are the same.
@@ -25,15 +25,27 @@ MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 
-MINUTES, HOURS, DAYS = "minute", "hour", "day"
-STEPS_US = {MINUTES: MINUTE_US, HOURS: HOUR_US, DAYS: DAY_US}
-"""The series of tallies, with the length of a stretch."""
+MINUTES, TEN_MINUTES, HOURS, SIX_HOURS, DAYS = "minute", "ten-minutes", "hour", "six-hours", "day"
+STEPS_US = {
+    MINUTES: MINUTE_US,
+    TEN_MINUTES: 10 * MINUTE_US,
+    HOURS: HOUR_US,
+    SIX_HOURS: 6 * HOUR_US,
+    DAYS: DAY_US,
+}
+"""The series of tallies, with the length of a stretch, ascending: each a multiple of the one before."""
 ACTION_HOURS, ACTION_DAYS = "actions-hour", "actions-day"
 ACTION_STEPS_US = {ACTION_HOURS: HOUR_US, ACTION_DAYS: DAY_US}
 """The series of action tallies, with the length of a stretch."""
 APPRENTICE = "apprentice"
 """The series of blocks of apprentice mode, by the offset of the first event in the joined log."""
-KEPT_US = {MINUTES: 2 * DAY_US, HOURS: 90 * DAY_US, ACTION_HOURS: 14 * DAY_US}
+KEPT_US = {
+    MINUTES: 2 * DAY_US,
+    TEN_MINUTES: 2 * DAY_US,
+    HOURS: 90 * DAY_US,
+    SIX_HOURS: 90 * DAY_US,
+    ACTION_HOURS: 14 * DAY_US,
+}
 """How long the stretches of a series are kept. What is not named here is kept for ever."""
 
 decode_tally = msgspec.msgpack.Decoder(Tally).decode

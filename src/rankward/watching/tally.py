@@ -115,7 +115,8 @@ class ActionTally(msgspec.Struct, array_like=True):
             self.shown += 1
             self.rewards += action.reward
             self.reward_squares += action.reward * action.reward
-        self.newest_us = max(self.newest_us, time_us)
+        if time_us > self.newest_us:  # noqa: PLR1730  # a call for each action of each event
+            self.newest_us = time_us
 
     def merge(self, other: ActionTally) -> None:
         """Take in what became of it elsewhere."""
@@ -136,8 +137,10 @@ class ActionTallies(msgspec.Struct, omit_defaults=True):
 
     def add(self, seen: Seen) -> None:
         """Take an event in."""
+        known, time_us = self.known, seen.time_us
         for action in seen.actions:
-            self._of(action.action_id).add(action, seen.time_us)
+            tally = known.get(action.action_id)
+            (self._of(action.action_id) if tally is None else tally).add(action, time_us)
 
     def merge(self, other: ActionTallies) -> None:
         """Take the events of another stretch in."""

@@ -12,7 +12,7 @@ from rankward.portal.navigation import OF_A_LOOP
 from rankward.portal.view import DOCTOR_AGE_US, View, Visit
 from rankward.store.sessions import Role
 from rankward.vw.presets import BALANCED, PRESETS
-from rankward.watching.figures import Series
+from rankward.watching.figures import Point, Series
 from rankward.watching.fold import DAY_US, HOUR_US, MINUTE_US
 
 _RECENT_US = 10 * MINUTE_US
@@ -32,16 +32,16 @@ async def _card(visit: Visit) -> Response:
     loop, now_us = visit.loop, visit.doors.home.clock()
     figures = visit.doors.home.figures()
 
-    def read() -> tuple[Series, Series]:
+    def read() -> tuple[Series, Point]:
         return (
             figures.series(loop, from_us=now_us - DAY_US, to_us=now_us, step_us=HOUR_US // 2),
-            figures.series(loop, from_us=now_us - _RECENT_US, to_us=now_us, step_us=MINUTE_US),
+            figures.total(loop, from_us=now_us - _RECENT_US, to_us=now_us),
         )
 
-    day, minutes = await asyncio.to_thread(read)
+    day, recent = await asyncio.to_thread(read)
     earned = {point.at_us: point.earned for point in day.points}
     rewards = [known.value if (known := earned.get(at)) else None for at in range(day.from_us, day.to_us, day.step_us)]
-    per_minute = minutes.total.events / (_RECENT_US / MINUTE_US)
+    per_minute = recent.events / (_RECENT_US / MINUTE_US)
     return visit.page(
         "loop_card",
         report=await visit.administration.doctor(loop.name, age_us=DOCTOR_AGE_US),

@@ -10,16 +10,9 @@ from rankward.portal.lines import calmer_step, event_chart, reward_chart
 from rankward.portal.spans import choices, span_of
 from rankward.portal.view import DOCTOR_AGE_US, View, Visit
 from rankward.store.audit import AuditFilter
-from rankward.watching.figures import Series
 
 _CHANGES = 5  # of settings and models, that are listed
 _RATE_US = 10 * 60_000_000  # over which the present rate is taken
-
-
-async def _series(visit: Visit) -> Series:
-    home = visit.doors.home
-    span = span_of(visit.request.query_params.get("span"), home.clock())
-    return await asyncio.to_thread(home.figures().series, visit.loop, from_us=span.from_us, to_us=span.to_us)
 
 
 async def _show(visit: Visit) -> Response:
@@ -35,23 +28,26 @@ async def _live(visit: Visit) -> Response:
     """What changes while one looks: the figures of the span, and where the events are."""
     home, loop = visit.doors.home, visit.loop
     now_us = home.clock()
-    newest = await asyncio.to_thread(home.figures().series, loop, from_us=now_us - _RATE_US, to_us=now_us)
-    series = await _series(visit)
+    span = span_of(visit.request.query_params.get("span"), now_us)
+    figures = home.figures()
+    total = await asyncio.to_thread(figures.total, loop, from_us=span.from_us, to_us=span.to_us)
+    newest = await asyncio.to_thread(figures.total, loop, from_us=now_us - _RATE_US, to_us=now_us)
     report = await visit.administration.doctor(loop.name, age_us=DOCTOR_AGE_US)
     return visit.page(
         "overview_live",
         loop=await visit.administration.loops.show(loop.name),
         reward_wait=loop.settings.reward_wait,
-        total=series.total,
-        per_minute=newest.total.events * 60_000_000 / _RATE_US,
+        total=total,
+        per_minute=newest.events * 60_000_000 / _RATE_US,
         report=report,
-        figures=home.figures().status(loop),
+        figures=figures.status(loop),
     )
 
 
 async def _rewards(visit: Visit) -> Response:
     home, loop, settings = visit.doors.home, visit.loop, visit.loop.settings
-    series = await _series(visit)
+    span = span_of(visit.request.query_params.get("span"), home.clock())
+    series = await asyncio.to_thread(home.figures().series, loop, from_us=span.from_us, to_us=span.to_us)
     if (step_us := calmer_step(series)) is not None:
         ends = {"from_us": series.from_us, "to_us": series.to_us}
         series = await asyncio.to_thread(home.figures().series, loop, **ends, step_us=step_us)
@@ -60,7 +56,10 @@ async def _rewards(visit: Visit) -> Response:
 
 
 async def _events(visit: Visit) -> Response:
-    return JSONResponse(event_chart(await _series(visit)))
+    home = visit.doors.home
+    span = span_of(visit.request.query_params.get("span"), home.clock())
+    counts = await asyncio.to_thread(home.figures().counts, visit.loop, from_us=span.from_us, to_us=span.to_us)
+    return JSONResponse(event_chart(counts))
 
 
 VIEWS = (

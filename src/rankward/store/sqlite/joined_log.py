@@ -57,7 +57,7 @@ _DELETE_EARLY = "DELETE FROM early WHERE offset = ?"
 
 _encode = msgspec.msgpack.Encoder().encode
 _entry = msgspec.msgpack.Decoder(JoinedEntry)
-_entries = msgspec.msgpack.Decoder(list[JoinedEntry])
+_entries = msgspec.msgpack.Decoder(list[msgspec.Raw])  # told apart, and decoded when they are asked for
 _observation = msgspec.msgpack.Decoder(JoinedObservation)
 _unmatched = msgspec.msgpack.Decoder(Unmatched)
 _state = msgspec.msgpack.Decoder(JoinState)
@@ -190,7 +190,7 @@ class SqliteJoinedLog:
                     self._erase_in(path, interactions)
 
     def _erase_in(self, path: Path, interactions: set[Offset]) -> None:
-        entries = _read_file(path)
+        entries = [_decoded(path, body) for body in _read_file(path)]
         bare = [_bare(each) if each.interaction in interactions else each for each in entries]
         if bare != entries:
             _write_file(path, bare)
@@ -239,7 +239,7 @@ class SqliteJoinedLog:
             rows = self._connection.execute(_SELECT_ENTRIES, (reached, limit - len(found))).fetchall()
             return found + [(offset, _entry.decode(body)) for offset, body in rows]
 
-    def _file(self, path: Path) -> list[JoinedEntry]:
+    def _file(self, path: Path) -> list[msgspec.Raw]:
         state = path.stat()  # another process may have erased something, and so have made another file of the name
         return self._file_as_it_is(path, (state.st_ino, state.st_mtime_ns))
 
@@ -249,14 +249,14 @@ class SqliteJoinedLog:
             if end <= start:
                 continue
             try:
-                entries = self._file(path)
+                bodies = self._file(path)
             except FileNotFoundError:  # dropped, with all before it
                 found.clear()
                 continue
             begin = max(0, start - first)
             found += [
-                (first + begin + index, entry)
-                for index, entry in enumerate(entries[begin : begin + limit - len(found)])
+                (first + begin + index, _decoded(path, body))
+                for index, body in enumerate(bodies[begin : begin + limit - len(found)])
             ]
             if len(found) >= limit:
                 break
@@ -315,11 +315,23 @@ def _write_file(path: Path, entries: Sequence[JoinedEntry]) -> None:
     sync_folder(path.parent)
 
 
-def _read_file(path: Path) -> list[JoinedEntry]:
+def _read_file(path: Path) -> list[msgspec.Raw]:
+    """Read the entries of a sealed file, each as it was encoded."""
     try:
         return _entries.decode(zstandard.ZstdDecompressor().decompress(path.read_bytes()))
     except (zstandard.ZstdError, msgspec.MsgspecError) as error:
-        raise StoreUnavailable(f"{path} is damaged: {error}. Restore it from a backup, or rejoin the log.") from error
+        raise _damaged(path, error) from error
+
+
+def _decoded(path: Path, body: msgspec.Raw) -> JoinedEntry:
+    try:
+        return _entry.decode(body)
+    except msgspec.MsgspecError as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StoreUnavailable:
+    return StoreUnavailable(f"{path} is damaged: {error}. Restore it from a backup, or rejoin the log.")
 
 
 def erasures_in(folder: Path) -> int:

@@ -13,7 +13,7 @@ from rankward.errors import Conflict
 from rankward.store.rollups import Place, RollupStep
 from rankward.store.sqlite.live import as_world_error, connect, os_error_as_ours
 
-FORMAT = 3
+FORMAT = 4
 """Of the tables and of what stands in them: a file of another format is thrown away."""
 _CHECKPOINT_PAGES = 1_000  # nobody else checkpoints it
 
