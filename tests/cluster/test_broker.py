@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import threading
 from typing import TYPE_CHECKING
 
+import nats.errors
 import pytest
+from tests.service import PATIENCE_S
 
 from rankward.cluster.servers import free_ports, make_servers, running_servers, wait_until_healthy
 from rankward.errors import StoreUnavailable
@@ -78,6 +82,31 @@ def test_a_connection_that_is_lost_can_be_closed(tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):
             broker.call(lambda: broker.js.publish(broker.subject("words"), b"hello", timeout=0.5))
         broker.close()
+
+
+def test_who_has_gone_is_not_told_what_failed(nats_server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """A process that ends gives up what it waits for, and hangs up: a traceback would look as if it had crashed."""
+    broker = Broker(BrokerOptions(servers=(nats_server.url,)))
+    waits = threading.Event()
+
+    async def wait() -> None:
+        subscription = await broker.client.subscribe("news")
+        waits.set()
+        try:
+            await subscription.next_msg(PATIENCE_S)
+        except asyncio.CancelledError:
+            raise nats.errors.ConnectionClosedError from None  # as the client does while it is being closed
+
+    async def leave() -> None:
+        asking = asyncio.create_task(broker.ask(wait))
+        await asyncio.to_thread(waits.wait)
+        asking.cancel()
+        await asyncio.wait([asking])
+
+    asyncio.run(leave())
+    broker.close()
+    gc.collect()
+    assert not caplog.records
 
 
 def test_a_node_remembers_where_its_servers_are(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -67,6 +67,12 @@ class BrokerOptions(msgspec.Struct, frozen=True, kw_only=True):
         return [f"{url.hostname}:{url.port or _PORT}" for url in map(urlsplit, self.servers)]
 
 
+class _Failure(NamedTuple):
+    """What a call came to that failed."""
+
+    error: RankwardError
+
+
 class Broker:
     """Speaks with the servers. Safe to share between threads and event loops."""
 
@@ -103,7 +109,7 @@ class Broker:
             StoreUnavailable: the servers do not answer, or refuse.
             StorageFull: they have no room.
         """
-        return asyncio.run_coroutine_threadsafe(self._translated(work), self._loop).result()
+        return _given(asyncio.run_coroutine_threadsafe(self._try(work), self._loop).result())
 
     async def ask(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run a coroutine beside the connection, from another event loop.
@@ -112,7 +118,7 @@ class Broker:
             StoreUnavailable: the servers do not answer, or refuse.
             StorageFull: they have no room.
         """
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._translated(work), self._loop))
+        return _given(await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._try(work), self._loop)))
 
     def begin(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Begin a coroutine beside the connection, which sees to its own failures. Waits for nothing."""
@@ -209,11 +215,16 @@ class Broker:
         sizes = [int(state.get("meta", {}).get("cluster_size", 1)) for state in states.values()]
         return max(sizes, default=len(self.options.servers))
 
-    async def _translated(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _try(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T | _Failure:
+        """Hand over what failed, rather than raise it where nobody may be left to hear it: who asked may have gone."""
         try:
             return await work()
+        except RankwardError as error:
+            return _Failure(error)
         except (TimeoutError, nats.errors.Error, OSError) as error:
-            raise self.failed(error) from error
+            failed = self.failed(error)
+            failed.__cause__ = error
+            return _Failure(failed)
 
     def failed(self, error: Exception) -> RankwardError:
         """Say what failed in our own terms; doubt the server if it did not answer. Runs beside the connection."""
@@ -345,6 +356,13 @@ class Broker:
         for task in left:  # the client leaves some that wait for what will not come
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _given(outcome: T | _Failure) -> T:
+    """Return what was asked for, or raise why there is none."""
+    if isinstance(outcome, _Failure):
+        raise outcome.error
+    return outcome
 
 
 def as_ours(error: Exception) -> RankwardError:
