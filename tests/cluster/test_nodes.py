@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rankward.cli import app
-from rankward.cli.nodes import make_node
+from rankward.cli.nodes import Servers, make_node
 from rankward.cluster.servers import free_ports
 from rankward.settings import LoopSettings
 from rankward.store.nats.broker import BrokerOptions
@@ -74,15 +74,7 @@ def test_a_folder_becomes_a_node_and_commands_work_on_it(tmp_path: Path, nats_se
     """What it was told is kept, for its owner only; other commands need --data and nothing else."""
 
     def make() -> BrokerOptions:
-        make_node(
-            tmp_path,
-            f"{nats_server.url}, ",
-            prefix="nodes-test",
-            replicas=None,
-            credentials=None,
-            ca=None,
-            accept_lazy_flush=False,
-        )
+        make_node(tmp_path, f"{nats_server.url}, ", Servers(prefix="nodes-test"))
         return msgspec.json.decode((tmp_path / "node.json").read_bytes(), type=BrokerOptions)
 
     made = make()

@@ -6,21 +6,15 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from rankward.cli.nodes import (
-    CaOption,
-    CredentialsOption,
-    LazyOption,
-    PrefixOption,
-    ReplicasOption,
-    find_cluster,
-    require_package,
-)
+from rankward.cli.bundles import unbundled
+from rankward.cli.nodes import Servers, find_cluster, require_package
 from rankward.cli.terminal import err, out, table
 from rankward.errors import InvalidRequest, StoreUnavailable
 
 _SCHEMES = ("nats://", "tls://")
 
 
+@unbundled
 def copy(
     source: Annotated[str, typer.Option("--from", metavar="DIR|URL[,URL]", help="Data folder, or JetStream servers.")],
     target: Annotated[str, typer.Option("--to", metavar="URL[,URL]|DIR", help="The other of the two.")],
@@ -28,11 +22,8 @@ def copy(
         list[str] | None,
         typer.Option("--loop", metavar="NAME", help="Copy this loop; may be given several times. Default: all."),
     ] = None,
-    nats_prefix: PrefixOption = "rankward",
-    replicas: ReplicasOption = None,
-    nats_credentials: CredentialsOption = None,
-    nats_ca: CaOption = None,
-    accept_lazy_flush: LazyOption = False,
+    *,
+    servers: Servers,
 ) -> None:
     """Copy loops from a data folder into a cluster, or from a cluster into a data folder.
 
@@ -47,14 +38,7 @@ def copy(
     from rankward.moving import copy_in, copy_out  # noqa: PLC0415  # an embedded installation does without
 
     with err().status("Looking for the cluster") as status:
-        options = find_cluster(
-            target if into else source,
-            prefix=nats_prefix,
-            replicas=replicas,
-            credentials=nats_credentials,
-            ca=nats_ca,
-            accept_lazy_flush=accept_lazy_flush,
-        )
+        options = find_cluster(target if into else source, servers)
         if into:
             copied = copy_in(Path(source), options, names=loops or (), tell=status.update)
         else:

@@ -5,13 +5,14 @@ import logging
 import secrets
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 import typer
 
 from rankward import __version__, supervisor
 from rankward.cli.archives import ArchiveOption, settle_archive
+from rankward.cli.bundles import unbundled
 from rankward.cli.terminal import DATA, DataOption, out
 from rankward.errors import Conflict, InvalidRequest, StoreUnavailable
 from rankward.wiring import Home
@@ -33,66 +34,70 @@ NatsOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
-PrefixOption = Annotated[
-    str,
-    typer.Option(
-        "--nats-prefix",
-        envvar="RANKWARD_NATS_PREFIX",
-        help="Of all streams, buckets and subjects: one for each installation on the servers.",
-        rich_help_panel=_PANEL,
-    ),
-]
-ReplicasOption = Annotated[
-    int | None,
-    typer.Option(
-        "--replicas",
-        envvar="RANKWARD_REPLICAS",
-        min=1,
-        max=5,
-        show_default=False,
-        help="On how many servers each stream is kept: 3 where there are three or more, else 1.",
-        rich_help_panel=_PANEL,
-    ),
-]
-CredentialsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--nats-credentials",
-        envvar="RANKWARD_NATS_CREDENTIALS",
-        metavar="FILE",
-        help="Credentials for the servers.",
-        rich_help_panel=_PANEL,
-    ),
-]
-CaOption = Annotated[
-    str | None,
-    typer.Option(
-        "--nats-ca",
-        envvar="RANKWARD_NATS_CA",
-        metavar="FILE",
-        help="Certificate of whoever signed the servers', PEM.",
-        rich_help_panel=_PANEL,
-    ),
-]
-LazyOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-lazy-flush",
-        envvar="RANKWARD_ACCEPT_LAZY_FLUSH",
-        help="Accept servers that keep what they have acknowledged in memory for a while: a power failure loses it.",
-        rich_help_panel=_PANEL,
-    ),
-]
 
 
+class Servers(NamedTuple):
+    """How the servers of a cluster are spoken with, as a command is told."""
+
+    prefix: Annotated[
+        str,
+        typer.Option(
+            "--nats-prefix",
+            envvar="RANKWARD_NATS_PREFIX",
+            help="Of all streams, buckets and subjects: one for each installation on the servers.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "rankward"
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            "--replicas",
+            envvar="RANKWARD_REPLICAS",
+            min=1,
+            max=5,
+            show_default=False,
+            help="On how many servers each stream is kept: 3 where there are three or more, else 1.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    credentials: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-credentials",
+            envvar="RANKWARD_NATS_CREDENTIALS",
+            metavar="FILE",
+            help="Credentials for the servers.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    ca: Annotated[
+        str | None,
+        typer.Option(
+            "--nats-ca",
+            envvar="RANKWARD_NATS_CA",
+            metavar="FILE",
+            help="Certificate of whoever signed the servers', PEM.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    accept_lazy_flush: Annotated[
+        bool,
+        typer.Option(
+            "--accept-lazy-flush",
+            envvar="RANKWARD_ACCEPT_LAZY_FLUSH",
+            help="Accept servers that keep what they have acknowledged in memory for a while: a power failure loses "
+            "it.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = False
+
+
+@unbundled
 def worker(
     data: DataOption = DATA,
     nats: NatsOption = None,
-    nats_prefix: PrefixOption = "rankward",
-    replicas: ReplicasOption = None,
-    nats_credentials: CredentialsOption = None,
-    nats_ca: CaOption = None,
-    accept_lazy_flush: LazyOption = False,
+    *,
+    servers: Servers,
     archive: ArchiveOption = None,
 ) -> None:
     """Run a worker of a cluster, until Ctrl-C: it joins, trains and evaluates for its share of the loops.
@@ -100,15 +105,7 @@ def worker(
     Any number of them share the loops. The data folder is this node's alone, and may be empty at first.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    make_node(
-        data,
-        nats,
-        prefix=nats_prefix,
-        replicas=replicas,
-        credentials=nats_credentials,
-        ca=nats_ca,
-        accept_lazy_flush=accept_lazy_flush,
-    )
+    make_node(data, nats, servers)
     require_node(data)
     settle_archive(data, archive)
     supervisor.work(data, announce=_announce)
@@ -130,16 +127,7 @@ def require_node(data: Path) -> None:
         raise InvalidRequest("say where the JetStream servers are: --nats nats://HOST:4222, or RANKWARD_NATS")
 
 
-def make_node(
-    data: Path,
-    nats: str | None,
-    *,
-    prefix: str,
-    replicas: int | None,
-    credentials: str | None,
-    ca: str | None,
-    accept_lazy_flush: bool,
-) -> None:
+def make_node(data: Path, nats: str | None, servers: Servers) -> None:
     """Write down where a node's servers are, if that is said: all its processes read it.
 
     Raises:
@@ -158,15 +146,7 @@ def make_node(
             f"{data} is an embedded installation: give the node an empty folder, and copy the installation into the "
             "cluster with `rankward copy`"
         )
-    options = find_cluster(
-        nats,
-        prefix=prefix,
-        replicas=replicas,
-        credentials=credentials,
-        ca=ca,
-        accept_lazy_flush=accept_lazy_flush,
-        node=before.node if before is not None and before.node else _new_name(),
-    )
+    options = find_cluster(nats, servers, node=before.node if before is not None and before.node else _new_name())
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_options(path, options)
 
@@ -181,16 +161,7 @@ def require_package() -> None:
         raise StoreUnavailable("a package for clusters is missing: pip install 'rankward[nats]'")
 
 
-def find_cluster(
-    nats: str,
-    *,
-    prefix: str,
-    replicas: int | None,
-    credentials: str | None,
-    ca: str | None,
-    accept_lazy_flush: bool,
-    node: str = "",
-) -> "BrokerOptions":
+def find_cluster(nats: str, servers: Servers, *, node: str = "") -> "BrokerOptions":
     """Try the servers, and say how they are spoken with. The package that the connection needs is installed.
 
     Raises:
@@ -200,10 +171,10 @@ def find_cluster(
 
     options = BrokerOptions(
         servers=tuple(server.strip() for server in nats.split(",") if server.strip()),
-        prefix=prefix,
-        credentials=credentials,
-        tls_ca=ca,
-        accept_lazy_flush=accept_lazy_flush,
+        prefix=servers.prefix,
+        credentials=servers.credentials,
+        tls_ca=servers.ca,
+        accept_lazy_flush=servers.accept_lazy_flush,
         node=node,
     )
     broker = Broker(options)
@@ -211,7 +182,7 @@ def find_cluster(
         count = broker.count_servers()
     finally:
         broker.close()
-    return msgspec.structs.replace(options, replicas=replicas or (_REPLICAS if count >= _REPLICAS else 1))
+    return msgspec.structs.replace(options, replicas=servers.replicas or (_REPLICAS if count >= _REPLICAS else 1))
 
 
 def _new_name() -> str:

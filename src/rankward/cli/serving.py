@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import typer
@@ -16,16 +16,8 @@ from rankward import __version__, supervisor
 from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.cli.archives import ArchiveOption, settle_archive
-from rankward.cli.nodes import (
-    CaOption,
-    CredentialsOption,
-    LazyOption,
-    NatsOption,
-    PrefixOption,
-    ReplicasOption,
-    make_node,
-    require_node,
-)
+from rankward.cli.bundles import unbundled
+from rankward.cli.nodes import NatsOption, Servers, make_node, require_node
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.doctor.words import in_full
 from rankward.invocation import command, data_option
@@ -56,6 +48,96 @@ def _limit(name: str, help_text: str) -> Any:
     )
 
 
+class DoorOptions(NamedTuple):
+    """How HTTP is answered, and whom others vouch for: see `ApiOptions`."""
+
+    tls_cert: Annotated[
+        str | None, typer.Option(envvar="RANKWARD_TLS_CERT", metavar="FILE", help="Certificate (chain), PEM.")
+    ] = None
+    tls_key: Annotated[
+        str | None, typer.Option(envvar="RANKWARD_TLS_KEY", metavar="FILE", help="Its private key, PEM.")
+    ] = None
+    trusted_proxies: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_TRUSTED_PROXIES",
+            metavar="ADDRESSES",
+            help="Whose forwarding headers are believed: addresses or networks, with commas.",
+        ),
+    ] = None
+    oidc_issuer: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_OIDC_ISSUER",
+            metavar="URL",
+            help="An identity provider (OpenID Connect) whose tokens are accepted as `Authorization: Bearer`.",
+        ),
+    ] = None
+    oidc_audience: Annotated[
+        str, typer.Option(envvar="RANKWARD_OIDC_AUDIENCE", help="The audience that its tokens must be for.")
+    ] = ""
+    oidc_claim: Annotated[
+        str,
+        typer.Option(
+            envvar="RANKWARD_OIDC_CLAIM", help="The claim that lists what a token opens: loop:NAME, loop:*, admin."
+        ),
+    ] = "roles"
+    oidc_client_id: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_OIDC_CLIENT_ID",
+            help="By which the provider knows the portal: people then sign in through it. The secret, if there is one, "
+            "is in RANKWARD_OIDC_CLIENT_SECRET.",
+        ),
+    ] = None
+    proxy_user_header: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RANKWARD_PROXY_USER_HEADER",
+            metavar="HEADER",
+            help="In which a trusted proxy says who uses the portal: it must remove what others send under this name.",
+        ),
+    ] = None
+    proxy_grants_header: Annotated[
+        str,
+        typer.Option(
+            envvar="RANKWARD_PROXY_GRANTS_HEADER",
+            metavar="HEADER",
+            help="In which it says what they are granted: view:NAME, view:*, loop:NAME, loop:*, admin.",
+        ),
+    ] = _OPTIONS.proxy_grants_header
+    request_log: Annotated[
+        str,
+        typer.Option(
+            envvar="RANKWARD_REQUEST_LOG",
+            metavar="file|stdout|off",
+            help="Where a line for each request goes; `file` is DATA/run/requests-N.jsonl.",
+        ),
+    ] = "file"
+
+
+class LimitOptions(NamedTuple):
+    """How much one request may be: see `Limits`, which has some that are set by their variables alone."""
+
+    body_bytes: Annotated[int, _limit("body_bytes", "Bytes of a body.")] = _LIMITS.body_bytes
+    model_bytes: Annotated[int, _limit("model_bytes", "Bytes of a model that is imported.")] = _LIMITS.model_bytes
+    actions: Annotated[int, _limit("actions", "Actions of a Rank.")] = _LIMITS.actions
+    id_length: Annotated[int, _limit("id_length", "Characters of an id.")] = _LIMITS.id_length
+    pending_appends: Annotated[
+        int, _limit("pending_appends", "Records waiting for the disk in one process, before it answers 503.")
+    ] = _LIMITS.pending_appends
+
+
+class BoundOptions(NamedTuple):
+    """How much one array of features may hold: see `FeatureBounds`."""
+
+    depth: Annotated[int, _limit("depth", "Levels of features.")] = _BOUNDS.depth
+    features: Annotated[int, _limit("features", "Features of one array.")] = _BOUNDS.features
+    name_length: Annotated[int, _limit("name_length", "Characters of a name.")] = _BOUNDS.name_length
+    string_length: Annotated[int, _limit("string_length", "Characters of a value.")] = _BOUNDS.string_length
+
+
+@unbundled
 def serve(
     context: typer.Context,
     data: DataOption = DATA,
@@ -69,140 +151,28 @@ def serve(
             envvar="RANKWARD_WORKERS", min=1, show_default=False, help="HTTP processes: one for each core, at most 4."
         ),
     ] = None,
-    tls_cert: Annotated[
-        str | None, typer.Option(envvar="RANKWARD_TLS_CERT", metavar="FILE", help="Certificate (chain), PEM.")
-    ] = None,
-    tls_key: Annotated[
-        str | None, typer.Option(envvar="RANKWARD_TLS_KEY", metavar="FILE", help="Its private key, PEM.")
-    ] = None,
-    trusted_proxies: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RANKWARD_TRUSTED_PROXIES",
-            metavar="ADDRESSES",
-            help="Whose forwarding headers are believed: addresses or networks, with commas.",
-        ),
-    ] = None,
-    oidc_issuer: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RANKWARD_OIDC_ISSUER",
-            metavar="URL",
-            help="An identity provider (OpenID Connect) whose tokens are accepted as `Authorization: Bearer`.",
-        ),
-    ] = None,
-    oidc_audience: Annotated[
-        str, typer.Option(envvar="RANKWARD_OIDC_AUDIENCE", help="The audience that its tokens must be for.")
-    ] = "",
-    oidc_claim: Annotated[
-        str,
-        typer.Option(
-            envvar="RANKWARD_OIDC_CLAIM", help="The claim that lists what a token opens: loop:NAME, loop:*, admin."
-        ),
-    ] = "roles",
-    oidc_client_id: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RANKWARD_OIDC_CLIENT_ID",
-            help="By which the provider knows the portal: people then sign in through it. The secret, if there is one, "
-            "is in RANKWARD_OIDC_CLIENT_SECRET.",
-        ),
-    ] = None,
-    proxy_user_header: Annotated[
-        str | None,
-        typer.Option(
-            envvar="RANKWARD_PROXY_USER_HEADER",
-            metavar="HEADER",
-            help="In which a trusted proxy says who uses the portal: it must remove what others send under this name.",
-        ),
-    ] = None,
-    proxy_grants_header: Annotated[
-        str,
-        typer.Option(
-            envvar="RANKWARD_PROXY_GRANTS_HEADER",
-            metavar="HEADER",
-            help="In which it says what they are granted: view:NAME, view:*, loop:NAME, loop:*, admin.",
-        ),
-    ] = _OPTIONS.proxy_grants_header,
+    *,
+    door: DoorOptions,
     archive: ArchiveOption = None,
-    request_log: Annotated[
-        str,
-        typer.Option(
-            envvar="RANKWARD_REQUEST_LOG",
-            metavar="file|stdout|off",
-            help="Where a line for each request goes; `file` is DATA/run/requests-N.jsonl.",
-        ),
-    ] = "file",
-    limit_body_bytes: Annotated[int, _limit("body_bytes", "Bytes of a body.")] = _LIMITS.body_bytes,
-    limit_model_bytes: Annotated[
-        int, _limit("model_bytes", "Bytes of a model that is imported.")
-    ] = _LIMITS.model_bytes,
-    limit_actions: Annotated[int, _limit("actions", "Actions of a Rank.")] = _LIMITS.actions,
-    limit_id_length: Annotated[int, _limit("id_length", "Characters of an id.")] = _LIMITS.id_length,
-    limit_pending_appends: Annotated[
-        int, _limit("pending_appends", "Records waiting for the disk in one process, before it answers 503.")
-    ] = _LIMITS.pending_appends,
-    limit_depth: Annotated[int, _limit("depth", "Levels of features.")] = _BOUNDS.depth,
-    limit_features: Annotated[int, _limit("features", "Features of one array.")] = _BOUNDS.features,
-    limit_name_length: Annotated[int, _limit("name_length", "Characters of a name.")] = _BOUNDS.name_length,
-    limit_string_length: Annotated[int, _limit("string_length", "Characters of a value.")] = _BOUNDS.string_length,
+    limits: LimitOptions,
+    bounds: BoundOptions,
     nats: NatsOption = None,
-    nats_prefix: PrefixOption = "rankward",
-    replicas: ReplicasOption = None,
-    nats_credentials: CredentialsOption = None,
-    nats_ca: CaOption = None,
-    accept_lazy_flush: LazyOption = False,
+    servers: Servers,
 ) -> None:
     """Run the service: HTTP, joining and learning, until Ctrl-C.
 
     The first start makes the loops `default` and `playground`, with their keys in DATA/keys.toml.
     """
     works = context.command.name != API
-    if request_log not in {"file", "stdout", "off"}:
-        raise typer.BadParameter("one of file, stdout, off", param_hint="--request-log")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if oidc_issuer is not None:
-        IdentityProvider(issuer=oidc_issuer, audience=oidc_audience, claim=oidc_claim)  # refuses what cannot be used
-    elif oidc_client_id is not None:
-        raise typer.BadParameter("name the provider with --oidc-issuer", param_hint="--oidc-client-id")
-    if proxy_user_header is not None and trusted_proxies is None:
-        raise typer.BadParameter("name the proxies with --trusted-proxies", param_hint="--proxy-user-header")
+    _check(door)
     options = ApiOptions(
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        trusted_proxies=trusted_proxies,
-        oidc_issuer=oidc_issuer,
-        oidc_audience=oidc_audience,
-        oidc_claim=oidc_claim,
-        oidc_client_id=oidc_client_id,
-        proxy_user_header=proxy_user_header,
-        proxy_grants_header=proxy_grants_header,
-        request_log=request_log,
-        limits=msgspec.structs.replace(
-            bounds_in(os.environ, Limits),  # those without a flag are set by their variables alone
-            body_bytes=limit_body_bytes,
-            model_bytes=limit_model_bytes,
-            actions=limit_actions,
-            id_length=limit_id_length,
-            pending_appends=limit_pending_appends,
-        ),
-        bounds=FeatureBounds(
-            depth=limit_depth,
-            features=limit_features,
-            name_length=limit_name_length,
-            string_length=limit_string_length,
-        ),
+        **door._asdict(),
+        limits=msgspec.structs.replace(bounds_in(os.environ, Limits), **limits._asdict()),
+        bounds=FeatureBounds(**bounds._asdict()),
     )
     check_limits(options.limits)
-    make_node(
-        data,
-        nats,
-        prefix=nats_prefix,
-        replicas=replicas,
-        credentials=nats_credentials,
-        ca=nats_ca,
-        accept_lazy_flush=accept_lazy_flush,
-    )
+    make_node(data, nats, servers)
     if not works:
         require_node(data)
     settle_archive(data, archive)
@@ -212,9 +182,20 @@ def serve(
         port=port,
         workers=workers or supervisor.default_workers(),
         options=options,
-        announce=announcer(data, host, tls=tls_cert is not None),
+        announce=announcer(data, host, tls=door.tls_cert is not None),
         works=works,
     )
+
+
+def _check(door: DoorOptions) -> None:
+    if door.request_log not in {"file", "stdout", "off"}:
+        raise typer.BadParameter("one of file, stdout, off", param_hint="--request-log")
+    if door.oidc_issuer is not None:  # refuses what cannot be used
+        IdentityProvider(issuer=door.oidc_issuer, audience=door.oidc_audience, claim=door.oidc_claim)
+    elif door.oidc_client_id is not None:
+        raise typer.BadParameter("name the provider with --oidc-issuer", param_hint="--oidc-client-id")
+    if door.proxy_user_header is not None and door.trusted_proxies is None:
+        raise typer.BadParameter("name the proxies with --trusted-proxies", param_hint="--proxy-user-header")
 
 
 def address(host: str, port: int, *, tls: bool = False) -> str:
