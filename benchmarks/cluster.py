@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +28,7 @@ from benchmarks.report import Row, at_least, milliseconds
 from rankward.cluster.local import NODES, LocalCluster, Part
 from rankward.errors import WorldError
 from rankward.loops import playground_settings
+from rankward.records import Interaction
 from rankward.simulate.traffic import FailoverTarget, HttpTarget
 from rankward.telemetry import read_statuses
 from rankward.wiring import Home
@@ -34,6 +37,7 @@ LONG = timedelta(minutes=10)
 _ONE = MappingProxyType({"node": "serve"})
 _RESTED_S = 5.0
 _WATCHED_S = 30.0  # after a loss
+_WATCHED_PER_S = 50
 
 
 class Clustered:
@@ -88,8 +92,11 @@ def clustered(
         with contextlib.closing(Home(cluster.folder(first))) as home:
             home.loops.create(LOOP, playground_settings())
             made = Clustered(cluster, home)
-            asked = f"{made.endpoint}/personalizer/v1.0/configurations/service"
-            eventually(lambda: httpx.get(asked, headers=made.headers).status_code == 200, "the loop is served")
+            asked = [f"{each}/personalizer/v1.0/configurations/service" for each in cluster.endpoints.values()]
+            eventually(
+                lambda: all(httpx.get(each, headers=made.headers).status_code == 200 for each in asked),
+                "every node serves the loop",
+            )
             yield made
 
 
@@ -99,6 +106,7 @@ def cluster(quick: bool) -> Iterator[Row]:
         yield from _ranking(quick, processes)
     yield from _catching_up(quick)
     yield from _costs(quick)
+    yield from _reaching(quick)
     yield from _failing_over()
 
 
@@ -276,6 +284,47 @@ def _unfinished(cluster: Clustered) -> int:
         return 1
     waiting = joining.counts.get("ranked", 0) - joining.counts.get("joined", 0)
     return waiting + joining.end - joining.head + training[-1].joined_end - training[-1].joined_offset
+
+
+def _reaching(quick: bool) -> Iterator[Row]:
+    """How long a model takes to each process that decides: until the last decision with an older one."""
+    with scratch() as folder, clustered(folder, servers=3, nodes=NODES, processes=2) as cluster:
+        plan = cluster.plan(actions=10, seconds=20 if quick else 60, connections=8)
+        plan = msgspec.structs.replace(plan, rate_per_s=_WATCHED_PER_S, reward_share=0.5)
+        ports = [int(each.rpartition(":")[2]) for each in cluster.cluster.endpoints.values()]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(measure, [msgspec.structs.replace(plan, port=port) for port in ports]))
+        reached_s = asyncio.run(_last_older_decisions(cluster))
+    yield Row(
+        "a model: from when it is made until every HTTP process decides with it, three servers, two nodes with two "
+        f"processes each, {_WATCHED_PER_S} decisions a second at each node",
+        f"median {median(reached_s):.2f} s, longest {max(reached_s):.2f} s",
+        f"{len(reached_s)} models",
+        "",
+        "under 1 s",
+        max(reached_s) < 1,
+    )
+
+
+async def _last_older_decisions(cluster: Clustered) -> list[float]:
+    """For each model but the first: how long after it was made the last decision was taken with an older one, in s."""
+    home = cluster.home
+    versions = sorted(home.catalog.versions(cluster.loop_id), key=lambda version: version.created_us)
+    ages = {version.model_id: age for age, version in enumerate(versions)}
+    last_us = [0] * len(versions)  # of decisions with each
+    log = home.event_log(cluster.loop_id)
+    try:
+        next_offset = 0
+        while entries := await log.read(next_offset, limit=10_000):
+            next_offset = entries[-1].offset + 1
+            for entry in entries:
+                if isinstance(entry.record, Interaction) and entry.record.model_id in ages:
+                    last_us[ages[entry.record.model_id]] = entry.time_us
+    finally:
+        await log.close()
+    older_us = itertools.accumulate(last_us, max)
+    pairs = [(last, version.created_us) for last, version in zip(older_us, versions[1:], strict=False)]
+    return [max(0, last - created) / 1e6 for last, created in pairs if created < max(last_us)]
 
 
 def _failing_over() -> Iterator[Row]:
