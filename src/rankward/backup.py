@@ -38,8 +38,8 @@ from rankward.store.sqlite.copying import (
     sync_all,
 )
 from rankward.store.sqlite.database import cut_loose
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.folder import FORMAT, DataFolder
-from rankward.store.sqlite.sealed import sync_folder
 from rankward.wiring import now_us
 
 MANIFEST = "backup.json"

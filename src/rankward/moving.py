@@ -20,7 +20,7 @@ import msgspec
 
 from rankward.errors import Conflict, NotFound, StoreUnavailable
 from rankward.records import Offset
-from rankward.store.nats.broker import BrokerOptions
+from rankward.store.nats.broker import BrokerOptions, write_options
 from rankward.store.nats.events import EventStream
 from rankward.store.nats.feed import Feed
 from rankward.store.nats.models import ReplicatedModelStore
@@ -181,8 +181,7 @@ def _node_of(home: Home) -> Node:
 def _make_node(root: Path, options: BrokerOptions) -> None:
     with as_ours(root):
         root.mkdir(parents=True, mode=0o700, exist_ok=True)
-        (root / "node.json").touch(mode=0o600)
-        (root / "node.json").write_bytes(msgspec.json.encode(options))
+        write_options(root / "node.json", options)
 
 
 def _chosen(home: Home, names: Collection[str]) -> list[Loop]:

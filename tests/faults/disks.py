@@ -10,6 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount disks and make networks")
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _NOT_EVEN_THE_JOURNAL = struct.pack("I", 2)  # EXT4_GOING_FLAGS_NOLOGFLUSH
 

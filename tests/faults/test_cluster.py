@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ import pytest
 from rankward.cluster.servers import Server, wait_until_healthy
 from tests.faults.clocks import can_shift, shift_clock
 from tests.faults.cluster import KEY, Cluster, Node, running_cluster
-from tests.faults.disks import disk
+from tests.faults.disks import disk, needs_root
 from tests.faults.network import network
 from tests.faults.streams import step_down, wait_until_replicated
 from tests.service import KEY_HEADER, eventually, request
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
     from tests.faults.traffic import Traffic
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount disks and make networks")
 needs_clocks = pytest.mark.skipif(not can_shift(), reason="clocks can be shifted on Linux for x86-64 alone")
 
 SKEW_S = 300

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from nats.js.errors import NotFoundError
 from rankward.cluster.servers import Server, make_servers, running_servers, wait_until_healthy
 from rankward.errors import RankwardError
 from tests.faults.clocks import can_shift, shift_clock
-from tests.faults.disks import Disk, disk
+from tests.faults.disks import Disk, disk, needs_root
 from tests.faults.network import network
 from tests.faults.streams import connect, leader, step_down, wait_until_replicated
 from tests.service import eventually
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.fault
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount disks and make networks")
 
 STREAM = "numbers"
 

@@ -12,11 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from urllib.request import urlopen
 
-import msgspec
-
 from rankward.cluster.servers import free_ports, make_servers, wait_until_healthy
 from rankward.errors import StoreUnavailable
-from rankward.store.nats.broker import BrokerOptions
+from rankward.store.nats.broker import BrokerOptions, write_options
 
 NODES = {"api-1": "api", "api-2": "api", "worker-1": "worker", "worker-2": "worker"}
 """What each node does, by its name: the command that runs it."""
@@ -185,7 +183,7 @@ class LocalCluster:
     def _node(self, name: str, role: str, arguments: Sequence[str]) -> Part:
         options = BrokerOptions(servers=self.urls, replicas=self._replicas, node=name)
         self.folder(name).mkdir(mode=0o700, exist_ok=True)
-        (self.folder(name) / "node.json").write_bytes(msgspec.json.encode(options))
+        write_options(self.folder(name) / "node.json", options)
         # Whoever tries a cluster may have variables of another installation about.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("RANKWARD_")}
         environment: Mapping[str, str] = {**kept, "RANKWARD_ADMIN_KEY": self.admin_key}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import socket
 import threading
@@ -24,7 +23,7 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, KeyValueConfig, PubAck, RetentionPolicy, StorageType, StreamConfig
 
 from rankward.errors import RankwardError, StorageFull, StoreUnavailable
-from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.durable import PRIVATE, write_durably
 
 logger = logging.getLogger(__name__)
 
@@ -383,14 +382,7 @@ def write_options(path: Path, options: BrokerOptions) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    aside = path.with_suffix(".tmp")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(options)))
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
-    sync_folder(path.parent)
+    write_durably(path, msgspec.json.format(msgspec.json.encode(options)), mode=PRIVATE)
 
 
 def read_options(path: Path) -> BrokerOptions | None:

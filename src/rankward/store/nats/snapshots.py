@@ -33,11 +33,11 @@ from rankward.store.sqlite.copying import (
     segments_in,
     sync_all,
 )
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.event_log import undisturbed
 from rankward.store.sqlite.folder import DataFolder
 from rankward.store.sqlite.joined_log import erasures_in
 from rankward.store.sqlite.live import LiveSegment
-from rankward.store.sqlite.sealed import sync_folder
 
 KEPT = 2
 """A stream is trimmed up to the oldest of so many: should the newest be damaged, there is one before."""

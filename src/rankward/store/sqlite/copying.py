@@ -15,8 +15,9 @@ import zstandard
 
 from rankward.errors import RankwardError, StorageFull, StoreUnavailable
 from rankward.records import JoinedEntry, Offset
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.live import LiveSegment, as_world_error, connect
-from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder
+from rankward.store.sqlite.sealed import Held, SealedSegment
 
 _PASSES = 20  # over files that may be renamed under our eyes
 

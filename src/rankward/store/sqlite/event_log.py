@@ -36,9 +36,10 @@ from rankward.records import (
 )
 from rankward.store.ports import LOOKUP_NEWEST, Located, LogExtent, Lookup
 from rankward.store.sqlite.codec import Row, to_record, to_row
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.groups import Group
 from rankward.store.sqlite.live import LiveSegment, as_world_error, create_live, os_error_as_ours
-from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder, write_sealed
+from rankward.store.sqlite.sealed import Held, SealedSegment, write_sealed
 from rankward.store.sqlite.segments import ANY_OFFSET, REPEAT_GRACE_US, LiveView, Segments, unlink_live
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rankward.errors import DataFolderHeld, StoreUnavailable
 from rankward.records import Offset
+from rankward.store.sqlite.durable import write_durably
 from rankward.store.sqlite.live import os_error_as_ours
-from rankward.store.sqlite.sealed import sync_folder
 
 FORMAT = "1"
 RESERVE_BYTES = 8 * 1024 * 1024
@@ -87,7 +87,7 @@ class DataFolder:
             if not version.exists():
                 if self.catalog.exists():
                     raise StoreUnavailable(f"{root} has a catalog but no file `format`: restore it from a backup")
-                version.write_text(FORMAT + "\n")
+                write_durably(version, f"{FORMAT}\n".encode())
             found = version.read_text().strip()
             self.loops.mkdir(exist_ok=True)
             self.run.mkdir(exist_ok=True)
@@ -226,14 +226,8 @@ class FileNotebook:
 
     def write(self, content: bytes) -> None:
         """See `ports.Notebook`."""
-        aside = self._path.with_suffix(".tmp")
         try:
-            with aside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._path)
-            sync_folder(self._path.parent)
+            write_durably(self._path, content)
         except OSError as error:
             raise os_error_as_ours(error, self._path.parent) from error
 

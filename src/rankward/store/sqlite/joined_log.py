@@ -17,8 +17,9 @@ import zstandard
 from rankward.errors import Conflict, StoreUnavailable
 from rankward.records import EventId, JoinedEntry, JoinedObservation, Offset
 from rankward.store.ports import JoinState, JoinStep, Match, Unmatched
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.live import as_world_error, change_mark, connect, os_error_as_ours
-from rankward.store.sqlite.sealed import COMPRESSION_LEVEL, sync_folder
+from rankward.store.sqlite.sealed import COMPRESSION_LEVEL
 from rankward.store.stretches import stretches
 
 FORMAT = 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.durable import PRIVATE, write_durably
 
 
 class KeyFile:
@@ -45,12 +44,5 @@ class KeyFile:
             entry = dict(table.get(last, {}))
             entry.update(keys)
             table[last] = {name: key for name, key in entry.items() if key is not None}
-        aside = self._path.with_suffix(".tmp")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write("# Keys that rankward made. Whoever can read this file can use the loops.\n\n")
-            file.write(tomli_w.dumps(document))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._path)
-        sync_folder(self._path.parent)
+        head = "# Keys that rankward made. Whoever can read this file can use the loops.\n\n"
+        write_durably(self._path, (head + tomli_w.dumps(document)).encode(), mode=PRIVATE)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import os
 from pathlib import Path
 
 from rankward.errors import NotFound, StorageFull, StoreUnavailable
 from rankward.records import ModelId
-from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.durable import write_durably
 
 
 class FileModelStore:
@@ -24,17 +23,10 @@ class FileModelStore:
     def put(self, loop_id: str, model_id: ModelId, model: bytes) -> None:
         """See `ports.ModelStore`."""
         path = self._path(loop_id, model_id)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with aside.open("wb") as file:
-                file.write(model)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-            sync_folder(path.parent)
+            write_durably(path, model)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageFull(f"there is no room on the disk for {path}: free some") from error
             raise StoreUnavailable(f"{path} cannot be written: {error}") from error

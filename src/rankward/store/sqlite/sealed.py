@@ -26,6 +26,7 @@ from rankward.errors import StoreUnavailable
 from rankward.records import Action, AnyHeader, HeaderEntry, LogEntry, Offset, TimeUs
 from rankward.store.ports import LOOKUP_NEWEST, Located
 from rankward.store.sqlite.codec import Row, event_key, to_header, to_record
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.live import Search
 
 MAGIC = b"rwseg\x00\x01\n"
@@ -161,15 +162,6 @@ def _pack(chunk: Sequence[tuple[TimeUs, Row]]) -> Block:
         for _, row in chunk
     ]
     return Block(list(indexes), [time_us for time_us, _ in chunk], [row.body for _, row in chunk], offered)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's own entries, so that a file made or renamed in it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _ReplacedError(Exception):

@@ -18,8 +18,9 @@ from rankward.records import (
 )
 from rankward.store.ports import LOOKUP_BACK_US, LOOKUP_NEWEST, Located, LogExtent, Lookup
 from rankward.store.sqlite.codec import event_key
+from rankward.store.sqlite.durable import sync_folder
 from rankward.store.sqlite.live import LiveSegment, Search, live_files
-from rankward.store.sqlite.sealed import Held, SealedSegment, sync_folder
+from rankward.store.sqlite.sealed import Held, SealedSegment
 
 REPEAT_GRACE_US = 3_600_000_000  # a Rank may be repeated for its reward wait and this long
 ANY_OFFSET = 1 << 62  # every offset is less

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from rankward.errors import StorageFull, StoreUnavailable
-from rankward.store.sqlite.sealed import sync_folder
+from rankward.store.sqlite.durable import PRIVATE, write_durably
 
 
 class FileVault:
@@ -28,20 +28,13 @@ class FileVault:
 
     def write(self, secret: bytes, *, over: bytes | None) -> bool:
         """See `ports.Vault`."""
-        aside = self._path.with_suffix(".tmp")
         try:
             descriptor = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if self.read() != over:
                     return False
-                aside.unlink(missing_ok=True)
-                with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                    file.write(secret)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(self._path)
-                sync_folder(self._path.parent)
+                write_durably(self._path, secret, mode=PRIVATE)
             finally:
                 os.close(descriptor)
         except OSError as error:
