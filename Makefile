@@ -43,7 +43,7 @@ cluster: $(VENV)/.dev ## try a cluster on this machine: servers, nodes and traff
 	@$(BIN)/rankward cluster $(ARGS)
 
 test: $(VENV)/.dev ## run every test but the fault tests
-	$(BIN)/python -m pytest -m "not fault" -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not fault" -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(VENV)/.dev ## run the tests that kill, fill and soak, for minutes
 	$(BIN)/python -m pytest -m fault $(ARGS)

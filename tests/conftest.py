@@ -20,14 +20,50 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+# The files that take longest, in this order. Each runs in one process: one begun last would keep the others waiting.
+FIRST = (
+    "tests/loop/test_grocery.py",
+    "tests/cluster/test_circle.py",
+    "tests/loop/test_learning.py",
+    "tests/portal/test_pages.py",
+    "tests/evaluation/test_promotion.py",
+    "tests/faults/test_cluster.py",
+    "tests/portal/test_policy.py",
+    "tests/portal/test_evaluations.py",
+    "tests/portal/test_loops.py",
+    "tests/portal/test_logs.py",
+    "tests/cluster/test_trying.py",
+    "tests/vw/test_trial.py",
+    "tests/loop/test_numbers.py",
+    "tests/api/test_conformance.py",
+    "tests/client/test_clients.py",
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the longest files be the first."""
+    places = {config.rootpath / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(FIRST)))
+
+
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service with one HTTP process, shared by all tests: whoever changes settings makes a loop of their own."""
+def resident(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service with one HTTP process, for the files of tests one after the other: see `service`."""
     running = RunningService(tmp_path_factory.mktemp("service"))
     try:
         yield running.start()
     finally:
         running.close()
+
+
+@pytest.fixture(scope="module")
+def service(resident: RunningService) -> Iterator[RunningService]:
+    """A service with one HTTP process, shared by all tests: whoever changes settings makes a loop of their own.
+
+    They are deleted at the end of the file: each that has something to learn keeps a process.
+    """
+    with resident.passing_loops():
+        yield resident
 
 
 @pytest.fixture(scope="session")

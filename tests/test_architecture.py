@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FIRST
+
 SOURCE = Path(__file__).parent.parent / "src"
 
 # From the ground up. A module belongs to the longest name that it begins with, and imports nothing of a later layer.
@@ -238,21 +240,28 @@ BACKEND_KNOWN_TO: dict[str, frozenset[str]] = {
 
 
 @cache
-def modules() -> dict[str, ast.Module]:
-    """Every module of the package, by its name below `rankward`; the package itself is the empty name."""
+def modules() -> dict[str, Path]:
+    """The file of every module of the package, by its name below `rankward`; the package itself is the empty name."""
     found = {}
     for path in sorted((SOURCE / "rankward").rglob("*.py")):
         parts = path.relative_to(SOURCE / "rankward").with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found[name] = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        found[name] = path
     return found
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """A module, parsed."""
+    path = modules()[name]
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 @cache
 def imports(name: str) -> frozenset[str]:
     """Everything that a module imports, in full: `rankward.records.Action`, `asyncio`. Inside functions too."""
     found: set[str] = set()
-    for node in ast.walk(modules()[name]):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -330,7 +339,7 @@ def test_a_core_does_not_wait_read_or_roll_dice(name: str) -> None:
     """So any decision can be made again, and a week of traffic is tested in a second."""
     roots = {imported.partition(".")[0] for imported in imports(name)}
     assert not roots & IMPURE_MODULES, f"{name} imports {', '.join(sorted(roots & IMPURE_MODULES))}"
-    for node in ast.walk(modules()[name]):
+    for node in ast.walk(tree(name)):
         assert not isinstance(node, ast.AsyncFunctionDef | ast.Await), f"{name}:{node.lineno} waits"
         if isinstance(node, ast.Call):
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -341,6 +350,11 @@ def test_every_core_is_there() -> None:
     """A core that was renamed would go unwatched."""
     assert modules().keys() >= PURE
     assert modules().keys() >= BACKEND_KNOWN_TO.keys()
+
+
+def test_the_tests_that_run_first_are_there() -> None:
+    """A file that was renamed would run last again, alone."""
+    assert all((SOURCE.parent / name).exists() for name in FIRST)
 
 
 def test_there_is_no_room_for_odds_and_ends() -> None:

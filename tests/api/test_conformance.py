@@ -21,8 +21,6 @@ from tests.service import LoopClient, eventually, quoted, request
 from tests.uploads.batches import batch, cb, outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.service import RunningService
 
 pytestmark = pytest.mark.slow
@@ -84,19 +82,17 @@ def new_loop(service: RunningService) -> LoopClient:
 
 
 @pytest.fixture(scope="module")
-def loop(service: RunningService) -> Iterator[LoopClient]:
+def loop(service: RunningService) -> LoopClient:
     """A loop that decides for one slot."""
-    with service.passing_loops():
-        yield new_loop(service)
+    return new_loop(service)
 
 
 @pytest.fixture(scope="module")
-def slots(service: RunningService) -> Iterator[LoopClient]:
+def slots(service: RunningService) -> LoopClient:
     """A loop that decides for several slots."""
-    with service.passing_loops():
-        made = new_loop(service)
-        assert made.put("/configurations/policy", MULTI_SLOT_POLICY).status_code == 200
-        yield made
+    made = new_loop(service)
+    assert made.put("/configurations/policy", MULTI_SLOT_POLICY).status_code == 200
+    return made
 
 
 @pytest.mark.parametrize("version", ALL)
@@ -125,21 +121,20 @@ def test_what_is_asked_well_is_answered_as_published(loop: LoopClient, slots: Lo
 
 
 @pytest.fixture(scope="module")
-def evaluated(service: RunningService) -> Iterator[LoopClient]:
+def evaluated(service: RunningService) -> LoopClient:
     """A loop whose log was evaluated, as `done`, and asked for the importance of its features, as `important`."""
-    with service.passing_loops():
-        made = guest_loop(service, 40)
-        newest = made.at(V2022)
-        question = {**SPAN, "policies": [{"name": "mine", "arguments": POLICY}]}
-        assert newest.put("/evaluations/done", {"name": "week 3", **question}).status_code == 200
-        assert newest.put("/featureImportances/important", {"name": "which", **SPAN}).status_code == 200
-        assert finished(made, "done")["status"] == "completed"
-        eventually(
-            lambda: newest.get("/featureImportances/important").json()["status"] == "Succeeded",
-            "the importances are found",
-            within_s=120,
-        )
-        yield made
+    made = guest_loop(service, 40)
+    newest = made.at(V2022)
+    question = {**SPAN, "policies": [{"name": "mine", "arguments": POLICY}]}
+    assert newest.put("/evaluations/done", {"name": "week 3", **question}).status_code == 200
+    assert newest.put("/featureImportances/important", {"name": "which", **SPAN}).status_code == 200
+    assert finished(made, "done")["status"] == "completed"
+    eventually(
+        lambda: newest.get("/featureImportances/important").json()["status"] == "Succeeded",
+        "the importances are found",
+        within_s=120,
+    )
+    return made
 
 
 @pytest.mark.parametrize("version", ALL)

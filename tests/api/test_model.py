@@ -31,8 +31,6 @@ from tests.models import learned, mutated
 from tests.service import ADMIN_KEY, KEY_HEADER, PATIENCE_S, RunningService, eventually, request
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.service import LoopClient
 
 pytestmark = pytest.mark.slow
@@ -47,17 +45,16 @@ def untrained(service: RunningService) -> LoopClient:
 
 
 @pytest.fixture(scope="module")
-def trained(service: RunningService) -> Iterator[LoopClient]:
+def trained(service: RunningService) -> LoopClient:
     """A loop with a model: it has learned that pasta is good and that ramen is not."""
     settings = LoopSettings(
         model_export_frequency=timedelta(milliseconds=100),
         policy="--cb_explore_adf --epsilon 0.2 --cb_type mtr -l 0.5",
         preset=None,
     )
-    with service.passing_loops():
-        loop = service.new_loop(settings)
-        _train(service, loop)
-        yield loop
+    loop = service.new_loop(settings)
+    _train(service, loop)
+    return loop
 
 
 def _train(service: RunningService, loop: LoopClient) -> None:

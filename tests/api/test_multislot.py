@@ -18,7 +18,7 @@ from tests.api.test_arbitrary_input import ALLOWED, ANYTHING, NAME
 from tests.service import KEY_HEADER, LoopClient, RunningService, eventually, quoted, request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     import httpx
 
@@ -39,10 +39,9 @@ def page(*slots: Any, **members: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def loop(service: RunningService) -> Iterator[LoopClient]:
+def loop(service: RunningService) -> LoopClient:
     """A loop that decides for slots."""
-    with service.passing_loops():
-        yield service.new_loop(SETTINGS).at(PREVIEW)
+    return service.new_loop(SETTINGS).at(PREVIEW)
 
 
 def post(loop: LoopClient, path: str, body: Any = None) -> httpx.Response:
@@ -354,13 +353,12 @@ def _arbitrary(draw: st.DrawFn) -> Any:
 
 
 @pytest.fixture(scope="module")
-def learning(service: RunningService) -> Iterator[LoopClient]:
+def learning(service: RunningService) -> LoopClient:
     """A loop that joins and learns at once."""
-    with service.passing_loops():
-        fast = msgspec.structs.replace(
-            SETTINGS, reward_wait=timedelta(milliseconds=200), model_export_frequency=timedelta(milliseconds=200)
-        )
-        yield service.new_loop(fast).at(PREVIEW)
+    fast = msgspec.structs.replace(
+        SETTINGS, reward_wait=timedelta(milliseconds=200), model_export_frequency=timedelta(milliseconds=200)
+    )
+    return service.new_loop(fast).at(PREVIEW)
 
 
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
