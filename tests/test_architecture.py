@@ -73,7 +73,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
                 "store.changes",
                 "store.imports",
                 *("cluster.leading", "cluster.membership", "cluster.standing"),
-                *("cluster.local", "cluster.servers"),
+                *("cluster.local", "cluster.servers", "cluster.waiting"),
                 "store.nats",
                 "store.sqlite",
                 "vw.trial",

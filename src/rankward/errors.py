@@ -13,7 +13,8 @@
         ├── StorageFull              no room on the disk; what was acknowledged is safe
         ├── Overloaded               more work is waiting than the bound allows
         ├── StoreUnavailable         the store does not answer, or its files cannot be read
-        │   └── ReplicaOutdated      a stream does not hold any more what a replica needs next
+        │   ├── ReplicaOutdated      a stream does not hold any more what a replica needs next
+        │   └── ServersAway          the servers of a cluster do not answer
         └── DataFolderHeld           another process holds the folder
 
 Our own mistakes are assertions: they stop the process and are loud.
@@ -111,6 +112,10 @@ class StoreUnavailable(WorldError):
 
 class ReplicaOutdated(StoreUnavailable):
     """A stream does not hold any more what a replica needs next: it has to begin again from a snapshot."""
+
+
+class ServersAway(StoreUnavailable):
+    """The servers of a cluster do not answer, or not yet."""
 
 
 class DataFolderHeld(WorldError):

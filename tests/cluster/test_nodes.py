@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.service import PATIENCE_S, eventually
 from typer.testing import CliRunner
 
 from rankward.cli import app
 from rankward.cli.nodes import Servers, make_node
-from rankward.cluster.servers import free_ports
+from rankward.cluster.servers import free_ports, make_servers
 from rankward.settings import LoopSettings
-from rankward.store.nats.broker import BrokerOptions
+from rankward.store.nats.broker import BrokerOptions, write_options
 from rankward.wiring import Home
 
 if TYPE_CHECKING:
@@ -50,10 +52,12 @@ def test_an_embedded_installation_is_not_turned_into_a_node(tmp_path: Path) -> N
     assert not (tmp_path / "node.json").exists()
 
 
-def test_a_server_that_does_not_answer_leaves_no_node(tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_leaves_no_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistyped address is said before anything is written down."""
+    monkeypatch.setattr("rankward.store.nats.broker._CONNECT_S", 0.2)
     [port] = free_ports(1)
-    refused = run("worker", "--data", tmp_path / "data", "--nats", f"nats://user:secret@127.0.0.1:{port}")
+    servers = f"nats://user:secret@127.0.0.1:{port}"
+    refused = run("worker", "--data", tmp_path / "data", "--nats", servers, "--nats-wait", "0")
     assert refused.exit_code == 1
     assert f"127.0.0.1:{port}" in refused.stderr
     assert "secret" not in refused.stderr
@@ -70,11 +74,31 @@ def test_what_a_node_needs_may_not_be_installed(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+def test_a_node_waits_for_servers_that_start_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a power failure all machines start at once; what is waited for stands in the log."""
+    monkeypatch.setattr("rankward.store.nats.broker._CONNECT_S", 0.2)
+    [server] = make_servers(tmp_path, 1)
+    write_options(tmp_path / "node.json", BrokerOptions(servers=(server.url,), node="one"))
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(make_node, tmp_path, None, Servers(), patience_s=PATIENCE_S)
+        try:
+            eventually(lambda: "They are waited for" in caplog.text, "it is said")
+            assert f"no server answers at 127.0.0.1:{server.port}" in caplog.text
+            assert not waiting.done()
+            server.start()
+            waiting.result(PATIENCE_S)
+        finally:
+            server.kill()
+
+
+@pytest.mark.slow
 def test_a_folder_becomes_a_node_and_commands_work_on_it(tmp_path: Path, nats_server: Server) -> None:
     """What it was told is kept, for its owner only; other commands need --data and nothing else."""
 
     def make() -> BrokerOptions:
-        make_node(tmp_path, f"{nats_server.url}, ", Servers(prefix="nodes-test"))
+        make_node(tmp_path, f"{nats_server.url}, ", Servers(prefix="nodes-test"), patience_s=PATIENCE_S)
         return msgspec.json.decode((tmp_path / "node.json").read_bytes(), type=BrokerOptions)
 
     made = make()

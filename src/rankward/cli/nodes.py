@@ -34,6 +34,18 @@ NatsOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+WaitOption = Annotated[
+    float,
+    typer.Option(
+        "--nats-wait",
+        envvar="RANKWARD_NATS_WAIT",
+        metavar="SECONDS",
+        min=0,
+        help="How long to wait at the start for servers that do not answer yet.",
+        rich_help_panel=_PANEL,
+    ),
+]
+WAIT_S = 120.0
 
 
 class Servers(NamedTuple):
@@ -98,6 +110,7 @@ def worker(
     nats: NatsOption = None,
     *,
     servers: Servers,
+    nats_wait: WaitOption = WAIT_S,
     archive: ArchiveOption = None,
 ) -> None:
     """Run a worker of a cluster, until Ctrl-C: it joins, trains and evaluates for its share of the loops.
@@ -105,7 +118,7 @@ def worker(
     Any number of them share the loops. The data folder is this node's alone, and may be empty at first.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    make_node(data, nats, servers)
+    make_node(data, nats, servers, patience_s=nats_wait)
     require_node(data)
     settle_archive(data, archive)
     supervisor.work(data, announce=_announce)
@@ -127,26 +140,38 @@ def require_node(data: Path) -> None:
         raise InvalidRequest("say where the JetStream servers are: --nats nats://HOST:4222, or RANKWARD_NATS")
 
 
-def make_node(data: Path, nats: str | None, servers: Servers) -> None:
-    """Write down where a node's servers are, if that is said: all its processes read it.
+def make_node(data: Path, nats: str | None, servers: Servers, *, patience_s: float) -> None:
+    """Wait for a node's servers, and write down where they are, if that is said: all its processes read it.
+
+    Args:
+        data: the folder. If it is no node's, and nothing is said of servers, there is nothing to do.
+        nats: where the servers are; None: where they were the last time.
+        servers: how they are spoken with.
+        patience_s: how long to wait.
 
     Raises:
         Conflict: the folder is an embedded installation.
         StoreUnavailable: the servers do not answer, or what the connection needs is not installed.
     """
-    if nats is None:
+    path = data / "node.json"
+    if nats is None and not path.exists():
         return
     require_package()
+    from rankward.cluster.waiting import await_servers  # noqa: PLC0415
     from rankward.store.nats.broker import read_options, write_options  # noqa: PLC0415
 
-    path = data / "node.json"
     before = read_options(path)
+    if nats is None:
+        assert before is not None, "the file is there"
+        await_servers(before, patience_s=patience_s).close()
+        return
     if before is None and (data / "catalog.sqlite").exists():
         raise Conflict(
             f"{data} is an embedded installation: give the node an empty folder, and copy the installation into the "
             "cluster with `rankward copy`"
         )
-    options = find_cluster(nats, servers, node=before.node if before is not None and before.node else _new_name())
+    name = before.node if before is not None and before.node else _new_name()
+    options = find_cluster(nats, servers, node=name, patience_s=patience_s)
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_options(path, options)
 
@@ -161,13 +186,20 @@ def require_package() -> None:
         raise StoreUnavailable("a package for clusters is missing: pip install 'rankward[nats]'")
 
 
-def find_cluster(nats: str, servers: Servers, *, node: str = "") -> "BrokerOptions":
+def find_cluster(nats: str, servers: Servers, *, node: str = "", patience_s: float = 0.0) -> "BrokerOptions":
     """Try the servers, and say how they are spoken with. The package that the connection needs is installed.
+
+    Args:
+        nats: where they are.
+        servers: how they are spoken with.
+        node: name of the node that asks, if it is one.
+        patience_s: how long to wait until they answer.
 
     Raises:
         StoreUnavailable: the servers do not answer.
     """
-    from rankward.store.nats.broker import Broker, BrokerOptions  # noqa: PLC0415
+    from rankward.cluster.waiting import await_servers  # noqa: PLC0415
+    from rankward.store.nats.broker import BrokerOptions  # noqa: PLC0415
 
     options = BrokerOptions(
         servers=tuple(server.strip() for server in nats.split(",") if server.strip()),
@@ -177,7 +209,7 @@ def find_cluster(nats: str, servers: Servers, *, node: str = "") -> "BrokerOptio
         accept_lazy_flush=servers.accept_lazy_flush,
         node=node,
     )
-    broker = Broker(options)
+    broker = await_servers(options, patience_s=patience_s)
     try:
         count = broker.count_servers()
     finally:

@@ -17,7 +17,7 @@ from rankward.api.identity import IdentityProvider
 from rankward.api.options import ApiOptions
 from rankward.cli.archives import ArchiveOption, settle_archive
 from rankward.cli.bundles import unbundled
-from rankward.cli.nodes import NatsOption, Servers, make_node, require_node
+from rankward.cli.nodes import WAIT_S, NatsOption, Servers, WaitOption, make_node, require_node
 from rankward.cli.terminal import DATA, DataOption, out, table
 from rankward.doctor.words import in_full
 from rankward.invocation import command, data_option
@@ -158,6 +158,7 @@ def serve(
     bounds: BoundOptions,
     nats: NatsOption = None,
     servers: Servers,
+    nats_wait: WaitOption = WAIT_S,
 ) -> None:
     """Run the service: HTTP, joining and learning, until Ctrl-C.
 
@@ -172,7 +173,7 @@ def serve(
         bounds=FeatureBounds(**bounds._asdict()),
     )
     check_limits(options.limits)
-    make_node(data, nats, servers)
+    make_node(data, nats, servers, patience_s=nats_wait)
     if not works:
         require_node(data)
     settle_archive(data, archive)

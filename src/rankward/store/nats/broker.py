@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, KeyValueConfig, PubAck, RetentionPolicy, StorageType, StreamConfig
 
-from rankward.errors import RankwardError, StorageFull, StoreUnavailable
+from rankward.errors import RankwardError, ServersAway, StorageFull, StoreUnavailable
 from rankward.store.sqlite.durable import PRIVATE, write_durably
 
 logger = logging.getLogger(__name__)
@@ -83,11 +83,13 @@ class Broker:
             name: what the servers' own tools show of this connection.
 
         Raises:
-            StoreUnavailable: no server answers, or what answers cannot be relied on.
+            ServersAway: no server answers.
+            StoreUnavailable: what answers cannot be relied on.
         """
         self.options = options
         self._name = name
         self._closing = False
+        self._trouble = ""  # what the client said last of a connection that cannot be made
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="broker", daemon=True)
         self._thread.start()
@@ -127,10 +129,10 @@ class Broker:
         """Refuse at once what would wait for a connection, or be sent when nobody wants it any more.
 
         Raises:
-            StoreUnavailable: there is none at this moment.
+            ServersAway: there is none at this moment.
         """
         if not self.client.is_connected:
-            raise StoreUnavailable("there is no connection to the JetStream servers: try again in a second")
+            raise ServersAway("there is no connection to the JetStream servers: try again in a second")
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, Any] | None = None) -> PubAck:
         """Publish, and wait until the quorum has it. Runs beside the connection.
@@ -270,8 +272,9 @@ class Broker:
                 _CONNECT_S * max(1, len(options.servers)),
             )
         except (TimeoutError, nats.errors.Error, OSError) as error:
-            raise StoreUnavailable(
-                f"no server answers at {', '.join(options.shown)} ({str(error) or 'timeout'}): check that it runs, "
+            reason = str(error) or self._trouble or "timeout"
+            raise ServersAway(
+                f"no server answers at {', '.join(options.shown)} ({reason}): check that it runs, "
                 "and the address, user and password"
             ) from error
 
@@ -336,9 +339,10 @@ class Broker:
         self._loop.close()
 
     async def _note(self, error: Exception) -> None:
+        self._trouble = str(error) or type(error).__name__
         # While there is no connection each try fails, every second, in each process.
         level = logging.WARNING if self.client.is_connected else logging.DEBUG
-        logger.log(level, "the connection to the servers: %s", str(error) or type(error).__name__)
+        logger.log(level, "the connection to the servers: %s", self._trouble)
 
     async def _note_lost(self) -> None:
         if not self._closing:
@@ -371,9 +375,10 @@ def as_ours(error: Exception) -> RankwardError:
             return StorageFull(
                 f"the JetStream servers have no room ({error.description}): give them more, or keep less"
             )
-        return StoreUnavailable(f"JetStream refused: {error.description} (code {error.err_code})")
+        kind = ServersAway if error.code == _UNAVAILABLE else StoreUnavailable
+        return kind(f"JetStream refused: {error.description} (code {error.err_code})")
     reason = str(error) or type(error).__name__
-    return StoreUnavailable(f"the JetStream servers do not answer ({reason}): try again in a second")
+    return ServersAway(f"the JetStream servers do not answer ({reason}): try again in a second")
 
 
 def write_options(path: Path, options: BrokerOptions) -> None:
