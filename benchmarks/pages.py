@@ -25,7 +25,7 @@ from rankward.records import Action, Features, Interaction, LearningMode, Observ
 from rankward.settings import Limits
 from rankward.store.ports import Loop
 from rankward.watching.fold import DAY_US, MINUTE_US
-from rankward.watching.rounds import Rounds
+from rankward.watching.rounds import watching_rounds
 from rankward.wiring import Home
 
 SPAN_US = 7 * DAY_US
@@ -82,7 +82,7 @@ async def _measure(folder: Path, many: int, *, rounds: int) -> dict[str, list[di
         clock.now_us = END_US - SPAN_US
         await _live(home, clock, home.loops.create(name, new_loop_settings()), count)
     clock.now_us = END_US
-    watching = Rounds(home)
+    watching = watching_rounds(home)
     while await watching.round():
         pass
     await watching.close()

@@ -86,7 +86,7 @@ LAYERS: tuple[tuple[str, frozenset[str]], ...] = (
         "services",
         frozenset(
             {
-                *("configuration", "erasure", "telemetry", "wiring", "worker", "api.options"),
+                *("configuration", "erasure", "rounds", "telemetry", "wiring", "worker", "api.options"),
                 *("sharing", "studies", "study_log", "study_run"),
                 *("archiving.rounds", "cluster.node", "cluster.rounds", "import_run"),
                 *("challenge.desk", "challengers"),

@@ -89,10 +89,10 @@ def test_retention_takes_nothing_that_is_not_archived(tmp_path: Path, *, archive
             await circle.join()
             await circle.log.maintain(joined_before=0, keep_after_us=0)
         if archived:
-            service = circle.home.archives.archiving(circle.loop, place)
-            while await service.step():
-                pass
-            await service.close()
+            async with circle.home.logs(circle.loop.loop_id) as (log, joined):
+                service = circle.home.archives.archiving(circle.loop, place, log, joined)
+                while await service.step():
+                    pass
         held = (await circle.log.extent()).first
         circle.pass_time(3 * 86_400)
 

@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from rankward.api.options import ApiOptions
-from rankward.archiving.rounds import ArchivingRounds
+from rankward.archiving.rounds import archiving_rounds
 from rankward.challengers import ChallengerService
 from rankward.errors import NotFound, NotLeading, WorldError
 from rankward.import_run import ImportRun
@@ -33,7 +33,7 @@ from rankward.store.ports import Fence
 from rankward.store.sqlite.folder import FolderLock
 from rankward.store.studies import StudyKind
 from rankward.study_run import StudyRun
-from rankward.watching.rounds import Rounds
+from rankward.watching.rounds import watching_rounds
 from rankward.wiring import Home
 from rankward.worker import Leading, LeadsAll, Worker, spawner
 
@@ -103,7 +103,7 @@ async def _run_mirror(home: Home, stop: asyncio.Event, loop_name: str) -> None:
 
 async def _run_watch(home: Home, stop: asyncio.Event) -> None:
     """Keep the figures of all loops."""
-    await Rounds(home).run(stop)
+    await watching_rounds(home).run(stop)
 
 
 async def _run_archive(home: Home, stop: asyncio.Event) -> None:
@@ -111,7 +111,7 @@ async def _run_archive(home: Home, stop: asyncio.Event) -> None:
     if await _taken(home.folder.run / "archive.lock", stop):
         place = home.archives.place()
         if place is not None:
-            await ArchivingRounds(home, place).run(stop)
+            await archiving_rounds(home, place).run(stop)
 
 
 async def _run_snapshots(home: Home, stop: asyncio.Event) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from rankward.store.audit import Audit
 from rankward.store.challengers import Challenger, Challengers
 from rankward.store.imports import Imports
 from rankward.store.optimizations import Optimizations
-from rankward.store.ports import Board, Catalog, EventLog, Feed, Fence, JoinedLog, ModelStore, Vault
+from rankward.store.ports import Board, Catalog, EventLog, Feed, Fence, JoinedLog, Loop, ModelStore, Vault
 from rankward.store.rollups import Rollups
 from rankward.store.sessions import Sessions
 from rankward.store.sqlite.audit import SqliteAudit
@@ -152,6 +152,13 @@ class Home:
         from rankward.cluster.membership import read_members  # noqa: PLC0415  # an embedded installation does without
 
         return read_members(self.broker)
+
+    def led(self, loops: Iterable[Loop]) -> list[Loop]:
+        """Return those of some loops that this node leads; embedded, all of them."""
+        if self.broker is None:
+            return list(loops)
+        leads, node = self.catalog.leads(), self.broker.options.node
+        return [loop for loop in loops if loop.loop_id in leads and leads[loop.loop_id].holder == node]
 
     def sessions(self) -> Sessions:
         """Open the sessions of the portal."""

@@ -217,10 +217,10 @@ def test_what_is_not_archived_has_to_be_kept(tmp_path: Path, bucket: Bucket) -> 
         await play(circle, 5, 5)
         with pytest.raises(StoreUnavailable):
             await service.step()
-        service.fail("it does not answer")
+        await service.fail("it does not answer")
         failing_since_us = circle.now_us
         circle.pass_time(60)
-        archiving(circle, place).fail("it does not answer")
+        await archiving(circle, place).fail("it does not answer")
         status = status_of(circle, place)
         assert (status.keep_from, status.failure) == (kept, "it does not answer")
         assert status.failing_since_us == failing_since_us

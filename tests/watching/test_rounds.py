@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from rankward.loops import new_loop_settings
-from rankward.watching.rounds import Rounds
+from rankward.watching.rounds import watching_rounds
 from rankward.wiring import Home
 from tests.loop.circle import Circle
 from tests.service import RunningService, eventually, request
@@ -32,7 +32,7 @@ def test_a_loop_whose_log_is_damaged_holds_up_no_other(tmp_path: Path) -> None:
         await circle.play(20)
         circle.pass_time(31)
         await circle.join()
-        rounds = Rounds(circle.home)
+        rounds = watching_rounds(circle.home)
         while await rounds.round():
             pass
         figures = circle.home.figures()

@@ -117,13 +117,6 @@ class Archives:
         """Leave word that what stood before an offset of a loop's event log is to be erased from its archive."""
         await asyncio.to_thread(self.erase, loop_id, f"cleared-{before:020d}", Erasure(before=before))
 
-    def archiving(self, loop: Loop, place: Place) -> ArchivingService:
-        """Make what archives a loop."""
-        return ArchivingService(
-            loop,
-            log=self._log(loop.loop_id),
-            joined=self._joined(loop.loop_id),
-            place=place,
-            board=self._board,
-            clock=self._clock,
-        )
+    def archiving(self, loop: Loop, place: Place, log: EventLog, joined: JoinedLog) -> ArchivingService:
+        """Make what archives a loop, and closes its logs when it is closed."""
+        return ArchivingService(loop, log=log, joined=joined, place=place, board=self._board, clock=self._clock)

@@ -142,7 +142,7 @@ class ArchivingService:
         self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(status))
         return done
 
-    def fail(self, why: str) -> None:
+    async def fail(self, failure: str) -> None:
         """Leave word that it failed. What had to be kept before still has to be."""
         before = read_status(self._board.read(self._loop.loop_id).get(NOTE), self._place.url)
         now_us = self._clock()
@@ -151,7 +151,7 @@ class ArchivingService:
             before = ArchivingStatus(
                 place=self._place.url, offset=0, joined_end=0, keep_from=0, events=0, missed=0, time_us=now_us
             )
-        status = msgspec.structs.replace(before, failure=why, failing_since_us=since_us, time_us=now_us)
+        status = msgspec.structs.replace(before, failure=failure, failing_since_us=since_us, time_us=now_us)
         self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(status))
 
     async def _index(self, joined_end: Offset) -> _Known:

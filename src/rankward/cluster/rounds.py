@@ -10,7 +10,6 @@ from collections import deque
 from rankward.errors import NotFound, RankwardError
 from rankward.records import TimeUs
 from rankward.store.nats.snapshots import Snapshot
-from rankward.store.ports import Loop
 from rankward.wiring import Home
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class SnapshotRounds:
 
     def go_round(self) -> None:
         """Take the snapshots that are due, and sweep now and then. What fails is tried again in the next round."""
-        for loop in self._led():
+        for loop in self._home.led(self._home.catalog.loops()):
             try:
                 self._look_after(loop.loop_id)
             except NotFound:  # it was deleted, or is not here any more
@@ -67,12 +66,6 @@ class SnapshotRounds:
                 self._sweep.sweep()
             except RankwardError as error:
                 logger.error("leftovers stay where they are for now: %s", error)
-
-    def _led(self) -> list[Loop]:
-        leads, name = self._home.catalog.leads(), self._node.broker.options.node
-        return [
-            loop for loop in self._home.catalog.loops() if loop.loop_id in leads and leads[loop.loop_id].holder == name
-        ]
 
     def _look_after(self, loop_id: str) -> None:
         snapshots = self._node.snapshots
