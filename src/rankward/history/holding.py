@@ -7,7 +7,8 @@ import msgspec
 from rankward.records import AnyHeader, HeaderEntry, TimeUs
 from rankward.store.ports import EventLog, JoinedLog
 
-_READ = 2_000
+_FIRST_READ = 50  # entries: mostly one of them is a decision
+_READ = 2_000  # at once at the most, after twice as many each time
 
 
 class Holding(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,18 +25,18 @@ async def holding(log: EventLog, joined: JoinedLog) -> Holding:
     extent = await log.extent()
     joined_first, joined_end = await joined.extent()
     first_us = newest_us = None
-    start = extent.first
-    while first_us is None and start < extent.end and (entries := await log.read_headers(start, limit=_READ)):
+    start, limit = extent.first, _FIRST_READ
+    while first_us is None and start < extent.end and (entries := await log.read_headers(start, limit=limit)):
         first_us = next((entry.time_us for entry in entries if _decided(entry)), None)
-        start = entries[-1].offset + 1
-    end = extent.end
+        start, limit = entries[-1].offset + 1, min(2 * limit, _READ)
+    end, limit = extent.end, _FIRST_READ
     while first_us is not None and newest_us is None:
-        begin = max(extent.first, end - _READ)
+        begin = max(extent.first, end - limit)
         found = [entry for entry in await log.read_headers(begin, limit=end - begin) if entry.offset < end]
         newest_us = next((entry.time_us for entry in reversed(found) if _decided(entry)), None)
         if begin == extent.first:
             break
-        end = begin
+        end, limit = begin, min(2 * limit, _READ)
     return Holding(
         entries=extent.end - extent.first, joined=joined_end - joined_first, first_us=first_us, newest_us=newest_us
     )
