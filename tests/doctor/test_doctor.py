@@ -17,6 +17,7 @@ from rankward.doctor.facts import ALIVE_US, Facts, Sample, gather
 from rankward.doctor.findings import Severity, findings
 from rankward.doctor.report import report, screen
 from rankward.joining.service import JoiningService
+from rankward.loops import new_loop_settings
 from rankward.mirroring.service import MirroringStatus
 from rankward.records import Action, Features, Interaction, LearningMode, Observation, Rate, Record, TimeUs
 from rankward.settings import LoopSettings
@@ -415,6 +416,30 @@ def test_facts_are_read_whether_the_service_runs_or_not(tmp_path: Path) -> None:
     assert after.next_due_us is None
     assert after.unlearned_since_us == {1: NOW_US + 10 * SECOND_US}
     assert after.sample == Sample(events=4, rewards=2, reward_mean=0.25, baseline_chosen=2, choices_max=2)
+
+
+@pytest.mark.parametrize("rewards", [99, 100, 250])
+def test_the_oldest_waiting_event_is_found_behind_rewards(tmp_path: Path, rewards: int) -> None:
+    """A few entries are looked at, which mostly do; where they do not, it must not seem that nothing waits."""
+    decision = Interaction(
+        event_id="e",
+        context=Features(b"[]"),
+        actions=(Action("a", Features(b"[]")),),
+        pmf=(1.0,),
+        chosen=0,
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=10 * SECOND_US,
+    )
+    with closing(Home(tmp_path / "data", clock=lambda: NOW_US)) as home:
+        loop = home.loops.create("waiting", new_loop_settings())
+
+        async def look() -> Facts:
+            log = home.event_log(loop.loop_id)
+            await log.append([*[Observation(event_id="f", value=1.0)] * rewards, decision])
+            await log.close()
+            return await gather(home, loop)
+
+        assert asyncio.run(look()).next_due_us == NOW_US + 10 * SECOND_US
 
 
 def compared(over: float) -> LiveComparison:
