@@ -191,7 +191,7 @@ class SqliteJoinedLog:
                     self._erase_in(path, interactions)
 
     def _erase_in(self, path: Path, interactions: set[Offset]) -> None:
-        entries = [_decoded(path, body) for body in _read_file(path)]
+        entries = _decoded(path, _read_file(path))
         bare = [_bare(each) if each.interaction in interactions else each for each in entries]
         if bare != entries:
             _write_file(path, bare)
@@ -255,10 +255,8 @@ class SqliteJoinedLog:
                 found.clear()
                 continue
             begin = max(0, start - first)
-            found += [
-                (first + begin + index, _decoded(path, body))
-                for index, body in enumerate(bodies[begin : begin + limit - len(found)])
-            ]
+            entries = _decoded(path, bodies[begin : begin + limit - len(found)])
+            found += enumerate(entries, first + begin)
             if len(found) >= limit:
                 break
         return found
@@ -324,9 +322,9 @@ def _read_file(path: Path) -> list[msgspec.Raw]:
         raise _damaged(path, error) from error
 
 
-def _decoded(path: Path, body: msgspec.Raw) -> JoinedEntry:
+def _decoded(path: Path, bodies: Sequence[msgspec.Raw]) -> list[JoinedEntry]:
     try:
-        return _entry.decode(body)
+        return [_entry.decode(body) for body in bodies]
     except msgspec.MsgspecError as error:
         raise _damaged(path, error) from error
 
