@@ -33,6 +33,8 @@ from rankward.wiring import Home
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.05
+_REST_AFTER = 40  # rounds in which a loop had nothing to join, after which it rests if nothing waits in it
+_REST_ROUNDS = 5  # in one of so many a loop is looked at that rests: most of many loops do
 _MAINTAIN_US = 1_000_000
 _IDLE_STATUS_US = 5_000_000  # where nothing has changed: each is a file that is written
 _MAINTAIN_IDLE_US = 10_000_000  # where nothing was appended, age alone makes something old enough to seal or drop
@@ -156,6 +158,7 @@ class _LoopWork:
         self.told_at: tuple[int, int] | None = None  # the logs' change marks before that
         self.cleaned_us: TimeUs = 0  # when housekeeping was last done
         self.cleaned_at: int | None = None  # the log's change mark before that
+        self.quiet_rounds = 0  # since there was something to join, or it was changed
         self.join_again_us: TimeUs = 0
         self.tend_again_us: TimeUs = 0
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
@@ -165,6 +168,11 @@ class _LoopWork:
         self.importing = ImportDesk(home, loop.loop_id, lambda key: spawn("import", self.loop.name, key))
         self.fence: Fence | None = None  # under which it is acted for; None: another worker leads the loop
         self._leaving: list[subprocess.Popen[bytes]] = []  # processes that were told to end
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is enough to look at it now and then. A replica never rests: others wait for it."""
+        return self.quiet_rounds > _REST_AFTER and self.feed is None and self.joining.next_due_us is None
 
     @property
     def children(self) -> list[subprocess.Popen[bytes]]:
@@ -179,7 +187,7 @@ class _LoopWork:
         if fence == self.fence:
             return
         self.end()
-        self.fence = fence
+        self.fence, self.quiet_rounds = fence, 0
         self.joining.ticks = fence is not None
 
     def end(self) -> None:
@@ -225,6 +233,7 @@ class Worker:
             ),
             lambda loop_name, optimization_id: spawn("optimization-watch", loop_name, optimization_id),
         )
+        self._rounds = 0
         self._change_mark = -1
         self._loops: list[Loop] = []
         self._open_again_us = _NEVER_US  # when to try loops again that could not be opened
@@ -261,8 +270,10 @@ class Worker:
         self._tend_archive()
         self._tend_snapshots()
         busy = False
-        for work in list(self._work.values()):
-            busy |= await self._work_on(work)
+        self._rounds += 1
+        for place, work in enumerate(list(self._work.values()), self._rounds):
+            if not work.rests or place % _REST_ROUNDS == 0:
+                busy |= await self._work_on(work)
         acting = {work.fence: work.loop for work in self._work.values() if work.fence is not None}
         await self._optimizing.turn(acting)
         if self._leading.works:
@@ -291,7 +302,9 @@ class Worker:
             try:
                 if work.feed is not None:
                     busy = await work.feed.step()
+                work.quiet_rounds += 1
                 if work.joining.wants_step():
+                    work.quiet_rounds = 0
                     await work.joining.step()
                 # What has just come can wait for more: each step is a flush of the disk that Rank needs, too.
                 busy = busy or work.joining.behind
@@ -353,9 +366,13 @@ class Worker:
                     self._open_again_us = min(self._open_again_us, self._home.clock() + _LONGEST_PAUSE_US)
             if loop_id not in self._work:
                 continue
-            self._work[loop_id].loop = loop
-            self._work[loop_id].challenging.follow(loop)
-            self._epochs[loop_id] = list(self._home.catalog.epochs(loop_id))
+            work = self._work[loop_id]
+            epochs = list(self._home.catalog.epochs(loop_id))
+            if (work.loop, self._epochs.get(loop_id)) != (loop, epochs):
+                work.quiet_rounds = 0
+            work.loop = loop
+            work.challenging.follow(loop)
+            self._epochs[loop_id] = epochs
 
     def _has_replica(self, loop: Loop) -> bool:
         """Whether a loop has a folder here; if not, it is fetched beside all else."""
