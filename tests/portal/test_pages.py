@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.portal.browser import PHONE
+
 if TYPE_CHECKING:
     from tests.portal.browser import Visitor
 
@@ -45,9 +47,12 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("path", PAGES.values(), ids=PAGES.keys())
 def test_a_page_is_fit_to_be_seen(window: Visitor, path: str) -> None:
     """No error, nothing from elsewhere, nothing forbidden, nothing inaccessible, nothing wider than the window."""
-    window.open(path)
+    page = window.open(path)
 
     window.check()
+    if page.viewport_size == PHONE:
+        cut = "[...document.querySelectorAll('.scroller')].filter((e) => e.scrollWidth > e.clientWidth)"
+        assert page.evaluate(f"{cut}.map((e) => e.ariaLabel)") == [], "what is cut off is not found"
 
 
 @pytest.mark.parametrize(
