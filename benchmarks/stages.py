@@ -127,6 +127,7 @@ async def train(root: Path, events: int) -> float:
         board=home.board,
         mark=FileMark(home.folder.mark(loop.loop_id, epoch.epoch_id)),
         clock=home.clock,
+        timer=home.timer,
     )
     await service.run(stop)
     await log.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
@@ -173,6 +175,43 @@ def test_word_of_a_loop_where_nothing_happens_is_left_less_often(tmp_path: Path)
         circle.pass_time(1)
         await until(lambda: told_us() != first_us)
         circle.pass_time(ALIVE_US / 2 / 1_000_000)
+        await until(lambda: told_us() == circle.now_us)
+        stop.set()
+        await working
+        await circle.close()
+
+    asyncio.run(run())
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(tmp_path: Path) -> None:
+    """What has to wait some seconds before it is tried again would wait for as long as the clock was set back."""
+
+    async def run() -> None:
+        circle = Circle(tmp_path / "data", new_loop_settings())
+        await circle.play(20)
+        await circle.circle()
+        circle.home.timer = itertools.count(step=50_000).__next__  # each look at it takes some time
+        started: Counter[str] = Counter()
+
+        def spawn(role: str, *arguments: str) -> subprocess.Popen[bytes]:
+            started[role] += 1
+            return subprocess.Popen(["false"], stdin=subprocess.PIPE)
+
+        def told_us() -> int | None:
+            note = circle.home.board.read(circle.loop.loop_id).get("joining")
+            return None if note is None else msgspec.json.decode(note, type=JoiningStatus).time_us
+
+        async def until(condition: Callable[[], bool]) -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                while not condition():
+                    await asyncio.sleep(0.01)
+
+        stop = asyncio.Event()
+        working = asyncio.create_task(Worker(circle.home, spawn, LeadsAll()).run(stop))
+        await until(lambda: started["trainer"] > 0 and started["watch"] > 0)
+        circle.pass_time(-3_600)
+        before = started.copy()
+        await until(lambda: all(started[role] > before[role] for role in ("trainer", "watch")))
         await until(lambda: told_us() == circle.now_us)
         stop.set()
         await working

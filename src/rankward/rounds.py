@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from rankward.errors import RankwardError
-from rankward.records import TimeUs
 from rankward.store.ports import EventLog, JoinedLog, Loop
 from rankward.wiring import Home
 
@@ -68,7 +67,7 @@ class Rounds:
         self._change_mark = -1
         self._loops: Mapping[str, Loop] = {}  # by id
         self._steppers: dict[str, Stepper] = {}
-        self._again_us: dict[str, TimeUs] = {}  # when to try a loop again that failed
+        self._again_us: dict[str, int] = {}  # by the timer: when to try a loop again that failed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Go round until told to stop."""
@@ -98,7 +97,7 @@ class Rounds:
             await self._steppers.pop(loop_id).close()
         busy = False
         for loop in loops:
-            if self._home.clock() >= self._again_us.get(loop.loop_id, 0):
+            if self._home.timer() >= self._again_us.get(loop.loop_id, 0):
                 busy |= await self._step(loop)
         return busy
 
@@ -127,7 +126,7 @@ class Rounds:
             stepper = self._steppers.get(loop.loop_id) or await self._open(loop)
             return await stepper.step()
         except RankwardError as error:
-            self._again_us[loop.loop_id] = self._home.clock() + self._again_after_us
+            self._again_us[loop.loop_id] = self._home.timer() + self._again_after_us
             failed = self._steppers.pop(loop.loop_id, None)
             if any(each.loop_id == loop.loop_id for each in self._home.catalog.loops()):
                 logger.error("loop %s: %s: %s. It is tried again.", loop.name, self._what, error)

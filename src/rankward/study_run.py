@@ -304,9 +304,9 @@ class StudyDesk:
         self._colleagues = colleagues
         self._running: dict[str, tuple[Study, subprocess.Popen[bytes]]] = {}  # by key
         self._looks = True  # whether there may be something new
-        self._again_us: TimeUs = 0  # when to try again what failed
+        self._again_us = 0  # by the timer: when to try again what failed
         self._elsewhere = False  # whether another worker runs one
-        self._look_again_us: TimeUs = 0  # then: when to look again
+        self._look_again_us = 0  # then, by the timer: when to look again
 
     def look(self) -> None:
         """Something was changed: look for studies at the next turn."""
@@ -318,13 +318,13 @@ class StudyDesk:
         Args:
             busy: whether joining is behind: then no study is begun.
         """
-        if self._home.clock() < self._again_us:
+        if self._home.timer() < self._again_us:
             return
         try:
             self._take_turn(busy=busy)
         except RankwardError as error:
             logger.error("studies: %s. They are tried again.", error)
-            self._again_us, self._looks = self._home.clock() + _AGAIN_US, True
+            self._again_us, self._looks = self._home.timer() + _AGAIN_US, True
 
     def _take_turn(self, *, busy: bool) -> None:
         for study, process in list(self._running.values()):
@@ -335,12 +335,12 @@ class StudyDesk:
             del self._running[study.key]
             self._home.board.take_down(study.loop_id, _note_of(study))
             self._looks = True
-        if self._elsewhere and self._home.clock() >= self._look_again_us:  # its worker may have died meanwhile
+        if self._elsewhere and self._home.timer() >= self._look_again_us:  # its worker may have died meanwhile
             self._looks = True
         if not self._looks or busy or not any(map(self._has_room, StudyKind)):
             return
         self._looks = self._elsewhere = False
-        self._look_again_us = self._home.clock() + _LOOK_US
+        self._look_again_us = self._home.timer() + _LOOK_US
         unfinished = self._home.studies.unfinished()
         self._home.forget_checkpoints(but=[study.key for study in unfinished])
         for study in unfinished:

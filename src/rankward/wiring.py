@@ -59,16 +59,35 @@ def now_us() -> TimeUs:
     return time.time_ns() // 1000
 
 
+def elapsed_us() -> int:
+    """Microseconds since some moment. They go on evenly, whatever the clock of the machine is set to."""
+    return time.monotonic_ns() // 1000
+
+
 class Home:
     """An installation, as one of its machines sees it: a data folder, embedded or a node's of a cluster."""
 
-    def __init__(self, root: Path, *, clock: Callable[[], TimeUs] = now_us, pending_appends: int = 4_096) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        clock: Callable[[], TimeUs] = now_us,
+        timer: Callable[[], int] = elapsed_us,
+        pending_appends: int = 4_096,
+    ) -> None:
         """Open the folder, making it if there is none.
+
+        Args:
+            root: the folder.
+            clock: the time, for what is written down.
+            timer: microseconds since some moment, on which no setting of the clock tells, for pauses.
+            pending_appends: how many records may wait in this process to be stored.
 
         Raises:
             StoreUnavailable: it cannot be used; or it is a node's, and the servers do not answer.
         """
         self.clock = clock
+        self.timer = timer
         self._pending_appends = pending_appends
         with contextlib.ExitStack() as opened, opening(root):  # others may open the same new folder at this moment
             self.folder = DataFolder(root)
@@ -310,6 +329,7 @@ class Home:
             board=self.board,
             mark=FileMark(self.folder.mark(loop.loop_id, epoch_id)),
             clock=self.clock,
+            timer=self.timer,
         )
 
     def challenging(
@@ -335,6 +355,7 @@ class Home:
             succeed=succeed,
             make_key=lambda: secrets.token_hex(16),
             clock=self.clock,
+            timer=self.timer,
         )
 
     def challenger_mark(self, loop_id: str, key: str) -> FileMark:

@@ -120,22 +120,22 @@ class JoiningStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Trainer:
-    """A child process that trains one epoch."""
+    """A child process that trains one epoch. Its times are the timer's."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self.started_us: TimeUs = 0
+        self.started_us = 0
         self.pause_us = _RESTART_US  # from one start to the next
         self.last_mark: Offset | None = None
         self.killed_count = 0
 
 
 class _Child:
-    """A child process that mirrors one loop's log, or goes round all loops."""
+    """A child process that mirrors one loop's log, or goes round all loops. Its times are the timer's."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[bytes] | None = None
-        self.started_us: TimeUs = 0
+        self.started_us = 0
 
     def end(self) -> None:
         if self.process is not None and self.process.stdin is not None:
@@ -144,7 +144,7 @@ class _Child:
 
 
 class _LoopWork:
-    """What the worker does for one loop."""
+    """What the worker does for one loop. Its times are the timer's."""
 
     def __init__(self, home: Home, loop: Loop, spawn: Spawn) -> None:
         self.loop = loop
@@ -153,14 +153,14 @@ class _LoopWork:
         self.feed = home.feed(loop.loop_id, self.log, self.joined)
         self.joining = JoiningService(self.log, self.joined, clock=home.clock)
         self.joining.ticks = False  # it is led by nobody before that is looked into
-        self.maintained_us: TimeUs = 0
-        self.told_us: TimeUs = 0  # when the joining status was last posted
+        self.maintained_us = 0
+        self.told_us = 0  # when the joining status was last posted
         self.told_at: tuple[int, int] | None = None  # the logs' change marks before that
-        self.cleaned_us: TimeUs = 0  # when housekeeping was last done
+        self.cleaned_us = 0  # when housekeeping was last done
         self.cleaned_at: int | None = None  # the log's change mark before that
         self.quiet_rounds = 0  # since there was something to join, or it was changed
-        self.join_again_us: TimeUs = 0
-        self.tend_again_us: TimeUs = 0
+        self.join_again_us = 0
+        self.tend_again_us = 0
         self.pause_us = 0  # before the next try, after a failure; 0: all is well
         self.trainers: dict[int, _Trainer] = {}
         self.mirror = _Child()
@@ -220,7 +220,7 @@ class Worker:
         self._home = home
         self._spawn = spawn
         self._leading = leading
-        self._lead_us: TimeUs = 0  # when that was last asked
+        self._lead_us = 0  # when that was last asked
         self._desk = StudyDesk(home, lambda key: spawn("study", key), leading)
         self._work: dict[str, _LoopWork] = {}
         self._optimizing = OptimizationDesk(
@@ -259,7 +259,7 @@ class Worker:
 
     async def _round(self) -> bool:
         mark = self._home.catalog.change_mark()
-        if mark != self._change_mark or self._home.clock() >= self._open_again_us:
+        if mark != self._change_mark or self._home.timer() >= self._open_again_us:
             await self._follow()
             self._desk.look()
             self._change_mark = mark
@@ -282,9 +282,9 @@ class Worker:
 
     def _lead(self) -> None:
         """Take up the loops that are this worker's now, and let go of those that are not."""
-        now_us = self._home.clock()
-        if now_us - self._lead_us >= _LEAD_US:
-            self._lead_us = now_us
+        passed_us = self._home.timer()
+        if passed_us - self._lead_us >= _LEAD_US:
+            self._lead_us = passed_us
             at_work = {loop_id for loop_id, work in self._work.items() if work.children} | self._optimizing.at_work()
             feeds = {loop_id: work.feed for loop_id, work in self._work.items()}
             # All loops, whether they can be opened here or not: else workers would not agree on how they are spread.
@@ -298,7 +298,7 @@ class Worker:
     async def _work_on(self, work: _LoopWork) -> bool:
         """Do what there is to do for one loop. A loop that fails holds up no other, and is tried again later."""
         busy = False
-        if self._home.clock() >= work.join_again_us:
+        if self._home.timer() >= work.join_again_us:
             try:
                 if work.feed is not None:
                     busy = await work.feed.step()
@@ -318,7 +318,7 @@ class Worker:
             await self._maintain(work)
         except RankwardError as error:
             work.maintained_us = self._stumble(work, error)
-        if work.fence is not None and self._home.clock() >= work.tend_again_us:
+        if work.fence is not None and self._home.timer() >= work.tend_again_us:
             try:
                 with self._home.acting(work.fence):
                     self._tend(work)
@@ -329,14 +329,14 @@ class Worker:
         work.importing.tend()
         return busy
 
-    def _stumble(self, work: _LoopWork, error: RankwardError) -> TimeUs:
-        """Say what went wrong with a loop. Returns when to try again: later and later, while it goes on."""
+    def _stumble(self, work: _LoopWork, error: RankwardError) -> int:
+        """Say what went wrong with a loop. Returns when, by the timer, to try again: later and later."""
         work.pause_us = min(_LONGEST_PAUSE_US, max(_RESTART_US, 2 * work.pause_us))
         if isinstance(error, StorageFull):
             self._home.folder.give_reserve()
         if any(loop.loop_id == work.loop.loop_id for loop in self._home.catalog.loops()):
             logger.error("loop %s: %s. It is tried again.", work.loop.name, error)
-        return self._home.clock() + work.pause_us
+        return self._home.timer() + work.pause_us
 
     async def _follow(self) -> None:
         self._loops = list(self._home.catalog.loops())
@@ -363,7 +363,7 @@ class Worker:
                     self._work[loop_id] = _LoopWork(self._home, loop, self._spawn)
                 except RankwardError as error:
                     logger.error("loop %s cannot be opened, and is tried again: %s", loop.name, error)
-                    self._open_again_us = min(self._open_again_us, self._home.clock() + _LONGEST_PAUSE_US)
+                    self._open_again_us = min(self._open_again_us, self._home.timer() + _LONGEST_PAUSE_US)
             if loop_id not in self._work:
                 continue
             work = self._work[loop_id]
@@ -388,9 +388,9 @@ class Worker:
             if error is None:
                 return True
             logger.error("loop %s cannot be fetched, and that is tried again: %s", loop.name, error)
-            self._open_again_us = min(self._open_again_us, self._home.clock() + _LONGEST_PAUSE_US)
+            self._open_again_us = min(self._open_again_us, self._home.timer() + _LONGEST_PAUSE_US)
             return False
-        self._open_again_us = min(self._open_again_us, self._home.clock() + _FETCH_LOOK_US)
+        self._open_again_us = min(self._open_again_us, self._home.timer() + _FETCH_LOOK_US)
         return False
 
     def _sweep(self) -> None:
@@ -401,22 +401,22 @@ class Worker:
                 self._home.loops.sweep(busy=self._leaving)
 
     async def _maintain(self, work: _LoopWork) -> None:
-        now_us = self._home.clock()
-        if now_us - work.maintained_us < _MAINTAIN_US:
+        now_us, passed_us = self._home.clock(), self._home.timer()
+        if passed_us - work.maintained_us < _MAINTAIN_US:
             return
-        work.maintained_us = now_us
+        work.maintained_us = passed_us
         mark = work.log.change_mark()
-        if mark != work.cleaned_at or now_us - work.cleaned_us >= _MAINTAIN_IDLE_US:
+        if mark != work.cleaned_at or passed_us - work.cleaned_us >= _MAINTAIN_IDLE_US:
             keep_after_us = max(0, now_us - kept_us(work.loop.settings))
             done_before = min(await work.joining.joined_before(), self._archived_before(work.loop))
             await work.log.maintain(joined_before=done_before, keep_after_us=keep_after_us)
             await work.joined.drop(before=(await work.log.extent()).first)
-            work.cleaned_at, work.cleaned_us = mark, now_us
+            work.cleaned_at, work.cleaned_us = mark, passed_us
         self._home.folder.keep_reserve()
         marks = mark, work.joined.change_mark()
-        if marks == work.told_at and now_us - work.told_us < _IDLE_STATUS_US:
+        if marks == work.told_at and passed_us - work.told_us < _IDLE_STATUS_US:
             return
-        work.told_at, work.told_us = marks, now_us
+        work.told_at, work.told_us = marks, passed_us
         extent = await work.log.extent()
         state = await work.joining.state()
         status = JoiningStatus(
@@ -452,8 +452,8 @@ class Worker:
             trainer = work.trainers.setdefault(epoch_id, _Trainer())
             if trainer.process is not None and trainer.process.poll() is not None:
                 self._bury(work, epoch_id, trainer)
-            if trainer.process is None and self._home.clock() - trainer.started_us >= trainer.pause_us:
-                trainer.started_us = self._home.clock()
+            if trainer.process is None and self._home.timer() - trainer.started_us >= trainer.pause_us:
+                trainer.started_us = self._home.timer()
                 trainer.process = self._spawn("trainer", work.loop.name, str(epoch_id))
 
     def _tend_mirror(self, work: _LoopWork) -> None:
@@ -462,8 +462,8 @@ class Worker:
         if mirror.process is not None and mirror.process.poll() is not None:
             mirror.end()
         wanted = settings.log_mirror_enabled and settings.log_mirror_sas_uri is not None
-        if wanted and mirror.process is None and self._home.clock() - mirror.started_us >= _LONGEST_PAUSE_US:
-            mirror.started_us = self._home.clock()
+        if wanted and mirror.process is None and self._home.timer() - mirror.started_us >= _LONGEST_PAUSE_US:
+            mirror.started_us = self._home.timer()
             mirror.process = self._spawn("mirror", work.loop.name)
 
     def _tend_watch(self) -> None:
@@ -473,8 +473,8 @@ class Worker:
             logger.error("the process that watches ended with %d, and is started again", watch.process.returncode)
             watch.end()
         wanted = any(work.joining.has_joined for work in self._work.values())
-        if wanted and watch.process is None and self._home.clock() - watch.started_us >= _LONGEST_PAUSE_US:
-            watch.started_us = self._home.clock()
+        if wanted and watch.process is None and self._home.timer() - watch.started_us >= _LONGEST_PAUSE_US:
+            watch.started_us = self._home.timer()
             watch.process = self._spawn("watch")
 
     def _tend_archive(self) -> None:
@@ -484,8 +484,8 @@ class Worker:
             logger.error("the process that archives ended with %d, and is started again", archive.process.returncode)
             archive.end()
         wanted = self._archive_url is not None and any(work.fence is not None for work in self._work.values())
-        if wanted and archive.process is None and self._home.clock() - archive.started_us >= _LONGEST_PAUSE_US:
-            archive.started_us = self._home.clock()
+        if wanted and archive.process is None and self._home.timer() - archive.started_us >= _LONGEST_PAUSE_US:
+            archive.started_us = self._home.timer()
             archive.process = self._spawn("archive")
 
     def _tend_snapshots(self) -> None:
@@ -497,8 +497,8 @@ class Worker:
             )
             snapshots.end()
         wanted = self._home.broker is not None and any(work.fence is not None for work in self._work.values())
-        if wanted and snapshots.process is None and self._home.clock() - snapshots.started_us >= _LONGEST_PAUSE_US:
-            snapshots.started_us = self._home.clock()
+        if wanted and snapshots.process is None and self._home.timer() - snapshots.started_us >= _LONGEST_PAUSE_US:
+            snapshots.started_us = self._home.timer()
             snapshots.process = self._spawn("snapshots")
 
     def _bury(self, work: _LoopWork, epoch_id: int, trainer: _Trainer) -> None:
@@ -507,7 +507,7 @@ class Worker:
         code = trainer.process.returncode
         _end(trainer)
         if code >= 0:
-            lived_us = self._home.clock() - trainer.started_us
+            lived_us = self._home.timer() - trainer.started_us
             trainer.pause_us = (
                 _RESTART_US if lived_us > _LONGEST_PAUSE_US else min(_LONGEST_PAUSE_US, 2 * trainer.pause_us)
             )

@@ -32,7 +32,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.now_us = 1_760_000_000_000_000
-        self.home = Home(folder, clock=lambda: self.now_us)
+        self.home = Home(folder, clock=lambda: self.now_us, timer=lambda: self.now_us)
         self.loop: Loop = self.home.loops.create("news", new_loop_settings())
         self.home.board.post(self.loop.loop_id, "joining", b"{}")
         self.code = WAITS

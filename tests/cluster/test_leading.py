@@ -43,8 +43,15 @@ class Worker:
     def __init__(self, catalog: SqliteCatalog, name: str, *, may_work: bool = True) -> None:
         self.members = Members(name)
         self.standings: list[Standing] = []
-        clock = itertools.count(2_000_000, 2_000_000).__next__  # it is told how it stands at every turn
-        self.leads = Leads(catalog, self.members, may_work=may_work, tell=self.standings.append, clock=clock)
+        self.now_us = 10**15
+        self.leads = Leads(
+            catalog,
+            self.members,
+            may_work=may_work,
+            tell=self.standings.append,
+            clock=lambda: self.now_us,
+            timer=itertools.count(2_000_000, 2_000_000).__next__,  # it is told how it stands at every turn
+        )
 
     def turn(self, *, caught_up: bool = True, at_work: tuple[str, ...] = ()) -> set[str]:
         """Take a turn. Returns the loops that it acts for then."""
@@ -116,6 +123,15 @@ def test_a_worker_takes_no_loops_before_it_has_caught_up(catalog: SqliteCatalog)
     assert one.turn() == set(LOOPS)
     assert one.turn(caught_up=False) == set(LOOPS), "a loop that is made later is no reason to let go"
     assert one.standings[-1].caught_up
+
+
+def test_how_a_node_stands_is_told_whatever_its_clock_is_set_to(catalog: SqliteCatalog) -> None:
+    """Whoever reads it, and finds nothing new, takes the node for one that is not fed."""
+    one = Worker(catalog, "one")
+    one.turn()
+    one.now_us -= 3_600_000_000
+    one.turn()
+    assert [standing.time_us for standing in one.standings] == [10**15, one.now_us]
 
 
 def test_a_node_that_does_not_work_leads_nothing(catalog: SqliteCatalog) -> None:

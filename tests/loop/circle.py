@@ -105,7 +105,7 @@ class Circle:
 
     def __init__(self, folder: Path, settings: LoopSettings) -> None:
         self.clock = Clock()
-        self.home = Home(folder, clock=self.clock)
+        self.home = Home(folder, clock=self.clock, timer=self.clock)
         names = {loop.name for loop in self.home.catalog.loops()}
         if "circle" not in names:
             self.home.loops.create("circle", settings)

@@ -33,7 +33,6 @@ UPLOADS_AT_ONCE = 4
 _READ_AT_ONCE = 4  # models: one that comes slowly over the network holds up no other loop, and memory is bounded
 _OPEN_AGAIN_S = 0.5  # before a loop that could not be opened is tried again: a node may be fetching it
 _AGAIN_S = 10.0  # before what failed is tried again
-_STALE_US = 30_000_000  # so old may be what a node's other process says of the replica, which it does every second
 
 
 class Doors:
@@ -108,7 +107,7 @@ class Doors:
         return (
             standing is not None
             and standing.caught_up
-            and self.home.clock() - standing.time_us < _STALE_US
+            and standing.is_current(self.home.clock())
             and (self.home.broker.client.is_connected or self._answers_without_quorum)
         )
 

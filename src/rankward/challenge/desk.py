@@ -8,7 +8,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Callable
 
-from rankward.records import Offset, TimeUs
+from rankward.records import Offset
 from rankward.store.challengers import ChallengerState
 from rankward.store.ports import Loop, SetAside
 from rankward.wiring import Home
@@ -35,7 +35,7 @@ class ChallengeDesk:
         self._spawn = spawn
         self._keys: list[str] = []  # of challengers that run
         self._is_wanted = False
-        self._started_us: TimeUs = 0
+        self._started_us = 0  # by the timer
         self._pause_us = _SHORTEST_PAUSE_US  # from one start to the next
         self._killed: Counter[tuple[str, Offset]] = Counter()
         self.process: subprocess.Popen[bytes] | None = None
@@ -58,8 +58,8 @@ class ChallengeDesk:
                 return
             self._bury(loop, self.process.returncode)
             self.end()
-        if self._is_wanted and not busy and self._home.clock() - self._started_us >= self._pause_us:
-            self._started_us = self._home.clock()
+        if self._is_wanted and not busy and self._home.timer() - self._started_us >= self._pause_us:
+            self._started_us = self._home.timer()
             self.process = self._spawn(loop.name)
 
     def end(self) -> None:
@@ -69,7 +69,7 @@ class ChallengeDesk:
         self.process = None
 
     def _bury(self, loop: Loop, code: int) -> None:
-        lived_us = self._home.clock() - self._started_us
+        lived_us = self._home.timer() - self._started_us
         self._pause_us = (
             _SHORTEST_PAUSE_US if lived_us > _LONGEST_PAUSE_US else min(_LONGEST_PAUSE_US, 2 * self._pause_us)
         )

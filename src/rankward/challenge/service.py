@@ -101,13 +101,13 @@ class _Cursor:
 class _Run:
     """A challenger that runs."""
 
-    def __init__(self, contest: Contest, model_id: ModelId | None, read: Read, *, now_us: TimeUs) -> None:
+    def __init__(self, contest: Contest, model_id: ModelId | None, read: Read, *, passed_us: int) -> None:
         self.contest = contest
         self.model_id = model_id  # of what is kept
         self.asked = _Cursor(read, contest.asked_to)
         self.lessons = _Cursor(read, contest.learned_offset)
         self.kept = (contest.asked_to, contest.learned_offset)
-        self.kept_us = now_us
+        self.kept_us = passed_us  # when it was kept last, by the timer
         self.rate_check = 0  # events learned after which the rate is put to the test
 
 
@@ -134,6 +134,7 @@ class ChallengingService:
         succeed: Callable[[Challenger], Awaitable[object]],
         make_key: Callable[[], str],
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
     ) -> None:
         """Prepare.
 
@@ -150,6 +151,7 @@ class ChallengingService:
             succeed: lets a younger model serve, with what is kept of it, and removes it.
             make_key: makes a key that was never used.
             clock: the time.
+            timer: microseconds since some moment, on which no setting of the clock tells: for pauses.
         """
         self._log = log
         self._joined = joined
@@ -162,6 +164,7 @@ class ChallengingService:
         self._succeed = succeed
         self._make_key = make_key
         self._clock = clock
+        self._timer = timer
         self._loop: Loop = catalog.loop(loop_name)
         self._change_mark = -1
         self._records: dict[str, Challenger] = {}  # by key, those that have not failed
@@ -170,7 +173,7 @@ class ChallengingService:
         self._reads: OrderedDict[Offset, tuple[Sequence[JoinedEvent], Offset]] = OrderedDict()
         self._end_mark = -1  # of the joined log, before it was found to hold no more
         self._ends: set[Offset] = set()  # where it was found so
-        self._status_us: TimeUs = 0
+        self._status_us = 0  # by the timer
         self._serving: Epoch | None = None
         self._looked_at: Offset = 0
         self._set_aside_by_loop: set[Offset] = set()
@@ -473,7 +476,7 @@ class ChallengingService:
         except LearnerRefusedError as error:
             self._change(record, failed(record, str(error)))
             return None
-        self._runs[record.key] = _Run(contest, progress.model_id, self._read, now_us=self._clock())
+        self._runs[record.key] = _Run(contest, progress.model_id, self._read, passed_us=self._timer())
         return self._runs[record.key]
 
     def _model_of(self, record: Challenger, progress: Progress) -> bytes | None:
@@ -510,14 +513,13 @@ class ChallengingService:
         for key, run in self._runs.items():
             first = run.model_id is None and run.contest.is_savable
             pause_us = _KEEP_US if busy else 0 if first else _KEEP_IDLE_US
-            if self._clock() - run.kept_us >= pause_us:
+            if self._timer() - run.kept_us >= pause_us:
                 self._keep(key, run)
 
     def _keep(self, key: str, run: _Run) -> None:
         """Write down how far a challenger is: the learner's bytes first, aside of those that count until then."""
         contest = run.contest
-        now_us = self._clock()
-        run.kept_us = now_us
+        run.kept_us = self._timer()
         at = (contest.asked_to, contest.learned_offset)
         if at == run.kept:
             return
@@ -526,7 +528,7 @@ class ChallengingService:
         if checkpoint.model is not None:
             model_id = next(each for each in model_ids(key) if each != run.model_id)
             self._models.put(loop_id, model_id, checkpoint.model)
-        progress = contest.progress(checkpoint, model_id=model_id, now_us=now_us)
+        progress = contest.progress(checkpoint, model_id=model_id, now_us=self._clock())
         if self._challengers.write(
             self._records.get(key, contest.challenger), progress=msgspec.msgpack.encode(progress)
         ):
@@ -535,10 +537,10 @@ class ChallengingService:
             self._models.forget(loop_id, model_id)  # it was removed meanwhile
 
     async def _post(self, *, waits: bool) -> None:
-        now_us = self._clock()
-        if now_us - self._status_us < _STATUS_US:
+        passed_us = self._timer()
+        if passed_us - self._status_us < _STATUS_US:
             return
-        self._status_us = now_us
+        self._status_us = passed_us
         statuses = {
             key: ChallengerStatus(
                 name=run.contest.challenger.name,
@@ -549,5 +551,5 @@ class ChallengingService:
             for key, run in self._runs.items()
         }
         _, joined_end = await self._joined.extent()
-        status = ChallengingStatus(challengers=statuses, joined_end=joined_end, waits=waits, time_us=now_us)
+        status = ChallengingStatus(challengers=statuses, joined_end=joined_end, waits=waits, time_us=self._clock())
         self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(status))

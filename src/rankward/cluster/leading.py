@@ -51,6 +51,7 @@ class Leads:
         may_work: bool,
         tell: Callable[[Standing], None],
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
     ) -> None:
         """Lead nothing yet.
 
@@ -60,13 +61,15 @@ class Leads:
             may_work: False: the node only keeps its replica, for those who read it, and leads nothing.
             tell: puts down how the node stands, for its other processes.
             clock: the time.
+            timer: microseconds since some moment, on which no setting of the clock tells.
         """
         self._catalog = catalog
         self._members = members
         self._may_work = may_work
         self._tell = tell
         self._clock = clock
-        self._told_us: TimeUs = 0
+        self._timer = timer
+        self._told_us = 0  # by the timer
         self._caught_up = False
         self._held: dict[str, Fence] = {}
         self._change_mark = -1
@@ -100,9 +103,9 @@ class Leads:
                 self._take_turn(behind.keys(), at_work)
         except RankwardError as error:
             logger.warning("who leads cannot be settled, and is tried again: %s", error)
-        now_us = self._clock()
-        if now_us - self._told_us >= _TELL_US:
-            self._told_us = now_us
+        passed_us = self._timer()
+        if passed_us - self._told_us >= _TELL_US:
+            self._told_us = passed_us
             self._members.say(works=self.works, loops=len(self._held), behind=sum(behind.values()))
             self._tell(
                 Standing(
@@ -111,7 +114,7 @@ class Leads:
                     cut_off=self._members.cut_off,
                     workers=tuple(sorted(self._members.living)),
                     behind={loop_id: count for loop_id, count in behind.items() if count},
-                    time_us=now_us,
+                    time_us=self._clock(),
                 )
             )
 

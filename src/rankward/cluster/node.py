@@ -42,6 +42,7 @@ async def among_others(home: Home, *, may_work: bool) -> AsyncIterator[Leads]:
                 may_work=may_work,
                 tell=lambda standing: write_standing(home.folder.standing, standing),
                 clock=home.clock,
+                timer=home.timer,
             )
         finally:
             for task in following:

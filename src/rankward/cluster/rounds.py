@@ -8,7 +8,6 @@ import logging
 from collections import deque
 
 from rankward.errors import NotFound, RankwardError
-from rankward.records import TimeUs
 from rankward.store.nats.snapshots import Snapshot
 from rankward.wiring import Home
 
@@ -39,9 +38,9 @@ class SnapshotRounds:
         self._every_us = every_us
         self._grace_us = grace_us
         self._newest: dict[str, Snapshot] = {}
-        self._trimming: dict[str, deque[tuple[TimeUs, int]]] = {}  # by loop: when, and up to which message
+        self._trimming: dict[str, deque[tuple[int, int]]] = {}  # by loop: when, by the timer, and up to which message
         self._sweep = home.node.sweep(home.catalog)
-        self._swept_us: TimeUs = home.clock()
+        self._swept_us = home.timer()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Go on until told to stop."""
@@ -60,8 +59,8 @@ class SnapshotRounds:
                 self._trimming.pop(loop.loop_id, None)
             except RankwardError as error:
                 logger.error("loop %s: no snapshot, and it is tried again: %s", loop.name, error)
-        if self._home.clock() - self._swept_us >= _SWEEP_US:
-            self._swept_us = self._home.clock()
+        if self._home.timer() - self._swept_us >= _SWEEP_US:
+            self._swept_us = self._home.timer()
             try:
                 self._sweep.sweep()
             except RankwardError as error:
@@ -76,11 +75,11 @@ class SnapshotRounds:
             self._newest[loop_id] = snapshots.take(loop_id)
             self._keep_few(loop_id)
         trimming = self._trimming.get(loop_id, deque())
-        while trimming and self._home.clock() >= trimming[0][0]:
+        while trimming and self._home.timer() >= trimming[0][0]:
             snapshots.trim(loop_id, through=trimming[0][1])
             trimming.popleft()
 
     def _keep_few(self, loop_id: str) -> None:
         through = self._node.snapshots.keep_few(loop_id)
         if through:
-            self._trimming.setdefault(loop_id, deque()).append((self._home.clock() + self._grace_us, through))
+            self._trimming.setdefault(loop_id, deque()).append((self._home.timer() + self._grace_us, through))

@@ -12,6 +12,8 @@ import msgspec
 
 from rankward.records import TimeUs
 
+_STALE_US = 30_000_000
+
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
     """What a node says of itself."""
@@ -34,6 +36,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     behind: dict[str, int]  # by loop id: messages that its replica lacks, where it lacks any
     workers: tuple[str, ...]  # names of the nodes whose workers are alive, as far as it knows
     time_us: TimeUs  # of this
+
+    def is_current(self, now_us: TimeUs) -> bool:
+        """Whether it was put down just now, as is done every second. Clocks are set back as well as forward."""
+        return abs(now_us - self.time_us) < _STALE_US
 
 
 def write_standing(path: Path, standing: Standing) -> None:

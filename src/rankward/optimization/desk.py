@@ -40,7 +40,7 @@ class _Watch:
     def __init__(self, run: Optimization) -> None:
         self.run = run
         self.process: subprocess.Popen[bytes] | None = None
-        self.started_us: TimeUs = 0
+        self.started_us = 0  # by the timer
         self.deaths = 0  # since it last came on
         self.cursor: Offset | None = None  # how far it had come when it died last
 
@@ -69,9 +69,10 @@ class OptimizationDesk:
         self._optimizations = home.optimizations
         self._board = home.board
         self._clock = home.clock
+        self._timer = home.timer
         self._spawn = spawn
-        self._again_us: TimeUs = 0
-        self._loops_again_us: dict[str, TimeUs] = {}  # what failed, by loop id: when to try again
+        self._again_us = 0  # by the timer
+        self._loops_again_us: dict[str, int] = {}  # what failed, by loop id: by the timer, when to try again
         self._last_us: dict[str, TimeUs | None] = {}  # by loop id: the newest time of the schedule that was made use of
         self._noted: dict[str, OptimizationStatus] = {}
         self._watches: dict[str, _Watch] = {}  # by loop id
@@ -82,10 +83,10 @@ class OptimizationDesk:
         Args:
             loops: those that the worker acts for, each under its term.
         """
-        now_us = self._clock()
-        if now_us < self._again_us:
+        passed_us = self._timer()
+        if passed_us < self._again_us:
             return
-        self._again_us = now_us + _LOOK_US
+        self._again_us = passed_us + _LOOK_US
         try:
             unfinished = {run.loop_id: run for run in self._optimizations.unfinished()}
         except RankwardError as error:
@@ -97,7 +98,7 @@ class OptimizationDesk:
         self._last_us = {loop_id: last_us for loop_id, last_us in self._last_us.items() if loop_id in led}
         for fence, loop in loops.items():
             loop_id = loop.loop_id
-            if self._loops_again_us.get(loop_id, 0) > now_us:
+            if self._loops_again_us.get(loop_id, 0) > passed_us:
                 continue
             run = unfinished.get(loop_id)
             try:
@@ -106,7 +107,7 @@ class OptimizationDesk:
                     await self._turn_of(loop if run is None else self._catalog.loop(loop.name), run)
             except RankwardError as error:
                 logger.error("optimization of loop %s: %s. It is tried again.", loop.name, error)
-                self._loops_again_us[loop_id] = now_us + _AGAIN_US
+                self._loops_again_us[loop_id] = passed_us + _AGAIN_US
 
     async def _turn_of(self, loop: Loop, run: Optimization | None) -> None:
         if run is not None:
@@ -146,7 +147,7 @@ class OptimizationDesk:
             if loop.loop_id in self._watches:
                 return  # the one before is on its way out
             watch = self._watches[loop.loop_id] = _Watch(run)
-        now_us = self._clock()
+        passed_us = self._timer()
         if watch.process is not None and (code := watch.process.poll()) is not None:
             watch.end()
             watch.process = None
@@ -155,8 +156,8 @@ class OptimizationDesk:
                 self._service.give_up_watch(run, why)
                 del self._watches[loop.loop_id]
                 return
-        if watch.process is None and now_us - watch.started_us >= _AGAIN_US:
-            watch.started_us = now_us
+        if watch.process is None and passed_us - watch.started_us >= _AGAIN_US:
+            watch.started_us = passed_us
             watch.process = self._spawn(loop.name, run.optimization_id)
 
     def _lost(self, watch: _Watch, *, died: bool) -> str | None:

@@ -54,6 +54,7 @@ class Watcher:
         self._catalog = home.catalog
         self._board = home.board
         self._clock = home.clock
+        self._timer = home.timer
         self._loop = loop
         self._run = run
         self._optimizations = optimizations
@@ -83,9 +84,9 @@ class Watcher:
     async def _follow(self, watch: Watch, state: WatchState, stop: asyncio.Event) -> WatchState:
         """Follow the log until there is a verdict, or it is to stop. Returns what was written down last."""
         offset = state.checkpoint.joined_offset
-        kept_us = told_us = self._clock()
+        kept_us = told_us = self._timer()
         read_at: int | None = None  # the joined log's change mark before it was last read to its end
-        verdict, watched = watch.look(kept_us)
+        verdict, watched = watch.look(self._clock())
         is_new = False  # whether something has come since it was written down
         while True:
             mark, start = self._joined.change_mark(), offset
@@ -96,18 +97,18 @@ class Watcher:
                     read_at = mark
             for event in events:
                 watch.take(event)
-            now_us = self._clock()
+            now_us, passed_us = self._clock(), self._timer()
             if events:
                 is_new = True
                 verdict, watched = watch.look(now_us)
             elif read_at is not None and self._is_late(state, now_us):
                 verdict = Verdict.OVER if verdict is Verdict.UNDECIDED else verdict
             ends = verdict is not Verdict.UNDECIDED or stop.is_set()
-            if ends or now_us - told_us >= _TELL_US:
-                told_us = now_us
+            if ends or passed_us - told_us >= _TELL_US:
+                told_us = passed_us
                 self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(watched))
-            if ends or (is_new and now_us - kept_us >= _KEEP_US):
-                kept_us, is_new = now_us, False
+            if ends or (is_new and passed_us - kept_us >= _KEEP_US):
+                kept_us, is_new = passed_us, False
                 state = watch.state(verdict, watched)
                 await self._keep(state)
             if ends:

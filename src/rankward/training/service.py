@@ -100,6 +100,7 @@ class TrainingService:
         board: Board,
         mark: Mark,
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
     ) -> None:
         self._name = loop_name
         self._epoch_id = epoch_id
@@ -110,11 +111,12 @@ class TrainingService:
         self._board = board
         self._mark = mark
         self._clock = clock
+        self._timer = timer
         self._loop: Loop = catalog.loop(loop_name)
         self._change_mark = -1
         self._published_learned = 0
-        self._published_us: TimeUs = 0
-        self._status_us: TimeUs = 0
+        self._published_us = 0  # by the timer
+        self._status_us = 0  # by the timer
         self._status_learned = 0
         self._status_offset: Offset | None = None
         self._new_letters: Counter[tuple[int, str]] = Counter()  # by side and letter
@@ -222,7 +224,8 @@ class TrainingService:
         """Find where to go on: the newest version that training can go on from exactly, or the epoch's start."""
         versions = self._catalog.versions(self._loop.loop_id)
         of_epoch = [version for version in versions if version.epoch_id == epoch.epoch_id]
-        self._published_us = of_epoch[0].created_us if of_epoch else epoch.created_us
+        last_us = of_epoch[0].created_us if of_epoch else epoch.created_us
+        self._published_us = self._timer() - max(0, self._clock() - last_us)
         for version in sorted(of_epoch, key=lambda version: -version.joined_offset):
             if version.resumable:
                 self._published_learned = max(self._published_learned, version.learned)
@@ -263,14 +266,14 @@ class TrainingService:
             return math.inf
         frequency_us = self._loop.settings.model_export_frequency.total_seconds() * 1_000_000
         every_us = frequency_us if epoch.state == "serving" else _CHECKPOINT_US
-        return every_us - (self._clock() - self._published_us)
+        return every_us - (self._timer() - self._published_us)
 
     def _publish(self, epoch: Epoch, fold: Fold, *, serve: bool) -> None:
         if not fold.exact and fold.turned is not None and fold.turned.learned:
             self._record(epoch, fold.turned, resumable=True, serve=False)
         self._record(epoch, fold.checkpoint(), resumable=fold.exact, serve=serve)
         self._published_learned = fold.learned
-        self._published_us = self._clock()
+        self._published_us = self._timer()
         self._prune()
 
     def _record(self, epoch: Epoch, checkpoint: Checkpoint, *, resumable: bool, serve: bool) -> None:
@@ -420,22 +423,22 @@ class TrainingService:
         return next_check(learned)
 
     async def _post_status(self, fold: Fold | None, offset: Offset) -> None:
-        now_us = self._clock()
+        passed_us = self._timer()
         learned = fold.learned if fold else 0
         is_told = (learned, offset) == (self._status_learned, self._status_offset)
-        if now_us - self._status_us < (_IDLE_STATUS_US if is_told else _STATUS_US):
+        if passed_us - self._status_us < (_IDLE_STATUS_US if is_told else _STATUS_US):
             return
-        elapsed_s = (now_us - self._status_us) / 1_000_000
+        elapsed_s = (passed_us - self._status_us) / 1_000_000
         status = TrainingStatus(
             epoch_id=self._epoch_id,
             joined_offset=offset,
             joined_end=(await self._joined.extent())[1],
             learned=learned,
             rate_per_s=(learned - self._status_learned) / elapsed_s if self._status_us else 0.0,
-            time_us=now_us,
+            time_us=self._clock(),
         )
         self._board.post(self._loop.loop_id, f"training-{self._epoch_id}", msgspec.json.encode(status))
-        self._status_us, self._status_learned, self._status_offset = now_us, learned, offset
+        self._status_us, self._status_learned, self._status_offset = passed_us, learned, offset
 
 
 async def newest_lessons(

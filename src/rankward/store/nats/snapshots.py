@@ -123,7 +123,7 @@ class Snapshots:
         folder = self._folder
         first = int(segments_in(folder.events(loop_id))[0].stem)
         is_cleared = 0 < newest.events_end <= first
-        is_old = self._clock() - newest.taken_us >= every_us
+        is_old = abs(self._clock() - newest.taken_us) >= every_us  # the clock may have been set back meanwhile
         return is_old or is_cleared or erasures_in(folder.joined(loop_id)) != newest.erasures
 
     def place(self, loop_id: str) -> int | None:
