@@ -31,6 +31,7 @@ from rankward.api.options import ApiOptions
 from rankward.joining.reader import read_joined
 from rankward.records import Tick
 from rankward.settings import LoopSettings
+from rankward.store.nats.broker import write_options
 from rankward.supervisor import serve, work
 from rankward.wiring import Home, now_us
 
@@ -81,23 +82,34 @@ class RunningService:
         environment: Mapping[str, str] | None = None,
         node: BrokerOptions | None = None,
         part: str = "serve",
+        data: Path | None = None,
+        host: str = "127.0.0.1",
+        within: Sequence[str] = (),
     ) -> None:
         """Prepare a service; nothing runs yet.
 
         Args:
-            folder: of this service alone; the data folder lies inside.
+            folder: of this service alone. Its name is the service's.
             workers: HTTP processes. With one, what one call changed holds for the next at once.
             options: of HTTP.
             environment: variables beside the test's own.
             node: where the servers are of the cluster that it is a node of. None: it is embedded.
             part: the command that runs it: `serve`; of a cluster's node also `api` or `worker`.
+            data: the data folder. None: it lies inside.
+            host: the address of the machine that it is on.
+            within: the command that starts processes on that machine. Empty: it is this one.
         """
-        self.root = folder / "data"
+        self.name = folder.name
+        self.root = data or folder / "data"
         self.workers = workers
         self.options = options or ApiOptions()
         self.output = folder / "output.txt"
+        self.part = part
         self._node = node
-        self._part = part
+        self._host = host
+        self._within = within
+        self._guard = threading.RLock()  # whoever tends it does so in another thread
+        self._wanted = False  # whether it is to run
         self._port_file = folder / "port"
         self._environment = {"RANKWARD_ADMIN_KEY": ADMIN_KEY, **(environment or {})}
         self._process: subprocess.Popen[bytes] | None = None
@@ -109,45 +121,60 @@ class RunningService:
 
     def start(self) -> RunningService:
         """Start it, and wait until it can rank."""
-        if self._process is not None:
-            self._process.wait(PATIENCE_S)
-        if self._port_holder is None:
-            self._port_holder = hold_port()
-            self.port = self._port_holder.getsockname()[1]
-            if sys.platform != "linux":  # only there may it be held while the service listens
-                self._port_holder.close()
-        self._port_file.unlink(missing_ok=True)
-        if self._node is not None:
-            self.root.mkdir(parents=True, exist_ok=True)
-            (self.root / "node.json").write_bytes(msgspec.json.encode(self._node))
-        if self._leash is None:
-            self._leash = os.pipe()
-        encoded = msgspec.json.encode(self.options).decode()
-        arguments = [str(self.root), str(self.workers), encoded, str(self._port_file), str(self.port), self._part]
-        with self.output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, *arguments],
-                stdin=self._leash[0],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **self._environment},
-                start_new_session=True,
-            )
+        self.launch()
         try:
             eventually(self._announced, "the service says its port")
-            eventually(self._ready, "the service is ready")
+            eventually(self.ready, "the service is ready")
         except BaseException:
             self.close()
             raise
         return self
+
+    def launch(self) -> None:
+        """Start it, on what it has kept, and do not wait for it."""
+        with self._guard:
+            self._wanted = True
+            if self._process is not None:
+                self._process.wait(PATIENCE_S)
+            if self._port_holder is None:
+                self._port_holder = hold_port()
+                self.port = self._port_holder.getsockname()[1]
+                if sys.platform != "linux":  # only there may it be held while the service listens
+                    self._port_holder.close()
+            self.output.parent.mkdir(parents=True, exist_ok=True)
+            self._port_file.unlink(missing_ok=True)
+            if self._node is not None and not (self.root / "node.json").exists():
+                self.root.mkdir(parents=True, exist_ok=True)
+                write_options(self.root / "node.json", self._node)
+            if self._leash is None:
+                self._leash = os.pipe()
+            options = msgspec.json.encode(self.options).decode()
+            arguments = [str(self.root), self.part, str(self.workers), options]
+            arguments += [self._host, str(self.port), str(self._port_file)]
+            with self.output.open("ab") as output:
+                self._process = subprocess.Popen(
+                    [*self._within, sys.executable, __file__, *arguments],
+                    stdin=self._leash[0],
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **self._environment},
+                    start_new_session=True,
+                )
+
+    def tend(self) -> None:
+        """Start it again if it has ended by itself, as a service manager does."""
+        with self._guard:
+            if self._wanted and self._process is not None and self._process.poll() is not None:
+                self.launch()
 
     def _announced(self) -> bool:
         assert self._process is not None, "it has been started"
         assert self._process.poll() is None, f"the service ended:\n{self.output.read_text()}"
         return self._port_file.exists()
 
-    def _ready(self) -> bool:
-        if self._part == "worker":
+    def ready(self) -> bool:
+        """Whether it can rank."""
+        if self.part == "worker":
             return True  # it has no door to knock at
         with contextlib.suppress(OSError, http.client.HTTPException):
             return self.send("GET", "/readyz").status_code == 200
@@ -161,7 +188,7 @@ class RunningService:
     @property
     def url(self) -> str:
         """Where it is, without a slash at the end."""
-        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self._host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -187,43 +214,52 @@ class RunningService:
 
     def stop(self) -> int:
         """Stop it as Ctrl-C or a service manager would. Returns how its first process ended."""
-        assert self._process is not None, "it has been started"
-        self._process.send_signal(signal.SIGTERM)
+        with self._guard:
+            assert self._process is not None, "it has been started"
+            self._wanted = False
+            self._process.send_signal(signal.SIGTERM)
         return self._process.wait(PATIENCE_S)
 
     def kill(self) -> None:
         """Kill all of its processes at once, as a power failure would."""
-        if self._process is None:
-            return
-        for process in self._session():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
+        with self._guard:
+            self._wanted = False
+            if self._process is None:
+                return
+            for process in self.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            self._process.wait()
+            eventually(lambda: not self.processes(), "all of them end")
 
     def pause(self) -> None:
         """Let all of its processes stand still, without telling anybody."""
-        for process in self._session():
+        for process in self.processes():
             process.suspend()
 
     def resume(self) -> None:
         """Let them go on."""
-        for process in self._session():
+        for process in self.processes():
             process.resume()
 
-    def _session(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Every process of the session that this service was started in, the first one first."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
-                if os.getsid(process.pid) == self.pid:
+                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return sorted(found, key=lambda process: process.pid != self.pid)
 
-    def close(self) -> None:
-        """Leave nothing behind."""
+    def let_go(self) -> None:
+        """Close what this process has open of the data folder."""
         if self._home is not None:
             self._home.close()
             self._home = None
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.let_go()
         if self._process is not None:
             try:
                 if self._process.poll() is None:
@@ -355,9 +391,9 @@ class RunningService:
     def connect(self) -> http.client.HTTPConnection:
         """Open a connection; the caller closes it."""
         if not self.tls:
-            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+            return http.client.HTTPConnection(self._host, self.port, timeout=PATIENCE_S)
         context = ssl.create_default_context(cafile=self.options.tls_cert)
-        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=PATIENCE_S, context=context)
+        return http.client.HTTPSConnection(self._host, self.port, timeout=PATIENCE_S, context=context)
 
 
 class LoopClient:
@@ -436,7 +472,7 @@ def _role(process: psutil.Process) -> tuple[str, str]:
     return role, command[-2] if role == "api" else ""
 
 
-def _main(root: str, workers: str, options: str, port_file: str, port: str, part: str) -> None:
+def _main(root: str, part: str, workers: str, options: str, host: str, port: str, port_file: str) -> None:
     def announce(_: Home, found: int = 0) -> None:
         aside = Path(port_file).with_suffix(".tmp")
         aside.write_text(str(found))
@@ -455,7 +491,7 @@ def _main(root: str, workers: str, options: str, port_file: str, port: str, part
         return
     serve(
         Path(root),
-        host="127.0.0.1",
+        host=host,
         port=int(port),
         workers=int(workers),
         options=decoded,

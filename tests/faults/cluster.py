@@ -5,28 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import signal
-import subprocess
-import sys
 import threading
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import httpx
-import psutil
 
-from rankward.cluster.servers import Server, free_ports, make_servers, wait_until_healthy
+from rankward.cluster.servers import Server, make_servers, wait_until_healthy
 from rankward.errors import RankwardError
 from rankward.loops import playground_settings
 from rankward.records import Tick
+from rankward.store.nats.broker import BrokerOptions
 from rankward.store.nats.event_log import ReplicatedEventLog
 from rankward.wiring import Home
 from tests.faults.audit import audit, is_learned
 from tests.faults.clocks import shift_clock
 from tests.faults.streams import connect, leader, wait_until_replicated
 from tests.faults.traffic import Traffic
-from tests.service import ADMIN_KEY, PATIENCE_S, eventually
+from tests.service import RunningService, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,100 +34,6 @@ if TYPE_CHECKING:
 LOOP = "busy"
 KEY = "the-key-of-the-busy-loop"
 NODES = {"api-1": "api", "api-2": "api", "worker-1": "worker", "worker-2": "worker"}
-
-
-class Node:
-    """A machine of the cluster: its data folder, and the processes that work on it."""
-
-    def __init__(
-        self, folder: Path, name: str, role: str, urls: Sequence[str], host: str, within: Sequence[str]
-    ) -> None:
-        """Prepare it: nothing runs yet.
-
-        Args:
-            folder: for all files.
-            name: of the node, and of its data folder.
-            role: the command that runs it.
-            urls: of the servers.
-            host: the address of the machine.
-            within: the command that starts processes on that machine.
-        """
-        self.name = name
-        self.place = folder / name
-        self.root = self.place / "data"
-        self.log = folder / f"{name}.log"
-        self.url = ""
-        arguments = ["--nats", ",".join(urls), "--replicas", str(len(urls)), "--data", str(self.root)]
-        if role == "api":
-            [port] = free_ports(1)
-            self.url = f"http://{host}:{port}"
-            arguments += ["--host", host, "--port", str(port), "--workers", "1"]
-        self._guard = threading.RLock()  # of the two that follow, which its service manager uses as well
-        self._wanted = False  # whether it is to run
-        self._command = [*within, sys.executable, "-m", "rankward", role, *arguments]
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it, on what it has kept."""
-        self.place.mkdir(exist_ok=True)
-        with self._guard, self.log.open("ab") as log:
-            self._wanted = True
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "RANKWARD_ADMIN_KEY": ADMIN_KEY},
-                start_new_session=True,
-            )
-
-    def tend(self) -> None:
-        """Start it again if it has ended by itself, as a service manager does."""
-        with self._guard:
-            if self._wanted and self._process is not None and self._process.poll() is not None:
-                self.start()
-
-    def ready(self) -> bool:
-        """Whether it can rank."""
-        with contextlib.suppress(httpx.HTTPError):
-            return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
-        return False
-
-    def processes(self) -> list[psutil.Process]:
-        """All that run on it."""
-        assert self._process is not None, "it was started"
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(OSError, psutil.Error):
-                if os.getsid(process.pid) == self._process.pid:
-                    found.append(process)
-        return found
-
-    def signal(self, number: int) -> Sequence[psutil.Process]:
-        """Send a signal to all of its processes. Returns them."""
-        processes = self.processes()
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-        return processes
-
-    def pause(self) -> None:
-        """Let all of it stand still, without telling anybody."""
-        self.signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self.signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it at once."""
-        with self._guard:
-            self._wanted = False
-            if self._process is not None:
-                ending = self.signal(signal.SIGKILL)
-                self._process.wait(PATIENCE_S)
-                psutil.wait_procs(ending, PATIENCE_S)
-                self._process = None
 
 
 class Cluster:
@@ -150,12 +52,18 @@ class Cluster:
         self.servers = make_servers(folder, 3, hosts=[self._address(name) for name in names[:3]])
         for server in self.servers:
             server.within = self._within(server.name)
-        urls = [server.url for server in self.servers]
+        urls = tuple(server.url for server in self.servers)
         self.nodes = {
-            name: Node(folder, name, role, urls, self._address(name), self._within(name))
-            for name, role in NODES.items()
+            name: RunningService(
+                folder / "running" / name,
+                node=BrokerOptions(servers=urls, replicas=len(urls), node=name),
+                part=part,
+                data=folder / name / "data",
+                host=self._address(name),
+                within=self._within(name),
+            )
+            for name, part in NODES.items()
         }
-        self._homes: dict[str, Home] = {}
         self._closing = threading.Event()
         self._manager = threading.Thread(target=self._manage)
 
@@ -171,7 +79,7 @@ class Cluster:
             server.start()
         wait_until_healthy(self.servers)
         for node in self.nodes.values():
-            node.start()
+            node.launch()
         self._manager.start()
         self.wait_until_ready()
         self.home("api-1").loops.create(LOOP, playground_settings(), {1: KEY})
@@ -184,16 +92,16 @@ class Cluster:
                 node.tend()
 
     @property
-    def apis(self) -> Sequence[Node]:
+    def apis(self) -> Sequence[RunningService]:
         """The nodes that answer HTTP."""
-        return [node for node in self.nodes.values() if node.url]
+        return [node for node in self.nodes.values() if node.part == "api"]
 
     def wait_until_ready(self) -> None:
         """Wait until all nodes that answer HTTP can rank."""
         for node in self.apis:
-            eventually(node.ready, f"{node.name} is ready: see {node.log}")
+            eventually(node.ready, f"{node.name} is ready: see {node.output}")
 
-    def _serves(self, node: Node) -> bool:
+    def _serves(self, node: RunningService) -> bool:
         headers = {"Ocp-Apim-Subscription-Key": KEY}
         with contextlib.suppress(httpx.HTTPError):
             url = f"{node.url}/personalizer/v1.0/configurations/service"
@@ -202,15 +110,12 @@ class Cluster:
 
     def home(self, name: str) -> Home:
         """A node's installation, as another process of the node sees it."""
-        if name not in self._homes:
-            self._homes[name] = Home(self.nodes[name].root)
-        return self._homes[name]
+        return self.nodes[name].home
 
     def let_go(self) -> None:
         """Close what this process has open of the nodes' folders."""
-        for home in self._homes.values():
-            home.close()
-        self._homes.clear()
+        for node in self.nodes.values():
+            node.let_go()
 
     @cached_property
     def broker(self) -> Broker:
@@ -233,7 +138,7 @@ class Cluster:
         return leader(self.broker, self.servers, self.stream)
 
     @property
-    def worker(self) -> Node:
+    def worker(self) -> RunningService:
         """The node whose worker leads the loop, waiting for it to be settled."""
         holders: list[str] = []
 
@@ -243,13 +148,7 @@ class Cluster:
             return bool(holders)
 
         eventually(led, "a worker leads the loop")
-        [name] = [node.name for node in self.nodes.values() if self._name(node) == holders[0]]
-        return self.nodes[name]
-
-    def _name(self, node: Node) -> str:
-        broker = self.home(node.name).broker
-        assert broker is not None, "it is a node"
-        return broker.options.node
+        return self.nodes[holders[0]]
 
     @contextlib.contextmanager
     def traffic(
@@ -323,9 +222,8 @@ class Cluster:
         if self._manager.is_alive():
             self._manager.join()
         for node in self.nodes.values():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                node.kill()
-        self.let_go()
+            node.kill()
+            node.close()
         if "broker" in self.__dict__:
             self.broker.close()
         for server in self.servers:

@@ -12,11 +12,11 @@ import pytest
 
 from rankward.cluster.servers import Server, wait_until_healthy
 from tests.faults.clocks import can_shift, shift_clock
-from tests.faults.cluster import KEY, Cluster, Node, running_cluster
+from tests.faults.cluster import KEY, Cluster, running_cluster
 from tests.faults.disks import disk, needs_root
 from tests.faults.network import network
 from tests.faults.streams import step_down, wait_until_replicated
-from tests.service import KEY_HEADER, eventually, request
+from tests.service import KEY_HEADER, RunningService, eventually, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ needs_clocks = pytest.mark.skipif(not can_shift(), reason="clocks can be shifted
 SKEW_S = 300
 WITHOUT_QUORUM_S = 30
 
-WHICH: dict[str, Callable[[Cluster], Server | Node]] = {
+WHICH: dict[str, Callable[[Cluster], Server | RunningService]] = {
     "the leader of the stream": lambda cluster: cluster.leader,
     "a follower": lambda cluster: next(server for server in cluster.servers if server is not cluster.leader),
     "the worker that leads": lambda cluster: cluster.worker,
@@ -54,7 +54,7 @@ def test_a_server_and_an_api_node_die_and_nothing_acknowledged_is_lost(cluster: 
         traffic.more(50)
         node.kill()
         traffic.more(50)
-        node.start()
+        node.launch()
         server.start()
 
 
@@ -67,7 +67,7 @@ def test_a_part_is_killed(cluster: Cluster, which: str) -> None:
             part = WHICH[which](cluster)
             part.kill()
             _notice(cluster, part, traffic)
-            part.start()
+            _start(part)
             _settle(cluster)
 
 
@@ -205,15 +205,15 @@ def test_the_power_fails_everywhere_at_once(tmp_path: Path) -> None:
                 server.start()
             wait_until_healthy(cluster.servers)
             for node in cluster.nodes.values():
-                node.start()
+                node.launch()
             cluster.wait_until_ready()
 
 
-def _notice(cluster: Cluster, part: Server | Node, traffic: Traffic) -> None:
+def _notice(cluster: Cluster, part: Server | RunningService, traffic: Traffic) -> None:
     """Wait until the others have gone on without a part."""
     if isinstance(part, Server):
         eventually(lambda: cluster.leader is not part, "another server leads")
-    elif not part.url:
+    elif part.part == "worker":
         eventually(lambda: cluster.worker is not part, "another worker leads")
     traffic.more(100)
 
@@ -224,9 +224,17 @@ def _settle(cluster: Cluster) -> None:
     wait_until_replicated(cluster.broker, cluster.stream)
 
 
-def _signal(part: Server | Node, number: int) -> None:
+def _start(part: Server | RunningService) -> None:
+    if isinstance(part, Server):
+        part.start()
+    else:
+        part.launch()  # it may take a while until it can do its work
+
+
+def _signal(part: Server | RunningService, number: int) -> None:
     if isinstance(part, Server):
         assert part.process is not None
         part.process.send_signal(number)
     else:
-        part.signal(number)
+        for process in part.processes():
+            process.send_signal(number)
