@@ -39,7 +39,7 @@ class ImportView(msgspec.Struct, frozen=True, kw_only=True):
     lines: int | None  # read so far; None: nobody can tell, or it is over
     imported: int | None  # events of them; the same
     done: float | None  # within [0, 1]; the same
-    remaining_s: float | None  # the same
+    remaining_s: float | None  # the same; and while its worker is away
     description: str  # what became of it, or why it waits; empty: there is nothing to say
     ended_us: TimeUs | None  # None: it goes on
 
@@ -175,7 +175,7 @@ def _import_view(found: LogImport, told: ImportStatus | None, *, is_away: bool) 
         lines=None if now is None else now.lines,
         imported=None if now is None else now.imported,
         done=None if now is None else now.done,
-        remaining_s=None if now is None else now.remaining_s,
+        remaining_s=None if now is None or is_away else now.remaining_s,
         description=found.description,
         ended_us=found.ended_us,
     )
