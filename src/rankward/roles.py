@@ -1,6 +1,7 @@
 """What runs in each process of an installation: `python -m rankward.roles ROLE FOLDER …`.
 
-Each ends when its standard input does: so none outlives the process that started it.
+Each ends when its standard input does: so none outlives the process that started it. Each imports what its role needs,
+when it takes it: there are as many trainers as loops, and they start the sooner for it.
 """
 
 from __future__ import annotations
@@ -18,24 +19,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import uvloop
 
-from rankward.api.options import ApiOptions
-from rankward.archiving.rounds import archiving_rounds
-from rankward.challengers import ChallengerService
 from rankward.errors import NotFound, NotLeading, WorldError
-from rankward.import_run import ImportRun
-from rankward.optimization.service import OptimizationService
-from rankward.optimization.watcher import Watcher
-from rankward.settings import Limits
-from rankward.sharing import ShareRun
 from rankward.store.ports import Fence
 from rankward.store.sqlite.folder import FolderLock
-from rankward.store.studies import StudyKind
-from rankward.study_run import StudyRun
-from rankward.watching.rounds import watching_rounds
 from rankward.wiring import Home
-from rankward.worker import Leading, LeadsAll, Worker, spawner
 
 logger = logging.getLogger(__name__)
 
@@ -76,12 +64,14 @@ async def _run_worker(home: Home, stop: asyncio.Event, *, may_work: bool) -> Non
         stop: is set when it is to end.
         may_work: False: only keep a node's replica, and leave all else to workers on other nodes.
     """
+    from rankward.worker import Leading, LeadsAll, Worker, spawner
+
     if not await _taken(home.folder.worker_lock, stop):
         return
     async with contextlib.AsyncExitStack() as entered:
         leading: Leading = LeadsAll()
         if home.broker is not None:
-            from rankward.cluster.node import among_others  # noqa: PLC0415  # an embedded installation does without
+            from rankward.cluster.node import among_others
 
             leading = await entered.enter_async_context(among_others(home, may_work=may_work))
         await Worker(home, spawner(home), leading).run(stop)
@@ -103,11 +93,15 @@ async def _run_mirror(home: Home, stop: asyncio.Event, loop_name: str) -> None:
 
 async def _run_watch(home: Home, stop: asyncio.Event) -> None:
     """Keep the figures of all loops."""
+    from rankward.watching.rounds import watching_rounds
+
     await watching_rounds(home).run(stop)
 
 
 async def _run_archive(home: Home, stop: asyncio.Event) -> None:
     """Archive the logs of all loops."""
+    from rankward.archiving.rounds import archiving_rounds
+
     if await _taken(home.folder.run / "archive.lock", stop):
         place = home.archives.place()
         if place is not None:
@@ -116,13 +110,15 @@ async def _run_archive(home: Home, stop: asyncio.Event) -> None:
 
 async def _run_snapshots(home: Home, stop: asyncio.Event) -> None:
     """Take the snapshots of the loops that a node leads."""
-    from rankward.cluster.rounds import SnapshotRounds  # noqa: PLC0415  # an embedded installation does without
+    from rankward.cluster.rounds import SnapshotRounds
 
     await SnapshotRounds(home).run(stop)
 
 
 async def _run_challengers(home: Home, stop: asyncio.Event, loop_name: str) -> None:
     """Run one loop's challengers."""
+    from rankward.challengers import ChallengerService
+
     loop = home.catalog.loop(loop_name)
     if await _taken(home.folder.challenger_mark(loop.loop_id, "all").with_suffix(".lock"), stop):
         async with home.logs(loop.loop_id) as (log, joined):
@@ -135,6 +131,10 @@ async def _run_challengers(home: Home, stop: asyncio.Event, loop_name: str) -> N
 
 async def _run_optimization_watch(home: Home, stop: asyncio.Event, loop_name: str, optimization_id: str) -> None:
     """Keep the watch over what an optimization applied."""
+    from rankward.optimization.service import OptimizationService
+    from rankward.optimization.watcher import Watcher
+    from rankward.settings import Limits
+
     loop = home.catalog.loop(loop_name)
     async with home.logs(loop.loop_id) as (log, joined):
         service = OptimizationService(home, log=lambda _: log, joined=lambda _: joined, limits=Limits())
@@ -144,6 +144,8 @@ async def _run_optimization_watch(home: Home, stop: asyncio.Event, loop_name: st
 
 async def _run_import(home: Home, stop: asyncio.Event, loop_name: str, key: str) -> None:
     """Run an import of a file that was sent."""
+    from rankward.import_run import ImportRun
+
     loop = home.catalog.loop(loop_name)
     imports = home.imports(loop.loop_id)
     wanted = next((each for each in imports.unfinished() if each.key == key), None)
@@ -193,6 +195,10 @@ async def _run(role: _Role, root: Path, arguments: Sequence[str]) -> None:
 
 def _run_study(root: Path, key: str) -> None:
     """Run a study, or a share of one."""
+    from rankward.sharing import ShareRun
+    from rankward.store.studies import StudyKind
+    from rankward.study_run import StudyRun
+
     stop = threading.Event()
     for number in _ENDING:
         signal.signal(number, lambda *_: stop.set())
@@ -221,8 +227,10 @@ def _act(arguments: Sequence[str]) -> None:
             os.nice(_STUDY_NICENESS)
             _run_study(Path(root), key)
         case ["api", root, descriptor, number, options]:
-            # Imported here because the other roles need no HTTP, and because metrics are set up on import.
-            from rankward.api.process import run_api  # noqa: PLC0415
+            import uvloop
+
+            from rankward.api.options import ApiOptions
+            from rankward.api.process import run_api  # sets metrics up
 
             decoded = msgspec.json.decode(options, type=ApiOptions)
             uvloop.run(run_api(Path(root), int(descriptor), int(number), decoded))

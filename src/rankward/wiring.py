@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import shutil
 import time
@@ -19,7 +20,6 @@ from rankward.loops import Loops
 from rankward.mirroring.service import MirroringService
 from rankward.mirroring.target import Target
 from rankward.records import ModelId, TimeUs
-from rankward.registry.signing import Signing
 from rankward.store.audit import Audit
 from rankward.store.challengers import Challenger, Challengers
 from rankward.store.imports import Imports
@@ -48,6 +48,7 @@ from rankward.watching.figures import Figures
 from rankward.watching.service import NOTE as WATCHING
 
 if TYPE_CHECKING:
+    from rankward.registry.signing import Signing
     from rankward.store.nats.broker import Broker
     from rankward.store.nats.node import Node
 
@@ -105,8 +106,6 @@ class Home:
         self.trail = Trail(self.audit, clock)
         self.loops = Loops(self.folder, self.catalog, shared=self.node is not None, trail=self.trail, clock=clock)
         self.models = self._model_store("models", recorded=self._recorded_digest)
-        vault: Vault = FileVault(self.folder.signing) if self.node is None else self.node.vault
-        self.signing = Signing(vault, clock=clock)
         self.study_models = self._model_store("studies")
         self.challenger_models = self._model_store("challengers")
         self.watches = self._model_store("watches")
@@ -119,6 +118,14 @@ class Home:
             board=self.board,
             clock=clock,
         )
+
+    @functools.cached_property
+    def signing(self) -> Signing:
+        """The key that models are signed with, and whom the installation trusts."""
+        from rankward.registry.signing import Signing  # noqa: PLC0415  # trainers do without cryptography
+
+        vault: Vault = FileVault(self.folder.signing) if self.node is None else self.node.vault
+        return Signing(vault, clock=self.clock)
 
     @property
     def broker(self) -> Broker | None:
