@@ -51,17 +51,17 @@ class Bulletin:
         self._loop_id = loop_id
         self._key = key
         self._name = name
-        self._posted_us: TimeUs = 0
-        self._begun: tuple[TimeUs, int] | None = None  # when, and at which byte
+        self._posted_us = 0  # by the timer
+        self._begun: tuple[int, int] | None = None  # by the timer: when, and at which byte
 
     def tell(self, state: Imported) -> None:
         """Take note of how far it is."""
-        now_us = self._home.clock()
+        passed_us = self._home.timer()
         if self._begun is None:
-            self._begun = now_us, state.bytes_read
-        if now_us - self._posted_us < _TELL_US:
+            self._begun = passed_us, state.bytes_read
+        if passed_us - self._posted_us < _TELL_US:
             return
-        self._posted_us = now_us
+        self._posted_us = passed_us
         since_us, start = self._begun
         read = state.bytes_read - start
         status = ImportStatus(
@@ -70,8 +70,8 @@ class Bulletin:
             lines=state.lines,
             imported=state.counts[IMPORTED],
             done=min(1.0, state.bytes_read / state.bytes_total) if state.bytes_total else 1.0,
-            remaining_s=(now_us - since_us) / 1e6 * (state.bytes_total - state.bytes_read) / read if read else None,
-            time_us=now_us,
+            remaining_s=(passed_us - since_us) / 1e6 * (state.bytes_total - state.bytes_read) / read if read else None,
+            time_us=self._home.clock(),
         )
         self._home.board.post(self._loop_id, NOTE, msgspec.json.encode(status))
 
@@ -221,28 +221,28 @@ class ImportDesk:
         self._loop_id = loop_id
         self._imports = home.imports(loop_id)
         self._spawn = spawn
-        self._look_us: TimeUs = 0  # when to look again
-        self._tidy_us: TimeUs = 0  # when to look again for files that were left
+        self._look_us = 0  # by the timer: when to look again
+        self._tidy_us = 0  # by the timer: when to look again for files that were left
         self.process: subprocess.Popen[bytes] | None = None
 
     def tend(self) -> None:
         """Do what there is to do."""
-        now_us = self._home.clock()
+        passed_us = self._home.timer()
         if self.process is not None and self.process.poll() is not None:
             self.end()
             # What failed is tried again after a while, what was cut off at once.
-            self._look_us = now_us + _AGAIN_US * any(each.description for each in self._imports.unfinished())
-        if self.process is not None or now_us < self._look_us:
+            self._look_us = passed_us + _AGAIN_US * any(each.description for each in self._imports.unfinished())
+        if self.process is not None or passed_us < self._look_us:
             return
-        self._look_us = now_us + _LOOK_US
+        self._look_us = passed_us + _LOOK_US
         try:
-            if now_us >= self._tidy_us:  # another node may have ended what this one had, while it was away
-                self._imports.tidy(before_us=now_us - _TIDY_US)
-                self._tidy_us = now_us + _TIDY_US
+            if passed_us >= self._tidy_us:  # another node may have ended what this one had, while it was away
+                self._imports.tidy(before_us=self._home.clock() - _TIDY_US)
+                self._tidy_us = passed_us + _TIDY_US
             self._begin()
         except RankwardError as error:
             logger.error("imports: %s. They are tried again.", error)
-            self._look_us = now_us + _AGAIN_US
+            self._look_us = passed_us + _AGAIN_US
 
     def _begin(self) -> None:
         for each in self._imports.unfinished():

@@ -117,6 +117,7 @@ class Home:
             joined=self.joined_log,
             board=self.board,
             clock=clock,
+            timer=timer,
         )
 
     @functools.cached_property
@@ -426,6 +427,7 @@ class Home:
             notebook=FileNotebook(self.folder.loops / loop_id / "mirroring.json"),
             board=self.board,
             clock=self.clock,
+            timer=self.timer,
             open_target=Target,
         )
 

@@ -36,6 +36,7 @@ def archiving(circle: Circle, place: Place, *, object_events: int = 1_000) -> Ar
         place=place,
         board=circle.home.board,
         clock=circle.home.clock,
+        timer=circle.home.timer,
         object_events=object_events,
     )
 
@@ -188,7 +189,13 @@ def test_the_log_of_a_backup_does_not_go_on_in_the_archive_of_the_first(tmp_path
         loop = msgspec.structs.replace(circle.loop, loop_id=ids[0])
         await play(circle, *hours)
         service = ArchivingService(
-            loop, log=circle.log, joined=circle.joined, place=place, board=circle.home.board, clock=circle.home.clock
+            loop,
+            log=circle.log,
+            joined=circle.joined,
+            place=place,
+            board=circle.home.board,
+            clock=circle.home.clock,
+            timer=circle.home.timer,
         )
         with pytest.raises(Conflict, match="restored from a backup"):
             await service.step()

@@ -76,6 +76,7 @@ def mirror_of(circle: Circle, notebook: Path) -> MirroringService:
         notebook=FileNotebook(notebook),
         board=circle.home.board,
         clock=circle.home.clock,
+        timer=circle.home.timer,
         open_target=Target,
     )
 

@@ -42,6 +42,7 @@ class Watched:
             rollups=home.rollups(loop.loop_id),
             board=home.board,
             clock=home.clock,
+            timer=home.timer,
             kept_us=kept_us,
         )
 

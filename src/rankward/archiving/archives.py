@@ -26,6 +26,7 @@ class Archives:
         joined: Callable[[str], JoinedLog],
         board: Board,
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
     ) -> None:
         """Prepare.
 
@@ -36,6 +37,7 @@ class Archives:
             joined: opens a loop's joined log, by loop id.
             board: for what archiving says of itself.
             clock: the time.
+            timer: microseconds since some moment, on which no setting of the clock tells: for pauses.
         """
         self._address = address
         self._catalog = catalog
@@ -43,6 +45,7 @@ class Archives:
         self._joined = joined
         self._board = board
         self._clock = clock
+        self._timer = timer
 
     def place(self) -> Place | None:
         """Open the archive of the logs. None: they are not archived.
@@ -119,4 +122,6 @@ class Archives:
 
     def archiving(self, loop: Loop, place: Place, log: EventLog, joined: JoinedLog) -> ArchivingService:
         """Make what archives a loop, and closes its logs when it is closed."""
-        return ArchivingService(loop, log=log, joined=joined, place=place, board=self._board, clock=self._clock)
+        return ArchivingService(
+            loop, log=log, joined=joined, place=place, board=self._board, clock=self._clock, timer=self._timer
+        )

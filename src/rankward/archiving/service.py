@@ -74,6 +74,7 @@ class ArchivingService:
         place: Place,
         board: Board,
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
         object_events: int = OBJECT_EVENTS,
     ) -> None:
         """Prepare.
@@ -85,6 +86,7 @@ class ArchivingService:
             place: where to.
             board: where others look how far it is.
             clock: the time.
+            timer: microseconds since some moment, on which no setting of the clock tells: for pauses.
             object_events: how many events an object holds at most.
         """
         self._loop = loop
@@ -93,10 +95,11 @@ class ArchivingService:
         self._place = place
         self._board = board
         self._clock = clock
+        self._timer = timer
         self._object_events = object_events
         self._folder = folder_of(loop.name, loop.loop_id)
         self._known: _Known | None = None  # None: not read, or not up to date
-        self._erase_again_us: TimeUs = 0
+        self._erase_again_us = 0  # by the timer
         self._lowest: deque[tuple[Offset, Offset]] = deque()  # see `_keep_from`
         self._scanned: Offset = 0
 
@@ -251,11 +254,11 @@ class ArchivingService:
 
     async def _erase(self, index: Index, tag: str | None) -> bool:
         """Erase what was asked for since the last look."""
-        if self._clock() < self._erase_again_us:
+        if self._timer() < self._erase_again_us:
             return False
         asked = await asyncio.to_thread(self._place.names, self._folder + ERASING)
         if not asked:
-            self._erase_again_us = self._clock() + ERASED_EVERY_US
+            self._erase_again_us = self._timer() + ERASED_EVERY_US
             return False
         contents = [await asyncio.to_thread(self._place.read, name) for name in asked]
         erasures = [msgspec.json.decode(content, type=Erasure) for content in contents if content is not None]

@@ -54,6 +54,7 @@ class MirroringService:
         notebook: Notebook,
         board: Board,
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
         open_target: Callable[[str], Target],
     ) -> None:
         """Prepare.
@@ -66,6 +67,7 @@ class MirroringService:
             notebook: where this loop's progress is kept.
             board: where others look how far it is.
             clock: the time.
+            timer: microseconds since some moment, on which no setting of the clock tells: for pauses.
             open_target: makes a target of an address.
         """
         self._name = loop_name
@@ -75,9 +77,10 @@ class MirroringService:
         self._notebook = notebook
         self._board = board
         self._clock = clock
+        self._timer = timer
         self._open_target = open_target
         self._missed = 0
-        self._waiting_since_us: TimeUs | None = None  # since when joined events wait; None: none does
+        self._waiting_since_us: int | None = None  # by the timer: since when joined events wait; None: none does
         self._has_sent = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -155,12 +158,12 @@ class MirroringService:
         if not waiting:
             self._waiting_since_us = None
             return False
-        now_us = self._clock()
+        passed_us = self._timer()
         if self._waiting_since_us is None:
-            self._waiting_since_us = now_us
+            self._waiting_since_us = passed_us
         if not self._has_sent:  # the first lines come at once, for whoever looks whether it works
             return True
-        return waiting >= CHUNK_EVENTS or now_us - self._waiting_since_us >= CHUNK_AGE_US
+        return waiting >= CHUNK_EVENTS or passed_us - self._waiting_since_us >= CHUNK_AGE_US
 
     async def _read(self, start: Offset, limit: int) -> tuple[list[JoinedEvent], Offset]:
         events: list[JoinedEvent] = []

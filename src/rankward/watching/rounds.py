@@ -23,6 +23,7 @@ def watching_rounds(home: Home) -> Rounds:
             rollups=home.rollups(loop.loop_id),
             board=home.board,
             clock=home.clock,
+            timer=home.timer,
             kept_us=kept_us,
         )
 

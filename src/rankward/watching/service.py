@@ -60,6 +60,7 @@ class WatchingService:
         rollups: Rollups,
         board: Board,
         clock: Callable[[], TimeUs],
+        timer: Callable[[], int],
         kept_us: Callable[[LoopSettings], int],
     ) -> None:
         """Prepare.
@@ -71,6 +72,7 @@ class WatchingService:
             rollups: where the figures are kept.
             board: where others look how far they go.
             clock: the time.
+            timer: microseconds since some moment, on which no setting of the clock tells: for pauses.
             kept_us: how long events are kept under some settings, in microseconds.
         """
         self._loop = loop
@@ -79,16 +81,17 @@ class WatchingService:
         self._rollups = rollups
         self._board = board
         self._clock = clock
+        self._timer = timer
         self._kept_us = kept_us
         self._written: bytes | None = None  # the state on record
         self._fold: Fold | None = None  # None: to be read from the store, or begun
         self._read_at: int | None = None  # the joined log's change mark before it was last read to its end
         self._looked_at: int | None = None  # the log's change mark when it was last seen not to have been cleared
-        self._dropped_us: TimeUs = 0
-        self._posted_us: TimeUs = 0
+        self._dropped_us = 0  # by the timer, as those that follow
+        self._posted_us = 0
         self._reached: Offset = 0
         self._told_at: Offset | None = None  # how far the figures went when what is on the board was told
-        self._told_us: TimeUs = 0
+        self._told_us = 0
         self._comparison: LiveComparison | None = None
         self._apprentice: ApprenticeWindow | None = None
 
@@ -108,10 +111,10 @@ class WatchingService:
             WorldError: nothing of the step was written. The next one does it again.
         """
         mark = self._joined.change_mark()
-        now_us = self._clock()
+        now_us, passed_us = self._clock(), self._timer()
         if mark == self._read_at and self._fold is not None:
             log_mark = self._log.change_mark()
-            if log_mark == self._looked_at and now_us - self._posted_us < _IDLE_STATUS_US:
+            if log_mark == self._looked_at and passed_us - self._posted_us < _IDLE_STATUS_US:
                 return False
             self._looked_at = log_mark
             if not await self._was_cleared(self._fold.state, now_us):
@@ -128,9 +131,9 @@ class WatchingService:
             for event in events:
                 fold.take(event, now_us)
             fold.state.offset = reached
-            drop = drops(now_us) if now_us - self._dropped_us >= _DROP_US else {}
+            drop = drops(now_us) if passed_us - self._dropped_us >= _DROP_US else {}
             self._commit(fold, drop=drop)
-            self._dropped_us = now_us if drop else self._dropped_us
+            self._dropped_us = passed_us if drop else self._dropped_us
         self._fold = fold
         self._read_at = mark if is_end else None
         await self._post(every_us=_STATUS_US)
@@ -189,13 +192,13 @@ class WatchingService:
         await self._post(failure=failure)
 
     async def _post(self, *, every_us: int = 0, failure: str | None = None) -> None:
-        now_us = self._clock()
-        if now_us - self._posted_us < every_us:
+        passed_us = self._timer()
+        if passed_us - self._posted_us < every_us:
             return
-        self._posted_us = now_us
+        self._posted_us = passed_us
         fold = self._fold
-        if fold is not None and fold.state.offset != self._told_at and now_us - self._told_us >= _TELL_US:
-            self._told_at, self._told_us = fold.state.offset, now_us
+        if fold is not None and fold.state.offset != self._told_at and passed_us - self._told_us >= _TELL_US:
+            self._told_at, self._told_us = fold.state.offset, passed_us
             blocks = [decode_block(body) for _, body in self._rollups.newest(APPRENTICE, limit=WINDOW_BLOCKS)]
             self._comparison, self._apprentice = fold.told(), next(reversed(windows(blocks)), None)
         status = WatchingStatus(
@@ -204,7 +207,7 @@ class WatchingService:
             failure=failure,
             comparison=self._comparison,
             apprentice=self._apprentice,
-            time_us=now_us,
+            time_us=self._clock(),
         )
         self._reached = status.offset
         self._board.post(self._loop.loop_id, NOTE, msgspec.json.encode(status))
