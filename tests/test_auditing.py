@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
+from rankward.administration.tuning import PolicyChoice
 from rankward.auditing import differences
 from rankward.cli.terminal import administer
 from rankward.configuration import Configuration
 from rankward.settings import LoopSettings
 from rankward.store.audit import Actor, AuditFilter, Door
+from rankward.vw.presets import PRESETS
 from rankward.wiring import Home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from rankward.cli.remote import Administrator
 
 ADA = Actor("ada@example.org", Door.PORTAL)
 EVERYTHING = AuditFilter()
@@ -103,3 +107,18 @@ def test_a_command_is_noted_under_its_user(home: Home) -> None:
     newest = home.audit.entries(EVERYTHING, limit=1)[0]
     assert (newest.what, newest.door) == ("model deleted", Door.COMMAND_LINE)
     assert newest.who.startswith("command line user ")
+
+
+def test_what_is_done_to_a_challenger_is_noted_once(home: Home) -> None:
+    """Who reads two entries of one change looks for the second change."""
+    policy = PRESETS["personalizer"].policy().text
+
+    async def change(admin: Administrator) -> None:
+        await admin.challengers.add("news", "own", PolicyChoice(arguments=policy))
+        await admin.challengers.remove("news", "own")
+
+    administer(home.folder.root, None, None, change)
+
+    removed, added, _ = home.audit.entries(EVERYTHING, limit=10)
+    assert (removed.what, removed.detail) == ("challenger removed", "own")
+    assert (added.what, added.detail, added.after) == ("challenger added", "own", {"policy": policy})

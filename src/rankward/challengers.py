@@ -142,7 +142,7 @@ class ChallengerService:
             judged_from_us=now_us,
         )
         self._home.challengers.add(challenger)
-        self._trail.note("challenger added", loop=loop.name, detail=f"{name}: {arguments.text}")
+        self._trail.note("challenger added", loop=loop.name, detail=name, after={"policy": arguments.text})
         return challenger
 
     async def listed(self, loop: Loop) -> list[Position]:

@@ -58,7 +58,6 @@ class ChallengerAdministration:
             log: gives a loop's event log, by loop id.
         """
         self._home = home
-        self._trail = trail
         self._log = log
         self._challengers = ChallengerService(home, trail)
 
@@ -89,7 +88,6 @@ class ChallengerAdministration:
                 raise InvalidPolicy(f"there is no preset {choice.preset!r}: one of {', '.join(PRESETS)}")
             policy = PRESETS[choice.preset].policy(problem_type_of(loop.settings.policy)).text
         added = await self._challengers.add(loop, challenger, policy)
-        self._trail.note("challenger added", loop=name, detail=challenger, after={"policy": policy})
         return next(view for view in await self.listed(name) if view.name == added.name)
 
     async def remove(self, name: str, challenger: str) -> None:
@@ -99,20 +97,11 @@ class ChallengerAdministration:
             NotFound: there is none of the name.
         """
         self._challengers.remove(self._home.catalog.loop(name), challenger)
-        self._trail.note("challenger removed", loop=name, detail=challenger)
 
     async def promote(self, name: str, challenger: str) -> LoopView:
         """Make a challenger's policy, and what it has learned, a loop's own: see `ChallengerService.promote`."""
         loop = self._home.catalog.loop(name)
         promoted = await self._challengers.promote(loop, challenger, log=self._log(loop.loop_id))
-        self._trail.note_settings("settings changed", name, loop.settings, promoted.settings)
-        self._trail.note(
-            "challenger promoted",
-            loop=name,
-            detail=challenger,
-            before={"model": loop.model_id or ""},
-            after={"model": promoted.model_id or ""},
-        )
         return loop_view(self._home, promoted)
 
 
