@@ -36,7 +36,7 @@ from rankward.settings import Limits
 from rankward.store.sqlite.event_log import SealPolicy, SqliteEventLog
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.sealed import Held, SealedSegment
-from tests.loop.circle import Circle, newest_version, replayed_weights, weights_of
+from tests.loop.circle import Circle
 from tests.service import PATIENCE_S
 
 SECRET = "a-secret-of-somebody"
@@ -270,35 +270,6 @@ def test_the_same_id_can_be_used_again(tmp_path: Path) -> None:
         assert entry.record == interaction("again")
 
     story_of(tell, tmp_path)
-
-
-def test_learning_goes_on_after_events_were_erased(tmp_path: Path) -> None:
-    """The model keeps what it learned; whoever learns the log anew learns the rest."""
-
-    async def tell() -> None:
-        circle = Circle(tmp_path, new_loop_settings())
-        await circle.play(60)
-        await circle.circle()
-        before = weights_of(circle, newest_version(circle))
-        done = await forget(
-            circle.home.catalog,
-            circle.log,
-            circle.joined,
-            loop_id=circle.loop.loop_id,
-            event_ids=[f"e{n}" for n in range(40)],
-            subject=None,
-        )
-        assert done.events == 40  # of one that earned nothing, a model may have learned nothing
-        await circle.play(60, prefix="more")
-        await circle.circle()
-        version = newest_version(circle)
-        assert version.learned == 120
-        assert weights_of(circle, version) != before
-        again = await replayed_weights(circle, version.joined_offset)
-        assert again != weights_of(circle, version), "a replay learns less"
-        await circle.close()
-
-    asyncio.run(tell())
 
 
 def test_a_run_after_one_that_broke_off_forgets_the_rest(tmp_path: Path) -> None:

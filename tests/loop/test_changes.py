@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from rankward.erasure import forget
 from rankward.errors import CallerError, NotFound
 from rankward.loops import new_loop_settings
 from rankward.records import Action, Features, Interaction, LearningMode, Observation
@@ -217,6 +218,35 @@ def test_a_cleared_log_leaves_the_model(root: Path) -> None:
         assert outcome.interaction.model_id == model
         await circle.circle()
         assert newest_version(circle).learned == 201
+        await circle.close()
+
+    asyncio.run(story())
+
+
+def test_learning_goes_on_after_events_were_erased(root: Path) -> None:
+    """The model keeps what it learned; whoever learns the log anew learns the rest."""
+
+    async def story() -> None:
+        circle = Circle(root, BALANCED)
+        await circle.play(60)
+        await circle.circle()
+        before = weights_of(circle, newest_version(circle))
+        done = await forget(
+            circle.home.catalog,
+            circle.log,
+            circle.joined,
+            loop_id=circle.loop.loop_id,
+            event_ids=[f"e{n}" for n in range(40)],
+            subject=None,
+        )
+        assert done.events == 40  # of one that earned nothing, a model may have learned nothing
+        await circle.play(60, prefix="more")
+        await circle.circle()
+        version = newest_version(circle)
+        assert version.learned == 120
+        assert weights_of(circle, version) != before
+        again = await replayed_weights(circle, version.joined_offset)
+        assert again != weights_of(circle, version), "a replay learns less"
         await circle.close()
 
     asyncio.run(story())
