@@ -34,6 +34,7 @@ from rankward.evaluation.search import apply_command
 from rankward.history.columns import ROLES, ColumnMap, read_map
 from rankward.history.files import STANDARD, log_files
 from rankward.joining.reward import RewardDefinition
+from rankward.records import TimeUs
 from rankward.settings import Aggregation, Numbers, parse_duration
 from rankward.vw.presets import BALANCED, PERSONALIZER, PRESETS
 
@@ -154,25 +155,9 @@ def evaluate(
     )
     now = datetime.now(UTC)  # that a span "7d ago" counts from
     span = moment(since, now), moment(until, now)
-    source: LogFiles | ArchivedLog
     with ExitStack() as stack:
-        if any(is_url(log) for log in logs):
-            if len(logs) > 1 or mapping is not None:
-                raise InvalidRequest("an archive is judged by alone: give its address and no other log, without --map")
-            source = archived_log(logs[0], since_us=span[0], until_us=span[1])
-            checkpoints = resume
-        else:
-            say_left_out([Path(log) for log in logs])
-            paths = log_files([_kept(Path(log), stack) for log in logs], tables=mapping is not None)
-            _check_tables(paths, mapping)
-            source = LogFiles(
-                paths=tuple(paths),
-                mapping=mapping,
-                reward_wait_us=_microseconds(reward_wait, "--reward-wait"),
-                since_us=span[0],
-                until_us=span[1],
-            )
-            checkpoints = None if resume is None else resume / _digest(paths)
+        source, kept_under = _source(logs, mapping, reward_wait, span, stack)
+        checkpoints = None if resume is None else resume / kept_under
         with _bar("evaluating") as show:
             if search:
                 own = candidates[0] if candidates else _candidate(f"own={PERSONALIZER.name}", exploration, numbers)
@@ -222,6 +207,35 @@ def evaluate(
         _show(report, out())
     if not report.trusted or not (report.counts.judged or report.counts.baseline_only):
         raise typer.Exit(EXIT_NOTHING_TO_JUDGE_BY)
+
+
+def _source(
+    logs: Sequence[str],
+    mapping: ColumnMap | None,
+    reward_wait: str,
+    span: tuple[TimeUs | None, TimeUs | None],
+    stack: ExitStack,
+) -> tuple[LogFiles | ArchivedLog, str]:
+    """Find what is judged by: files, or one archive.
+
+    Returns:
+        It, and the name under which it is kept how far judging by it has come; empty: it needs none.
+    """
+    if any(is_url(log) for log in logs):
+        if len(logs) > 1 or mapping is not None:
+            raise InvalidRequest("an archive is judged by alone: give its address and no other log, without --map")
+        return archived_log(logs[0], since_us=span[0], until_us=span[1]), ""
+    say_left_out([Path(log) for log in logs])
+    paths = log_files([_kept(Path(log), stack) for log in logs], tables=mapping is not None)
+    _check_tables(paths, mapping)
+    source = LogFiles(
+        paths=tuple(paths),
+        mapping=mapping,
+        reward_wait_us=_microseconds(reward_wait, "--reward-wait"),
+        since_us=span[0],
+        until_us=span[1],
+    )
+    return source, _digest(paths)
 
 
 def _check_tables(paths: Sequence[Path], mapping: ColumnMap | None) -> None:
