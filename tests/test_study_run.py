@@ -164,7 +164,7 @@ def test_what_another_worker_runs_is_begun_again_when_that_worker_is_dead(home: 
     """And not before: two would run it, and one of them for nothing."""
     processes, colleagues = Processes(dies=False), Colleagues()
     now_us = 1
-    home.clock = lambda: now_us
+    home.timer = lambda: now_us
     desk = StudyDesk(home, processes.spawn, colleagues)
     home.studies.add(a_study(1, state=StudyState.RUNNING, attempts=1, holder="other"), waiting_max=10)
     desk.turn(busy=False)
