@@ -289,6 +289,7 @@ def _unfinished(cluster: Clustered) -> int:
 def _reaching(quick: bool) -> Iterator[Row]:
     """How long a model takes to each process that decides: until the last decision with an older one."""
     with scratch() as folder, clustered(folder, servers=3, nodes=NODES, processes=2) as cluster:
+        cluster.settle(rewardWaitTime=timedelta(seconds=1), modelExportFrequency=timedelta(seconds=1))
         plan = cluster.plan(actions=10, seconds=20 if quick else 60, connections=8)
         plan = msgspec.structs.replace(plan, rate_per_s=_WATCHED_PER_S, reward_share=0.5)
         ports = [int(each.rpartition(":")[2]) for each in cluster.cluster.endpoints.values()]
