@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 from nats.js.api import KeyValueConfig, StorageType
-from nats.js.errors import BadRequestError, BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from rankward.errors import DataFolderHeld, RankwardError
@@ -44,6 +44,7 @@ class Lease:
         self._lost = False
         self._arrived_s = 0.0  # when the last sign of life that arrived was sent
         self._stop = threading.Event()
+        self._opened: KeyValue | None = None
 
     @property
     def holds(self) -> bool:
@@ -118,13 +119,10 @@ class Lease:
         await (await self._open()).delete(self._key, last=self._revision)
 
     async def _open(self) -> KeyValue:
-        js = self._broker.js
-        try:
-            return await js.key_value(self._bucket)
-        except BucketNotFoundError:
+        if self._opened is None:
             config = KeyValueConfig(
                 bucket=self._bucket, ttl=EXPIRY_S, storage=StorageType.MEMORY, replicas=self._broker.options.replicas
             )
-            with contextlib.suppress(BadRequestError):  # somebody made it at this moment
-                await js.create_key_value(config)
-            return await js.key_value(self._bucket)
+            await self._broker.ensure_bucket(config)
+            self._opened = await self._broker.js.key_value(self._bucket)
+        return self._opened
