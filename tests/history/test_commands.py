@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -187,6 +188,15 @@ def test_a_policy_goes_out_and_in_as_the_portal_had_it(shell: Shell, tmp_path: P
     assert "files" in shell.refused("policy", "import", "playground", str(file))
 
 
+@pytest.fixture
+def at_a_terminal() -> Iterator[None]:
+    """Let Ctrl-C interrupt, though what was started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("at_a_terminal")
 def test_a_stopped_import_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half a log in a loop must not look like a whole one."""
     file = tmp_path / "history.json"
