@@ -21,7 +21,7 @@ from rankward.loops import new_loop_settings
 from rankward.portal.app import portal
 from rankward.portal.gate import Entrance
 from rankward.ranking.features import FeatureBounds
-from rankward.records import Action, Features, Interaction, LearningMode, Observation, TimeUs
+from rankward.records import Action, Features, Interaction, LearningMode, Observation, Record, TimeUs
 from rankward.settings import Limits
 from rankward.store.ports import Loop
 from rankward.watching.fold import DAY_US, MINUTE_US
@@ -43,6 +43,7 @@ _APART = 2 * DAY_US // MINUTE_US  # the last minutes, which are told apart
 _TOGETHER = 10  # of those before
 _LOOK_MINUTES = 100  # between two looks of the worker
 _MODEL_MINUTES = 120  # that each model decides
+_AT_ONCE = 4_000  # records that are appended together
 _LOOK_US = 10_000_000  # between two rounds: nothing of the one before is fresh enough to be shown again
 
 
@@ -126,7 +127,9 @@ async def _live(home: Home, clock: _Clock, loop: Loop, count: int) -> None:
         clock.now_us = END_US - SPAN_US + minute * MINUTE_US
         decided = [_decision(each, f"1-{minute // _MODEL_MINUTES}", rng) for each in numbers]
         rewards = [Observation(event_id=each.event_id, value=1.0) for each in decided if rng.random() < 0.5]
-        await log.append([*decided, *rewards])
+        records: list[Record] = [*decided, *rewards]
+        for begin in range(0, len(records), _AT_ONCE):
+            await log.append(records[begin : begin + _AT_ONCE])
         if minute % _LOOK_MINUTES == 0:
             while await joining.step():
                 pass
