@@ -65,7 +65,7 @@ def pages(quick: bool) -> Iterator[Row]:
 
 
 def pages_of_ten_million(quick: bool) -> Iterator[Row]:
-    """The same with ten million events, which are an hour in the making."""
+    """The same with ten million events, which are half an hour in the making."""
     yield _compared(1_000 * FEW, rounds=5 if quick else 15)
 
 
