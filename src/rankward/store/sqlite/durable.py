@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -10,7 +11,7 @@ _SHARED = 0o666  # less the process's umask
 
 
 def write_durably(path: Path, content: bytes, *, mode: int = _SHARED) -> None:
-    """Write a file aside, flush it to the disk, and rename it into place.
+    """Write a file aside, flush it to the disk, and rename it into place. Several may at once: one stays.
 
     Args:
         path: of the file; what is there is replaced.
@@ -20,7 +21,7 @@ def write_durably(path: Path, content: bytes, *, mode: int = _SHARED) -> None:
     Raises:
         OSError: it cannot be written. What was there before still is.
     """
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    aside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     aside.unlink(missing_ok=True)  # what is left of one that died has a mode of its own
     try:
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
