@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from rankward.cluster.servers import running_servers
+from rankward.store.nats.broker import BrokerOptions, write_options
 from tests.service import RunningService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from rankward.cluster.servers import Server
 
@@ -73,3 +76,15 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One JetStream server, shared by all tests: each takes a prefix of its own."""
     with running_servers(tmp_path_factory.mktemp("nats"), 1) as [server]:
         yield server
+
+
+@pytest.fixture(params=["embedded", pytest.param("cluster", marks=pytest.mark.slow)])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A data folder of each kind: an embedded installation's, and that of the only node of a cluster."""
+    folder = tmp_path / "data"
+    if request.param == "cluster":
+        folder.mkdir()
+        server = request.getfixturevalue("nats_server")
+        options = BrokerOptions(servers=(server.url,), prefix=f"loop-{secrets.token_hex(4)}", node="only")
+        write_options(folder / "node.json", options)
+    return folder

@@ -86,11 +86,11 @@ def status_of(circle: Circle, place: Place) -> ArchivingStatus:
     return status
 
 
-def story_of(tell: Callable[[Circle], Awaitable[None]], tmp_path: Path) -> None:
-    """Run a story in a loop of its own."""
+def story_of(tell: Callable[[Circle], Awaitable[None]], root: Path) -> None:
+    """Run a story in a loop of its own, in a data folder."""
 
     async def run() -> None:
-        circle = Circle(tmp_path / "data", new_loop_settings())
+        circle = Circle(root, new_loop_settings())
         try:
             await tell(circle)
         finally:
@@ -99,7 +99,7 @@ def story_of(tell: Callable[[Circle], Awaitable[None]], tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_every_hour_that_is_over_is_archived_as_it_was_joined(tmp_path: Path, place: Place) -> None:
+def test_every_hour_that_is_over_is_archived_as_it_was_joined(root: Path, place: Place) -> None:
     """The newest hour stays in the log: it may not be whole."""
 
     async def tell(circle: Circle) -> None:
@@ -116,7 +116,7 @@ def test_every_hour_that_is_over_is_archived_as_it_was_joined(tmp_path: Path, pl
         assert events_of(circle, place) == joined[:15]
         assert (status_of(circle, place).offset, status_of(circle, place).joined_end) == (15, 19)
 
-    story_of(tell, tmp_path)
+    story_of(tell, root)
 
 
 def test_an_hour_with_more_than_an_object_holds_gets_several(tmp_path: Path, place: Place) -> None:
@@ -131,7 +131,7 @@ def test_an_hour_with_more_than_an_object_holds_gets_several(tmp_path: Path, pla
         assert await archived(archiving(circle, place, object_events=10)) == 1
         assert [span.events for span in index_of(circle, place).spans] == [10, 10, 5]
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_what_was_written_before_a_death_is_there_once(tmp_path: Path, bucket: Bucket) -> None:
@@ -153,7 +153,7 @@ def test_what_was_written_before_a_death_is_there_once(tmp_path: Path, bucket: B
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:10]
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_one_that_was_paused_undoes_nothing(tmp_path: Path, bucket: Bucket) -> None:
@@ -174,7 +174,7 @@ def test_one_that_was_paused_undoes_nothing(tmp_path: Path, bucket: Bucket) -> N
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:17]
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_the_log_of_a_backup_does_not_go_on_in_the_archive_of_the_first(tmp_path: Path) -> None:
@@ -200,12 +200,12 @@ def test_the_log_of_a_backup_does_not_go_on_in_the_archive_of_the_first(tmp_path
         with pytest.raises(Conflict, match="restored from a backup"):
             await service.step()
 
-    story_of(first, tmp_path / "one")
+    story_of(first, tmp_path / "one" / "data")
     ids = [name.split("/")[1] for name in place.names()]
     hours = [5]
-    story_of(other, tmp_path / "behind")
+    story_of(other, tmp_path / "behind" / "data")
     hours = [4, 7, 5]
-    story_of(other, tmp_path / "ahead")
+    story_of(other, tmp_path / "ahead" / "data")
 
 
 def test_what_is_not_archived_has_to_be_kept(tmp_path: Path, bucket: Bucket) -> None:
@@ -239,7 +239,7 @@ def test_what_is_not_archived_has_to_be_kept(tmp_path: Path, bucket: Bucket) -> 
         assert status.keep_from > kept
         assert read_status(circle.home.board.read(circle.loop.loop_id)[NOTE], "s3://another") is None
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_an_archive_that_begins_late_says_what_it_misses(tmp_path: Path, place: Place) -> None:
@@ -256,7 +256,7 @@ def test_an_archive_that_begins_late_says_what_it_misses(tmp_path: Path, place: 
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:3]
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 @pytest.mark.slow
@@ -286,4 +286,4 @@ def test_the_process_archives_every_loop_until_it_is_told_to_stop(tmp_path: Path
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:9]
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")

@@ -22,7 +22,7 @@ def test_an_archive_is_listed_and_verified(tmp_path: Path) -> None:
         assert "nothing of the loop circle is archived yet" in shell.refused("logs", "archive", "list", "circle")
         await archived(archiving(circle, Place(url)))
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
     for which in ("circle", url):
         assert [span["events"] for span in shell.json("logs", "archive", "list", which)["spans"]] == [5, 4]
         assert "9 events" in shell.ok("logs", "archive", "list", which)
@@ -39,7 +39,7 @@ def test_what_happened_to_an_archive_is_found(tmp_path: Path) -> None:
         await play(circle, 5, 4, 3, 2, 1)
         await archived(archiving(circle, Place(url)))
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
     first, second, third, _ = sorted((tmp_path / "archive").rglob("*.zst"))
     first.unlink()
     second.write_bytes(third.read_bytes())

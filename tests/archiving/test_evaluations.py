@@ -60,7 +60,7 @@ def test_a_study_reads_on_in_the_archive_what_retention_has_taken(tmp_path: Path
         assert findings.report is not None
         assert findings.report.counts.judged == 540
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_a_span_that_only_the_archive_has_can_be_asked_for(tmp_path: Path, bucket: Bucket) -> None:
@@ -94,7 +94,7 @@ def test_a_span_that_only_the_archive_has_can_be_asked_for(tmp_path: Path, bucke
         with pytest.raises(InvalidRequest, match="no decision between"):
             await service.ask(circle.loop, StudyKind.EVALUATION, question, study_id="two")
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_an_archive_is_judged_by_from_anywhere(tmp_path: Path) -> None:
         await hours(circle, 50, 60, 5)
         await archived(archiving(circle, Place(url)))
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
     found = shell.json("evaluate", url, "--policy", "mine=--cb_explore_adf --epsilon 0.2", "--processes", "1")
     assert found["counts"]["judged"] == 110
     files = sorted(str(path) for path in (tmp_path / "archive").rglob("*.zst"))

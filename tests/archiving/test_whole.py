@@ -92,7 +92,7 @@ def test_what_retention_has_taken_comes_from_the_archive(tmp_path: Path, *, limi
         assert first > 0
         assert await whole_of(circle).archived() >= first
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_retention_may_go_on_while_it_is_read(tmp_path: Path, bucket: Bucket) -> None:
@@ -119,7 +119,7 @@ def test_retention_may_go_on_while_it_is_read(tmp_path: Path, bucket: Bucket) ->
 
         assert found == joined
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")
 
 
 def test_the_archive_is_asked_only_for_what_the_log_lacks(tmp_path: Path, bucket: Bucket) -> None:
@@ -145,4 +145,4 @@ def test_the_archive_is_asked_only_for_what_the_log_lacks(tmp_path: Path, bucket
         with pytest.raises(StoreUnavailable):
             await read_all(whole_of(circle), end)
 
-    story_of(tell, tmp_path)
+    story_of(tell, tmp_path / "data")

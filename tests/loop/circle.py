@@ -1,6 +1,6 @@
 """A whole loop in one process and in virtual time: ranking, joining, training and serving, on real files.
 
-In a folder that is a node's of a cluster, it is on real servers as well: see `tests/loop/conftest.py`.
+In a folder that is a node's of a cluster, it is on real servers as well: see `root` in `tests/conftest.py`.
 """
 
 from __future__ import annotations
