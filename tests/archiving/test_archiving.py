@@ -134,7 +134,7 @@ def test_an_hour_with_more_than_an_object_holds_gets_several(tmp_path: Path, pla
     story_of(tell, tmp_path / "data")
 
 
-def test_what_was_written_before_a_death_is_there_once(tmp_path: Path, bucket: Bucket) -> None:
+def test_what_was_written_before_a_death_is_there_once(root: Path, bucket: Bucket) -> None:
     """The object is in the bucket, and the index does not know of it: it is written again, in its place."""
 
     async def tell(circle: Circle) -> None:
@@ -153,10 +153,10 @@ def test_what_was_written_before_a_death_is_there_once(tmp_path: Path, bucket: B
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:10]
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
-def test_one_that_was_paused_undoes_nothing(tmp_path: Path, bucket: Bucket) -> None:
+def test_one_that_was_paused_undoes_nothing(root: Path, bucket: Bucket) -> None:
     """Its successor has archived more meanwhile: what it would write over the index is refused, and it reads again."""
 
     async def tell(circle: Circle) -> None:
@@ -174,7 +174,7 @@ def test_one_that_was_paused_undoes_nothing(tmp_path: Path, bucket: Bucket) -> N
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:17]
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
 def test_the_log_of_a_backup_does_not_go_on_in_the_archive_of_the_first(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_the_log_of_a_backup_does_not_go_on_in_the_archive_of_the_first(tmp_path
     story_of(other, tmp_path / "ahead" / "data")
 
 
-def test_what_is_not_archived_has_to_be_kept(tmp_path: Path, bucket: Bucket) -> None:
+def test_what_is_not_archived_has_to_be_kept(root: Path, bucket: Bucket) -> None:
     """Retention goes by it, also while the archive does not answer, and after a restart."""
 
     async def tell(circle: Circle) -> None:
@@ -239,10 +239,10 @@ def test_what_is_not_archived_has_to_be_kept(tmp_path: Path, bucket: Bucket) -> 
         assert status.keep_from > kept
         assert read_status(circle.home.board.read(circle.loop.loop_id)[NOTE], "s3://another") is None
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
-def test_an_archive_that_begins_late_says_what_it_misses(tmp_path: Path, place: Place) -> None:
+def test_an_archive_that_begins_late_says_what_it_misses(root: Path, place: Place) -> None:
     """Retention had taken it before."""
 
     async def tell(circle: Circle) -> None:
@@ -256,7 +256,7 @@ def test_an_archive_that_begins_late_says_what_it_misses(tmp_path: Path, place: 
         joined, _ = await read_joined(circle.log, circle.joined, 0, limit=1_000)
         assert events_of(circle, place) == joined[:3]
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def texts_in(bucket: Bucket) -> bytes:
     )
 
 
-def test_an_event_is_taken_out_of_its_object(tmp_path: Path, bucket: Bucket) -> None:
+def test_an_event_is_taken_out_of_its_object(root: Path, bucket: Bucket) -> None:
     """All else stays as it was, and where it was."""
 
     async def tell(circle: Circle) -> None:
@@ -53,10 +53,10 @@ def test_an_event_is_taken_out_of_its_object(tmp_path: Path, bucket: Bucket) -> 
         assert set(bucket.objects) == names
         assert not await archived(archiving(circle, place))
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
-def test_an_object_of_which_all_is_forgotten_goes(tmp_path: Path, bucket: Bucket) -> None:
+def test_an_object_of_which_all_is_forgotten_goes(root: Path, bucket: Bucket) -> None:
     """And one that was written and not indexed when the process died, as it may have some of it."""
 
     async def tell(circle: Circle) -> None:
@@ -76,10 +76,10 @@ def test_an_object_of_which_all_is_forgotten_goes(tmp_path: Path, bucket: Bucket
         assert [name for name in bucket.objects if name.endswith(".zst")] == []
         assert not any(each.encode() in texts_in(bucket) for each in ids)
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
-def test_an_erasure_that_was_cut_short_is_done_again(tmp_path: Path, bucket: Bucket) -> None:
+def test_an_erasure_that_was_cut_short_is_done_again(root: Path, bucket: Bucket) -> None:
     """Objects may have been written by then that the index does not describe any more."""
 
     async def tell(circle: Circle) -> None:
@@ -99,7 +99,7 @@ def test_an_erasure_that_was_cut_short_is_done_again(tmp_path: Path, bucket: Buc
         assert ids_of(circle, place) == ids[1:]
         assert index_of(circle, place).spans[0].events == 4
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
 def test_what_is_forgotten_by_command_reaches_the_archive(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_what_is_forgotten_by_command_reaches_the_archive(tmp_path: Path) -> Non
     story_of(tell, tmp_path / "data")
 
 
-def test_a_log_that_is_cleared_is_cleared_in_the_archive(tmp_path: Path, bucket: Bucket) -> None:
+def test_a_log_that_is_cleared_is_cleared_in_the_archive(root: Path, bucket: Bucket) -> None:
     """Whoever deletes a loop's log means all of it. What comes later is archived."""
 
     async def tell(circle: Circle) -> None:
@@ -143,10 +143,10 @@ def test_a_log_that_is_cleared_is_cleared_in_the_archive(tmp_path: Path, bucket:
         assert events_of(circle, place) == joined[:3]
         assert not any(each.encode() in texts_in(bucket) for each in old)
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
-def test_nothing_is_forgotten_where_the_archive_cannot_be_told(tmp_path: Path, bucket: Bucket) -> None:
+def test_nothing_is_forgotten_where_the_archive_cannot_be_told(root: Path, bucket: Bucket) -> None:
     """It would be thought gone, and would still be there."""
 
     async def tell(circle: Circle) -> None:
@@ -155,4 +155,4 @@ def test_nothing_is_forgotten_where_the_archive_cannot_be_told(tmp_path: Path, b
         with pytest.raises(StoreUnavailable):
             circle.home.archives.erase(circle.loop.loop_id, "one", Erasure(event_ids=("e",)))
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)

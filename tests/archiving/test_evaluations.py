@@ -63,7 +63,7 @@ def test_a_study_reads_on_in_the_archive_what_retention_has_taken(tmp_path: Path
     story_of(tell, tmp_path / "data")
 
 
-def test_a_span_that_only_the_archive_has_can_be_asked_for(tmp_path: Path, bucket: Bucket) -> None:
+def test_a_span_that_only_the_archive_has_can_be_asked_for(root: Path, bucket: Bucket) -> None:
     """And one that nobody has any more is refused, as ever."""
 
     async def tell(circle: Circle) -> None:
@@ -94,7 +94,7 @@ def test_a_span_that_only_the_archive_has_can_be_asked_for(tmp_path: Path, bucke
         with pytest.raises(InvalidRequest, match="no decision between"):
             await service.ask(circle.loop, StudyKind.EVALUATION, question, study_id="two")
 
-    story_of(tell, tmp_path / "data")
+    story_of(tell, root)
 
 
 @pytest.mark.slow
