@@ -56,7 +56,7 @@ lint: $(VENV)/.dev ## run the linters and the type checker
 	$(BIN)/mypy
 
 test-fast: $(VENV)/.dev ## run the quick tests
-	$(BIN)/python -m pytest -m "not slow and not fault" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not fault" -n $(JOBS) --dist loadfile $(ARGS)
 
 format: $(VENV)/.dev ## format the code, and mend what the linter can mend
 	$(BIN)/ruff check --fix-only .
