@@ -310,12 +310,14 @@ def test_a_full_disk_is_said_to_be_full() -> None:
 
 def test_the_model_answers_the_originals_distribution(trained: LoopClient) -> None:
     """Epsilon-greedy: 1 - e + e/K for the best, e/K for the other; which is drawn does not change it."""
-    seen = set()
-    for n in range(40):
+    seen: set[str] = set()
+    for n in range(250):  # until both were drawn: that none of these explores has a chance of 0.9 ** 250 = 4e-12
         body = trained.rank(request("ramen", "pasta", eventId=f"asked-{n}")).json()
         assert {action["id"]: action["probability"] for action in body["ranking"]} == {"pasta": 0.9, "ramen": 0.1}
         assert body["ranking"][0]["id"] == body["rewardActionId"]
         seen.add(body["rewardActionId"])
+        if len(seen) == 2:
+            break
     assert seen == {"pasta", "ramen"}
 
 
