@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
@@ -36,10 +36,9 @@ SERVERS_SUBJECT = "rankward.servers"
 ACK_S = 5.0
 """How long a publisher waits for the quorum before it says that the store is not available."""
 _CONNECT_S = 5.0
-_ANSWER_S = 2.0  # for the first server to tell its state
-_OTHERS_S = 0.3  # for each further one
+_ANSWER_S = 5.0  # for a server to tell its state that is not known to be away
 _PORT = 4222
-_MAKING_S = 20.0
+_MAKING_S = 60.0  # servers on a slow machine elect a leader for each stream, one after the other
 _MADE_S = 1.0
 _AGAIN_S = 0.1
 _LEADERLESS_PAUSE_S = 0.1
@@ -288,7 +287,14 @@ class Broker:
             )
         if self.options.accept_lazy_flush:
             return
-        states = await self._states()
+        try:
+            states = await self._states()
+        except TimeoutError as error:
+            raise ServersAway(
+                f"no server says within {_ANSWER_S:.0f} s whether it flushes what it acknowledges to the disk "
+                f"({self._trouble or 'timeout'}): it is busy, or this account may not publish to {SERVERS_SUBJECT}, "
+                "which docs/cluster.md shows how to allow"
+            ) from error
         if not states:
             raise StoreUnavailable(
                 "it cannot be seen whether the servers flush what they acknowledge to the disk: export the service "
@@ -306,26 +312,27 @@ class Broker:
     async def _states(self) -> dict[str, dict[str, Any]]:
         """Ask the servers that keep streams for the state of their JetStream. Returns it by their names.
 
-        All that are there answer, if their configuration lets more than one; who is down does not hold up the rest.
+        All that are there answer, if their configuration lets more than one. Who is known to be away is not waited for.
+
+        Raises:
+            TimeoutError: none does, though one may be asked.
         """
         states: dict[str, dict[str, Any]] = {}
         inbox = self.client.new_inbox()
         answers = await self.client.subscribe(inbox)
         try:
             await self.client.publish(SERVERS_SUBJECT, b"", reply=inbox)
-            expected, patience_s = 1, _ANSWER_S
-            while len(states) < expected:
-                answer = await answers.next_msg(timeout=patience_s)
+            while len(states) < _expected(states):
+                answer = await answers.next_msg(timeout=_ANSWER_S)
                 if answer.headers is not None and "Status" in answer.headers:
                     break  # nobody may be asked
                 told = msgspec.json.decode(answer.data)
                 state = told["data"].get("jetstream")
                 if state is not None:
                     states[told["server"]["name"]] = state
-                    expected = max(expected, state.get("meta", {}).get("cluster_size", 1))
-                patience_s = _OTHERS_S
         except nats.errors.TimeoutError:
-            pass
+            if not states:
+                raise
         finally:
             await answers.unsubscribe()
         return states
@@ -359,6 +366,14 @@ class Broker:
         for task in left:  # the client leaves some that wait for what will not come
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def _expected(states: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many servers are to tell their state, by what those say that have: all but whoever is known to be away."""
+    metas = [state.get("meta", {}) for state in states.values()]
+    peers = [peer for meta in metas for peer in meta.get("replicas") or ()]
+    away = {peer["name"] for peer in peers if peer.get("offline", False)} - states.keys()
+    return max((int(meta.get("cluster_size", 1)) for meta in metas), default=1) - len(away)
 
 
 def _given(outcome: T | _Failure) -> T:
