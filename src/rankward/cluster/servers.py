@@ -120,12 +120,17 @@ def server_program() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports that nobody listens on now."""
+    """Find ports that nobody listens on, and on Linux nobody else finds while this process lives."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        ports = [each.getsockname()[1] for each in sockets]
+        if sys.platform == "linux":  # elsewhere nobody could listen on what is held
+            for each in sockets:
+                each.detach()  # it stays bound: whoever asks for any port gets another, who names this one may listen
+        return ports
 
 
 def make_servers(
