@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import struct
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -248,7 +249,7 @@ class FileBoard:
     def post(self, loop_id: str, name: str, note: bytes) -> None:
         """See `ports.Board`."""
         path = self._path(loop_id, name)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        aside = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             aside.write_bytes(note)
