@@ -10,6 +10,7 @@ from tests.service import eventually
 from rankward.cluster.membership import Membership, read_members
 from rankward.cluster.standing import Member
 from rankward.store.nats.broker import Broker, BrokerOptions
+from rankward.wiring import elapsed_us
 
 if TYPE_CHECKING:
     from rankward.cluster.servers import Server
@@ -21,18 +22,31 @@ def _node(name: str, *, works: bool = True) -> Member:
     return Member(name=name, works=works, host="here", version="1", since_us=5)
 
 
+class Timer:
+    """Stands still until it is let go."""
+
+    def __init__(self) -> None:
+        self.goes = False
+
+    def __call__(self) -> int:
+        """Microseconds since some moment."""
+        return elapsed_us() if self.goes else 0
+
+
 def test_workers_see_each_other_come_and_go(nats_server: Server) -> None:
     """Who says goodbye is not waited for; who says nothing expires by the servers' clock."""
     broker = Broker(BrokerOptions(servers=(nats_server.url,), prefix="membership-test"))
-    one, two = Membership(broker, _node("one")), Membership(broker, _node("two"))
-    follower = Membership(broker, _node("three", works=False))
+    timer = Timer()
+    one, two = Membership(broker, _node("one"), timer=timer), Membership(broker, _node("two"), timer=elapsed_us)
+    follower = Membership(broker, _node("three", works=False), timer=elapsed_us)
     assert one.cut_off, "it has never been heard of"
     try:
         one.start()
         follower.start()
-        assert one.living == {"one"}
-        assert not one.cut_off
+        eventually(lambda: one.living == {"one"}, "one sees itself")
+        eventually(lambda: not one.cut_off, "the servers have heard of one")
         assert not one.settled, "it has only just come, and another may be on its way"
+        timer.goes = True
         two.start()
         one.say(works=True, loops=3, behind=7)
         eventually(lambda: one.living == {"one", "two"}, "one sees two")
@@ -40,7 +54,9 @@ def test_workers_see_each_other_come_and_go(nats_server: Server) -> None:
         follower.say(works=True, loops=0, behind=0)
         eventually(lambda: one.living == {"one", "two", "three"}, "three works, too, from now on")
         follower.say(works=False, loops=0, behind=0)
-        assert [node.name for node in read_members(broker)] == ["one", "three", "two"]
+        eventually(
+            lambda: [node.name for node in read_members(broker)] == ["one", "three", "two"], "each is named once"
+        )
         eventually(lambda: one.settled, "one has seen enough")
         two.close()
         eventually(lambda: one.living == {"one"}, "two has said goodbye")

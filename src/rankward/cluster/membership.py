@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import nats.js.errors
@@ -34,10 +33,17 @@ _BUCKET = "nodes"
 class Membership:
     """Keeps a node's key alive in a thread of its own, so that no long step of anything else makes it look dead."""
 
-    def __init__(self, broker: Broker, node: Member) -> None:
-        """Prepare: nothing is said before `start`."""
+    def __init__(self, broker: Broker, node: Member, *, timer: Callable[[], int]) -> None:
+        """Prepare: nothing is said before `start`.
+
+        Args:
+            broker: the connection.
+            node: what is said of this node.
+            timer: microseconds since some moment, on which no setting of the clock tells.
+        """
         self._broker = broker
         self._node = node
+        self._timer = timer
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="membership", daemon=True)
         self._living: frozenset[str] = frozenset()
@@ -67,19 +73,22 @@ class Membership:
     @property
     def cut_off(self) -> bool:
         """Whether this node may look dead to the others."""
-        return time.monotonic() - self._acknowledged_s >= CUT_OFF_S
+        return self._now_s() - self._acknowledged_s >= CUT_OFF_S
 
     @property
     def settled(self) -> bool:
         """Whether it has seen the others for long enough to tell that whoever is missing is dead."""
-        return not self.cut_off and time.monotonic() - self._steady_s >= EXPIRY_S
+        return not self.cut_off and self._now_s() - self._steady_s >= EXPIRY_S
+
+    def _now_s(self) -> float:
+        return self._timer() / 1e6
 
     def _run(self) -> None:
         while not self._stop.wait(_BEAT_S):
             self._beat()
 
     def _beat(self) -> None:
-        sent_s = time.monotonic()
+        sent_s = self._now_s()
         try:
             sequence, living = self._broker.call(self._sign)
         except RankwardError as error:

@@ -31,7 +31,7 @@ async def among_others(home: Home, *, may_work: bool) -> AsyncIterator[Leads]:
     assert home.broker is not None, "the folder is a node's"
     host = socket.gethostname()
     member = Member(name=home.broker.options.node, works=False, host=host, version=__version__, since_us=home.clock())
-    membership = Membership(home.broker, member)
+    membership = Membership(home.broker, member, timer=home.timer)
     async with asyncio.TaskGroup() as group:
         following = [group.create_task(home.follow()), group.create_task(_send_what_waits(home))]
         await asyncio.to_thread(membership.start)
