@@ -39,7 +39,7 @@ async def run_challengers(circle: Circle, until: int | None = None, *, kill: boo
     end = (await circle.joined.extent())[1] if until is None else until
     running = asyncio.create_task(service_of(circle).run(stop))
     while not running.done():
-        circle.now_us += 1_000_000  # so that they say how far they are
+        circle.timer.move(1_000_000)  # so that they say how far they are
         note = circle.home.board.read(circle.loop.loop_id).get(NOTE)
         if note is not None and _done(circle, msgspec.json.decode(note, type=ChallengingStatus), end):
             break

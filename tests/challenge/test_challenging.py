@@ -217,7 +217,7 @@ def test_what_the_loop_passes_over_its_challengers_do_too(tmp_path: Path) -> Non
 
         async def judged(decisions: int) -> None:
             while (await position(circle, "quick")).standing.decisions < decisions:
-                circle.now_us += 1_000_000
+                circle.timer.move(1_000_000)
                 await asyncio.sleep(0.005)
 
         await judged(100)
@@ -265,12 +265,12 @@ def test_challengers_wait_while_the_loop_itself_is_behind(tmp_path: Path) -> Non
         behind(TRAINING_BEHIND + 1)
         running = asyncio.create_task(service_of(circle).run(stop))
         while not (await position(circle, "quick")).waits:
-            circle.now_us += 1_000_000
+            circle.timer.move(1_000_000)
             behind(TRAINING_BEHIND + 1)
             await asyncio.sleep(0.005)
         assert (await position(circle, "quick")).standing.decisions == 0
         while (await position(circle, "quick")).standing.decisions < 100:
-            circle.now_us += 1_000_000
+            circle.timer.move(1_000_000)
             behind(TRAINING_BEHIND)
             await asyncio.sleep(0.005)
         assert not (await position(circle, "quick")).waits
@@ -291,7 +291,7 @@ def test_one_that_is_removed_while_it_runs_leaves_nothing(tmp_path: Path) -> Non
         stop = asyncio.Event()
         running = asyncio.create_task(service_of(circle).run(stop))
         while not (await position(circle, "quick")).standing.decisions:
-            circle.now_us += 1_000_000
+            circle.timer.move(1_000_000)
             await asyncio.sleep(0.005)
         ChallengerService(circle.home, circle.home.trail).remove(circle.loop, "quick")
         await running

@@ -78,7 +78,7 @@ def test_a_node_waits_for_servers_that_start_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After a power failure all machines start at once; what is waited for stands in the log."""
-    monkeypatch.setattr("rankward.store.nats.broker._CONNECT_S", 0.2)
+    monkeypatch.setattr("rankward.store.nats.broker._CONNECT_S", 2.0)
     [server] = make_servers(tmp_path, 1)
     write_options(tmp_path / "node.json", BrokerOptions(servers=(server.url,), node="one"))
     with ThreadPoolExecutor(1) as threads:

@@ -15,7 +15,7 @@ from tests.service import PATIENCE_S
 from tests.store.test_event_log import ALL, interaction
 
 from rankward.cluster.node import among_others
-from rankward.cluster.rounds import SnapshotRounds
+from rankward.cluster.rounds import GRACE_US, SnapshotRounds
 from rankward.errors import NotFound, StoreUnavailable
 from rankward.settings import LoopSettings
 from rankward.store.nats.broker import BrokerOptions
@@ -181,7 +181,7 @@ def test_a_node_that_is_a_little_behind_goes_on(tmp_path: Path, options: BrokerO
             old.catalog.take_lead(loop.loop_id, "old", over_term=0)
             async with at_work(slow):
                 await until(lambda: not slow.lacks_replica(loop.loop_id))
-            rounds = SnapshotRounds(old, every_us=0)
+            rounds = SnapshotRounds(old, every_us=0, grace_us=100 * GRACE_US)  # it may be slow itself
             async with at_work(old):
                 for name in "abc":
                     await append(old, loop, name)

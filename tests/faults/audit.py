@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -11,12 +12,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rankward.errors import RankwardError
 from rankward.joining.reader import read_joined
 from rankward.joining.service import JoiningService
 from rankward.records import Interaction, InteractionHeader, Observation
+from rankward.store.nats.event_log import ReplicatedEventLog
+from rankward.store.nats.events import EventStream
 from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.training.fold import Checkpoint, Fold
 from rankward.wiring import Home
+from tests.service import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,21 +29,9 @@ if TYPE_CHECKING:
     from rankward.records import JoinedEntry, LogEntry
     from rankward.store.ports import Epoch, EventLog, JoinedLog, ModelVersion
     from tests.faults.traffic import Traffic
+    from tests.service import RunningService
 
 _ALL = 10_000_000
-
-
-def end_of_log(home: Home, loop: str) -> int:
-    """Return the offset that the next entry of a loop's log will have."""
-
-    async def read() -> int:
-        log = home.event_log(home.catalog.loop(loop).loop_id)
-        try:
-            return (await log.extent()).end
-        finally:
-            await log.close()
-
-    return asyncio.run(read())
 
 
 def is_learned(home: Home, loop: str) -> bool:
@@ -57,6 +50,53 @@ def is_learned(home: Home, loop: str) -> bool:
             await joined.close()
 
     return asyncio.run(read())
+
+
+def audit_nodes(nodes: Sequence[RunningService], loop: str, traffic: Traffic) -> None:
+    """Wait until all is learned on every node of a cluster, hold its files to every promise, and compare them.
+
+    What was refused may have been stored, and the log is let go on in time: as long as something comes, they are
+    looked at anew.
+    """
+    while True:
+        end = _end_of_stream(nodes[0].home, loop)
+        for node in nodes:
+            eventually(lambda node=node, end=end: _place(node.home, loop) >= end, f"{node.name} has all of the stream")  # type: ignore[misc]
+            eventually(lambda node=node: is_learned(node.home, loop), f"{node.name} sees that all is learned")  # type: ignore[misc]
+        audits = {node.name: audit(node.root, loop, traffic) for node in nodes}
+        if _end_of_stream(nodes[0].home, loop) == end:
+            break
+    for (one, first), (other, second) in itertools.pairwise(audits.items()):
+        assert first == second, f"{one} and {other} differ"
+
+
+def _end_of_stream(home: Home, loop: str) -> int:
+    assert home.broker is not None, "it is a node's"
+    broker, stream = home.broker, EventStream(home.broker, home.catalog.loop(loop).loop_id)
+    found: list[int] = []
+
+    def told() -> bool:
+        with contextlib.suppress(RankwardError):  # the servers may just have come back
+            found.append(broker.call(stream.last))
+        return bool(found)
+
+    eventually(told, "the servers tell how long the stream is")
+    return found[0]
+
+
+def _place(home: Home, loop: str) -> int:
+    async def read() -> int:
+        log = home.event_log(home.catalog.loop(loop).loop_id)
+        assert isinstance(log, ReplicatedEventLog), "it is a node's"
+        try:
+            return await log.replica.place()
+        finally:
+            await log.close()
+
+    try:
+        return asyncio.run(read())
+    except RankwardError:  # it is being fetched
+        return -1
 
 
 def audit(root: Path, loop: str, traffic: Traffic) -> bytes:

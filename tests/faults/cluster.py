@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,13 +11,11 @@ from typing import TYPE_CHECKING
 import httpx
 
 from rankward.cluster.servers import Server, make_servers, wait_until_healthy
-from rankward.errors import RankwardError
 from rankward.loops import playground_settings
 from rankward.records import Tick
 from rankward.store.nats.broker import BrokerOptions
-from rankward.store.nats.event_log import ReplicatedEventLog
 from rankward.wiring import Home
-from tests.faults.audit import audit, is_learned
+from tests.faults.audit import audit_nodes
 from tests.faults.clocks import shift_clock
 from tests.faults.streams import connect, leader, wait_until_replicated
 from tests.faults.traffic import Traffic
@@ -172,16 +169,7 @@ class Cluster:
         wait_until_healthy(self.servers)
         wait_until_replicated(self.broker, self.stream)
         self.wait_until_ready()
-        last = self.broker.call(lambda: self.broker.js.stream_info(self.stream)).state.last_seq
-        for name in self.nodes:
-            home = self.home(name)
-            eventually(lambda home=home: self._place(home) >= last, f"{name} has all of the stream")  # type: ignore[misc]
-        for name in self.nodes:
-            home = self.home(name)
-            eventually(lambda home=home: is_learned(home, LOOP), f"{name} sees that all is learned")  # type: ignore[misc]
-        audits = {name: audit(node.root, LOOP, traffic) for name, node in self.nodes.items()}
-        for (one, first), (other, second) in itertools.pairwise(audits.items()):
-            assert first == second, f"{one} and {other} differ"
+        audit_nodes([*self.nodes.values()], LOOP, traffic)
 
     def pass_time(self, by_s: int) -> None:
         """Let time pass in the loop's log, so that the reward wait of all that it has is over.
@@ -201,20 +189,6 @@ class Cluster:
                 await log.close()
 
         asyncio.run(append())
-
-    def _place(self, home: Home) -> int:
-        async def read() -> int:
-            log = home.event_log(self.loop_id)
-            assert isinstance(log, ReplicatedEventLog)
-            try:
-                return await log.replica.place()
-            finally:
-                await log.close()
-
-        try:
-            return asyncio.run(read())
-        except RankwardError:
-            return -1
 
     def close(self) -> None:
         """Leave nothing behind but files."""

@@ -191,7 +191,10 @@ def test_many_calls_share_one_commit(sqlite_home: SqliteHome, run: Run) -> None:
     log = sqlite_home.event_log()
 
     async def append_all() -> None:
-        await asyncio.gather(*(log.append([Tick()]) for _ in range(200)))
+        with log._locked("append.lock"):  # so that all of them have asked before the second commit, at the latest
+            appending = [asyncio.create_task(log.append([Tick()])) for _ in range(200)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*appending)
 
     run(append_all())
     sqlite_home.clock.now_us += 1
@@ -511,7 +514,7 @@ def test_a_decision_that_waits_for_a_reading_does_not_hold_up_the_others(sqlite_
     def read() -> None:
         with log._reading:
             begun.set()
-            ended.append(over.wait(PATIENCE_S / 6))
+            ended.append(over.wait(PATIENCE_S))
 
     async def ask() -> None:
         asking = asyncio.create_task(log.append([interaction("e1")], once=True))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from tests.service import PATIENCE_S
 from tests.store.test_catalog import a_loop, an_epoch
 
 from rankward.backup import back_up, restore
@@ -147,7 +148,7 @@ def test_a_node_follows_and_gives_the_hint(nodes: list[Home]) -> None:
             await asyncio.sleep(0.01)
         following.cancel()
 
-    asyncio.run(asyncio.wait_for(see(), 30))
+    asyncio.run(asyncio.wait_for(see(), PATIENCE_S))
 
 
 def test_two_first_starts_at_once_make_one_installation(options: BrokerOptions, tmp_path: Path) -> None:
