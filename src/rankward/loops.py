@@ -53,6 +53,7 @@ class Loops:
         settings: LoopSettings,
         keys: Mapping[int, str] | None = None,
         *,
+        loop_id: str | None = None,
         actor: Actor = SERVICE,
     ) -> Loop:
         """Add a loop.
@@ -61,6 +62,8 @@ class Loops:
             name: 1 to 64 of `a-z`, `0-9`, `-` and `_`.
             settings: what it is set to.
             keys: by slot, 1 and 2; those left out are made, and written to the key file.
+            loop_id: 32 hex digits that no other loop has. Draws depend on it: with the same one, the same requests
+                under the same event ids are decided alike. None: one is made.
             actor: who does it.
 
         Raises:
@@ -70,7 +73,8 @@ class Loops:
         if not 1 <= len(name) <= 64 or not set(name) <= _NAME_ALPHABET:
             raise InvalidRequest(f"{name!r} cannot name a loop: use 1 to 64 of a-z, 0-9, - and _")
         created_us = self._clock()
-        loop = Loop(name=name, loop_id=secrets.token_hex(16), created_us=created_us, settings=settings)
+        id_ = loop_id or secrets.token_hex(16)
+        loop = Loop(name=name, loop_id=id_, created_us=created_us, settings=settings)
         given = dict(keys or {})
         made = {slot: secrets.token_hex(16) for slot in (1, 2) if slot not in given}
         stored = [Key(name, slot, digest(key)) for slot, key in (given | made).items()]

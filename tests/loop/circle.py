@@ -35,6 +35,8 @@ from rankward.training.service import TrainingService, TrainingStatus
 from rankward.wiring import Home
 
 START_US = 1_760_000_000_000_000
+LOOP_ID = "1009c1e5" * 4
+"""Always the same: event ids are, too, so that what is drawn and learned does not depend on chance."""
 _AT_A_TIME = 10
 
 
@@ -130,7 +132,7 @@ class Circle:
         self.home = Home(folder, clock=self.clock, timer=self.timer)
         names = {loop.name for loop in self.home.catalog.loops()}
         if "circle" not in names:
-            self.home.loops.create("circle", settings)
+            self.home.loops.create("circle", settings, loop_id=LOOP_ID)
         self.log: EventLog = self.home.event_log(self.loop.loop_id)
         self.joined: JoinedLog = self.home.joined_log(self.loop.loop_id)
         self._feeding: _Feeding | None = None  # embedded, the log is written where it is read
