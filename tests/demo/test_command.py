@@ -70,7 +70,7 @@ def test_a_demo_runs_beside_whatever_runs_and_leaves_nothing_behind() -> None:
 
 def _answers(address: str) -> bool:
     try:
-        return httpx.get(address).status_code == 200
+        return httpx.get(address, timeout=PATIENCE_S).status_code == 200
     except httpx.TransportError:
         return False
 

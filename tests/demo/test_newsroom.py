@@ -70,11 +70,12 @@ def about(demo: RunningService, event_id: str) -> list[Any]:
 def test_the_whole_play(demo: RunningService) -> None:
     """Apprentice, online, another taste, and from the start again: as a visitor goes through it."""
     scene(demo, rate=50)
-    eventually(lambda: view(demo)["learned"] > 0, "the crowd is learned from")
-    looked = view(demo)
-    assert looked["pages"] > 0
-    assert looked["lines"]
-    assert looked["visits"]
+
+    def seen() -> bool:
+        looked = view(demo)
+        return all(looked[told] for told in ("pages", "lines", "visits", "learned"))
+
+    eventually(seen, "the crowd is seen, and learned from")
     scene(demo, learningMode="Online")
     assert demo.loop(LOOP).settings.learning_mode is LearningMode.ONLINE
     page = ask(demo, "page", ME).json()

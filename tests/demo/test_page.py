@@ -34,9 +34,10 @@ def visitor(browser: Browser, demo: RunningService) -> Iterator[Visitor]:
     """Somebody at a desk, before a demo that has just begun."""
     opened = Visitor(browser, demo.url, width=1440)
     try:
-        opened.open("/demo")
         answer = opened.page.request.post("/demo/start-over", data={})
         assert answer.status == 204
+        page = opened.open("/demo")
+        expect(page.locator(".story")).to_have_count(5)
         yield opened
     finally:
         opened.close()
@@ -74,7 +75,7 @@ def test_the_play_can_be_lived_through(visitor: Visitor) -> None:
     expect(page.locator("#flash")).to_contain_text("Festival week")
     page.get_by_role("button", name="What about my app?").click()
     expect(page.get_by_role("heading", name="Now yours")).to_be_in_viewport()
-    page.locator("input[value=curl]").check(force=True)
+    page.locator("label", has=page.locator("input[value=curl]")).click()
     expect(page.locator("pre[data-language=curl]")).to_be_visible()
     visitor.check()
     page.get_by_role("button", name="Start over").click()
@@ -96,6 +97,7 @@ def test_it_can_be_played_by_keyboard(visitor: Visitor) -> None:
     expect(dialog).to_contain_text("reward")
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
+    expect(page.locator("#paper")).to_be_focused()
     page.get_by_role("button", name="None of these").focus()
     page.keyboard.press("Enter")
     expect(page.locator(".story")).to_have_count(5)

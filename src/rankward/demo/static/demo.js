@@ -25,6 +25,8 @@ let page = null; // the front page that is up: {eventId, learningMode, stories, 
 let paging = null; // the request for the next one
 let act = "";
 let silent = 0; // times in a row that nobody answered
+let looks = 0; // how often it was asked how everything stands
+let newest = 0; // the number of the look that `view` came from
 
 async function ask(path, body) {
   const answer = await fetch(`/demo/${path}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
@@ -38,11 +40,12 @@ const count = (number) => number.toLocaleString("en");
 
 // The front page
 
-async function turn() {
+/** Put up the next front page, `unless` something says, when it has come, that the one that is up shall stay. */
+async function turn(unless = () => false) {
   const asked = (paging = {});
   try {
     const next = await ask("page", me);
-    if (asked !== paging) return; // the reader has become somebody else meanwhile
+    if (asked !== paging || unless()) return; // the reader has become somebody else meanwhile, or has begun to read
     page = { ...next, at: performance.now() };
     layOut($("stories"), page.stories, stories, open);
     $("edition").textContent = EDITIONS[me.time];
@@ -58,6 +61,7 @@ async function turn() {
 }
 
 const age = () => (page ? performance.now() - page.at : 0);
+const held = () => $("still").checked || $("reader").open || document.hidden || $("stories").matches(":hover, :focus-within");
 
 function open(printed, story) {
   const late = age() > WAIT_MS;
@@ -90,8 +94,7 @@ function give(clicked) {
 function tick() {
   const left = page ? Math.max(0, 1 - age() / (WAIT_MS - MARGIN_MS)) : 1;
   $("clock").style.transform = `scaleX(${left})`;
-  const held = $("still").checked || $("reader").open || document.hidden || $("stories").matches(":hover, :focus-within");
-  if (page && !paging && left === 0 && !held) turn();
+  if (page && !paging && left === 0 && !held()) turn(held);
 }
 
 // Who you are
@@ -111,14 +114,19 @@ function become() {
 // What is learned
 
 async function look() {
+  const number = ++looks;
   try {
-    view = await ask("view", me);
+    const seen = await ask("view", me);
     silent = 0;
+    if (number < newest) return; // what was asked later was answered sooner: this is how things stood before
+    newest = number;
+    view = seen;
     show();
   } catch (error) {
     console.warn(error);
     if (++silent === SILENT_MAX) {
       act = "";
+      $("act-do").disabled = true;
       $("act-title").textContent = "The demo has ended";
       $("act-text").textContent = "Nobody answers any more. Start it again with rankward demo, and this page goes on by itself.";
     }
@@ -234,6 +242,7 @@ function showAct() {
   }
   $("act-do").textContent = watching ? `Let it decide (${percent(view.matched)} like the editor)` : shown.button;
   $("start-over").hidden = name === "begin";
+  $("act-do").disabled = false;
   if (name === act) return;
   act = name;
   $("act-title").textContent = shown.title;
@@ -270,7 +279,7 @@ for (const story of await (await fetch("/demo/stories")).json()) stories.set(sto
 document.querySelector(".you").addEventListener("change", become);
 $("rates").addEventListener("change", (event) => scene({ rate: Number(event.target.value) }));
 $("season").addEventListener("click", change);
-$("act-do").addEventListener("click", () => view && ACTS[act].go());
+$("act-do").addEventListener("click", () => ACTS[act].go());
 $("start-over").addEventListener("click", async () => {
   await ask("start-over", {});
   await look();
