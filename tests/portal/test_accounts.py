@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from rankward.api.options import ApiOptions
 from rankward.portal.gate import COOKIE
 from rankward.store.audit import AuditFilter
-from tests.service import RunningService
+from tests.service import PATIENCE_S, RunningService
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +96,7 @@ class Provider:
         claims = {
             "iss": self.issuer,
             "aud": CLIENT,
-            "exp": time.time() + 60,
+            "exp": time.time() + 3_600,
             "sub": "42",
             "email": "<b>ada</b>@example.org",
             "nonce": self.nonce or asked["nonce"],
@@ -162,7 +162,7 @@ def away(service: RunningService, wanted: str = "/portal/about") -> tuple[str, d
 
 def signed_in_at(address: str) -> str:
     """Let the user sign in at the provider; it sends them back."""
-    answer = httpx.get(address)
+    answer = httpx.get(address, timeout=PATIENCE_S)
     assert answer.status_code == 302
     return str(answer.headers["location"])
 

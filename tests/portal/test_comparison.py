@@ -33,7 +33,6 @@ def test_a_challenger_is_added_shown_and_removed(visit: Callable[..., Visitor], 
     page.get_by_label("Policy").fill("personalizer")
     page.get_by_role("button", name="Add", exact=True).click()
     page.get_by_role("row").filter(has_text="calm").wait_for()
-    visitor.settle()
     visitor.check()
 
     page.get_by_role("button", name="Remove calm").click()
@@ -53,5 +52,4 @@ def test_the_learning_mode_is_switched_and_back(visit: Callable[..., Visitor], f
 
     page.get_by_role("button", name="Switch to online mode").click()
     eventually(lambda: filled.loop(name).settings.learning_mode is LearningMode.ONLINE, "the model decides")
-    visitor.settle()
     visitor.check()

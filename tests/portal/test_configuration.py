@@ -89,13 +89,12 @@ def test_a_change_upon_somebody_elses_is_not_made_unseen(visit: Callable[..., Vi
 def test_reset_says_what_it_restores(visit: Callable[..., Visitor], filled: RunningService) -> None:
     """The word alone could mean all of the settings, or the model."""
     loop = filled.new_loop().loop
-    assert filled.client(loop).put(
-        "/configurations/policy", {"name": "", "arguments": "--cb_explore_adf --epsilon 0.4"}
-    )
+    policy = {"name": "", "arguments": "--cb_explore_adf --epsilon 0.4"}
+    assert filled.client(loop).put("/configurations/policy", policy).status_code == 200
     visitor = visit()
     page = visitor.open(f"/portal/loops/{loop}/configuration")
     page.get_by_role("link", name="Reset policy").click()
-    assert "restores the preset personalizer" in page.locator("main").inner_text()
+    page.get_by_text("restores the preset personalizer").first.wait_for()
     visitor.check()
     page.get_by_role("button", name="Yes, change").click()
 

@@ -16,6 +16,7 @@ from rankward.records import Erased, History, Interaction
 from rankward.store.audit import AuditFilter, Door
 from rankward.wiring import now_us
 from tests.history.loops import lines_of, numbered
+from tests.portal.test_policy import FRESH_US
 from tests.service import RunningService, eventually, request
 
 if TYPE_CHECKING:
@@ -106,7 +107,13 @@ def test_an_import_that_runs_shows_how_far_it_is_and_is_cancelled(
         row.filter(has_text="Another import into this loop is under way. It goes on by itself.").wait_for()
         [waiting] = filled.home.imports(loop.loop_id).listed()
         far = ImportStatus(
-            key=waiting.key, name=file.name, lines=900, imported=800, done=0.4, remaining_s=90.0, time_us=now_us()
+            key=waiting.key,
+            name=file.name,
+            lines=900,
+            imported=800,
+            done=0.4,
+            remaining_s=90.0,
+            time_us=now_us() + FRESH_US,
         )
         filled.home.board.post(loop.loop_id, NOTE, msgspec.json.encode(far))
         row.filter(has_text="40 % · 900 lines read, 800 events imported · about 1 min 30 s left").wait_for()
@@ -118,7 +125,6 @@ def test_an_import_that_runs_shows_how_far_it_is_and_is_cancelled(
         row.get_by_role("button", name="Cancel the import of history.json").click()
         page.get_by_role("status").filter(has_text="What is imported already stays.").wait_for()
     row.filter(has_text="cancelled").filter(has_text="Cancelled.").wait_for()
-    visitor.settle()
     visitor.check()
     assert ("import cancelled", Door.PORTAL) in noted(filled, loop.name)
 
@@ -129,7 +135,7 @@ def test_a_command_that_imports_is_seen_and_when_it_was_cut_off_said_where(
     """A log that is half imported must not look whole: nobody would send the rest."""
     loop = filled.loop(filled.new_loop().loop)
     visitor = visit()
-    for ago_us, said in ((0, "which Ctrl-C stops"), (60_000_000, "cut off after line 900")):
+    for since_us, said in ((FRESH_US, "which Ctrl-C stops"), (-60_000_000, "cut off after line 900")):
         far = ImportStatus(
             key=None,
             name="old.json",
@@ -137,7 +143,7 @@ def test_a_command_that_imports_is_seen_and_when_it_was_cut_off_said_where(
             imported=900,
             done=0.4,
             remaining_s=None,
-            time_us=now_us() - ago_us,
+            time_us=now_us() + since_us,
         )
         filled.home.board.post(loop.loop_id, NOTE, msgspec.json.encode(far))
         page = visitor.open(f"/portal/loops/{loop.name}/logs")
@@ -195,7 +201,6 @@ def test_the_log_is_deleted_once_the_name_is_typed(visit: Callable[..., Visitor]
     page.get_by_label("to say so").fill(name)
     page.get_by_role("button", name="Delete the log").click()
     page.get_by_role("status").filter(has_text="The log is deleted.").wait_for()
-    visitor.settle()
     visitor.check()
     assert not any(isinstance(record, Interaction) for record in records(filled, name))
     assert ("log cleared", Door.PORTAL) in noted(filled, name)

@@ -41,7 +41,6 @@ def test_a_loop_is_made_used_and_removed(visit: Callable[..., Visitor], filled: 
     page.get_by_role("button", name="Delete the loop").click()
 
     page.get_by_role("status").filter(has_text="The loop made-by-hand is deleted.").wait_for()
-    visitor.settle()
     visitor.check()
     assert filled.send("GET", path, headers={KEY_HEADER: key}).status_code == 401
     noted = filled.home.audit.entries(AuditFilter(loops=["made-by-hand"]), limit=10)
@@ -117,7 +116,6 @@ def test_a_log_that_cannot_be_read_is_said_where_its_part_would_stand(browser: B
                 visitor.page.goto(address)
                 visitor.page.locator(".missed").filter(has_text=said).first.wait_for()
                 assert (str(tmp_path) in visitor.page.content()) is (key == ADMIN_KEY)
-            visitor.settle()
             visitor.check()
             visitor.close()
     finally:
