@@ -94,6 +94,7 @@ def test_rewards_of_one_event_arrive_in_order(service: RunningService) -> None:
     with rankward.Client(service.url, loop.key, timeout_s=LONG_S) as client:
         for number in range(10):
             client.reward("one event/with a slash", number / 10)
+        assert client.flush(LONG_S)
     assert observed(loop) == [("one event/with a slash", number / 10) for number in range(10)]
 
 
@@ -113,6 +114,7 @@ def test_a_confirmed_decision_is_learned_and_one_that_came_late_is_not(service: 
     loop = service.new_loop()
     with rankward.Client(service.url, loop.key, timeout_s=LONG_S, confirm=True) as client:
         seen = client.rank(CONTEXT, ACTIONS)
+        assert client.flush(LONG_S)
     with held_service(service.port) as held, rankward.Client(held.endpoint, loop.key, confirm=True) as client:
         miss(client, held)
     logged = [r for r in service.records(loop.loop) if isinstance(r, Interaction)]
@@ -168,7 +170,7 @@ def test_rewards_outlive_a_service_that_is_killed_and_comes_back(tmp_path: Path)
             for decision in decisions:
                 client.reward(decision.event_id, 1.0)
             assert not client.flush(0.3)
-            assert client.stats.queued == 5
+            eventually(lambda: client.stats.queued == 5, "none is between two queues")
             running.start()
             assert client.flush(LONG_S)
             assert not client.rank(CONTEXT, ACTIONS).fallback
@@ -211,7 +213,7 @@ def test_a_client_works_in_a_process_that_was_forked_after_it_was_made(service: 
     program = textwrap.dedent("""
         import os, sys, rankward, rankward.client.clients
         rankward.client.clients._EXIT_S = 60.0  # a busy machine may need longer
-        client = rankward.Client(sys.argv[1], sys.argv[2], timeout_s=20)
+        client = rankward.Client(sys.argv[1], sys.argv[2], timeout_s=60)
         child = os.fork()
         decision = client.rank({"hour": 1}, {"a": {"x": 1}, "b": {"x": 2}})
         client.reward(decision.event_id, 1.0)
@@ -440,7 +442,7 @@ def test_a_fork_in_the_middle_of_counting_does_not_stop_the_child() -> None:
         over.set()
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """)
-    ran = subprocess.run([sys.executable, "-c", program, str(round(PATIENCE_S / 4))], check=False, timeout=PATIENCE_S)
+    ran = subprocess.run([sys.executable, "-c", program, str(round(PATIENCE_S / 2))], check=False, timeout=PATIENCE_S)
     assert ran.returncode == 0
 
 

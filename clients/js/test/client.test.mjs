@@ -10,7 +10,7 @@ import { CallerError, Client } from "../dist/index.js";
 
 const endpoint = process.env.RANKWARD_ENDPOINT;
 const key = process.env.RANKWARD_KEY;
-const LONG_MS = 20_000; // a deadline that a busy machine keeps, too
+const LONG_MS = 120_000; // a deadline that a busy machine keeps, too
 const actions = { soup: { dish: { hot: true } }, salad: { dish: { hot: false } }, stew: { dish: { hot: true } } };
 const context = { visitor: { device: "phone" } };
 
