@@ -482,7 +482,7 @@ def endpoint_of(process: subprocess.Popen[str]) -> str:
 
     def is_ready() -> bool:
         try:
-            return httpx.get(f"{endpoint}/readyz").status_code == 200
+            return httpx.get(f"{endpoint}/readyz", timeout=PATIENCE_S).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -491,8 +491,9 @@ def endpoint_of(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-def test_a_decision_and_a_reward_go_to_a_running_service(tmp_path: Path) -> None:
+def test_a_decision_and_a_reward_go_to_a_running_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way with nothing but the command line, and an end without a fuss."""
+    monkeypatch.setattr("rankward.cli.events._TIMEOUT_S", PATIENCE_S)
     shell = Shell(tmp_path / "data")
     with serving(shell.data, "--port", "0") as process:
         to = ["--endpoint", endpoint_of(process)]

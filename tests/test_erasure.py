@@ -315,7 +315,7 @@ def test_erasing_holds_up_nothing_but_the_log(tmp_path: Path) -> None:
             with pipe:
                 pipe.write(content)
 
-        rescue = threading.Timer(PATIENCE_S / 6, write)
+        rescue = threading.Timer(PATIENCE_S / 2, write)
         rescue.start()
         asking = asyncio.create_task(loop.joined.extent())
         await asyncio.sleep(0)  # so that it begins

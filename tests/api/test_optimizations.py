@@ -8,6 +8,7 @@ import pytest
 
 from rankward.api.operation import P3, V1_0
 from rankward.settings import LoopSettings
+from rankward.telemetry import find_version
 from tests.api.guests import guest_loop, newest
 from tests.api.test_admin import admin, code
 from tests.api.test_remote_commands import run, said, told
@@ -21,9 +22,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def loop(service: RunningService) -> LoopClient:
-    """A loop with a log, and a model that serves."""
+    """A loop with a log, and a model that serves and has learned all of it: so no other is published."""
     made = guest_loop(service, 60, seed=5)
-    eventually(lambda: service.loop(made.loop).model_id is not None, "a model serves")
+
+    def is_learned() -> bool:
+        loop = service.loop(made.loop)
+        version = find_version(service.home.catalog.versions(loop.loop_id), loop.model_id)
+        return version is not None and version.learned == 60
+
+    eventually(is_learned, "a model serves")
     return made
 
 

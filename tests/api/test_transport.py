@@ -346,7 +346,7 @@ def test_many_requests_share_a_connection(service: RunningService, loop: LoopCli
 
 @pytest.fixture(scope="module")
 def tls_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """A service behind a certificate that is stopped in the end."""
+    """A service behind a certificate, which one of the tests stops and starts again."""
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = self_signed(folder)
     running = RunningService(folder, options=ApiOptions(tls_cert=str(certificate), tls_key=str(key)))
@@ -382,3 +382,4 @@ def test_clients_that_hold_on_do_not_hold_up_the_stop(tls_service: RunningServic
         assert "graceful shutdown exceeded" not in tls_service.output.read_text()
     finally:
         held.close()
+        tls_service.start()
