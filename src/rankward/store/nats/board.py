@@ -18,6 +18,7 @@ from rankward.store.sqlite.folder import FileBoard
 
 _PAUSE_S = 1.0  # from one telling of a note to the next: the last is always told
 _KEPT_S = 86_400.0
+_READ_S = 60.0
 _OPERATION = "KV-Operation"  # of the key-value buckets: what takes a key away is a message, too
 
 
@@ -98,10 +99,11 @@ class SharedBoard:
         await self._broker.client.subscribe(f"$KV.{self._bucket}.>", cb=self._heard)
         with contextlib.suppress(NotFoundError):
             watcher = await (await self._broker.js.key_value(self._bucket)).watchall(ignore_deletes=True)
-            async for entry in watcher:
-                if entry is None:  # what was there has come; what comes from now on is heard
-                    break
-                await self._write_down(entry.key, entry.value or b"")
+            async with asyncio.timeout(_READ_S):  # it would wait for ever for servers that have restarted
+                async for entry in watcher:
+                    if entry is None:  # what was there has come; what comes from now on is heard
+                        break
+                    await self._write_down(entry.key, entry.value or b"")
             await watcher.stop()  # type: ignore[no-untyped-call]
 
     async def _heard(self, message: Msg) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import socket
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -34,6 +35,9 @@ from rankward.store.sqlite.joined_log import SqliteJoinedLog
 from rankward.store.sqlite.vault import FileVault
 
 _COPIED_S = 60.0
+_AGAIN_S = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class Node:
@@ -152,13 +156,24 @@ class Node:
 
         What has grown long is shortened by whichever node finds it so first.
         """
-        await asyncio.to_thread(self.board.listen)
         with self._replicas() as replicas:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen())
                 group.create_task(self._copy_secret())
                 for replica in replicas:
                     group.create_task(replica.follow())
                     group.create_task(replica.shorten())
+
+    async def _listen(self) -> None:
+        """Begin to write down the notes of other nodes, as soon as the servers answer."""
+        while True:
+            try:
+                await asyncio.to_thread(self.board.listen)
+            except WorldError as error:
+                logger.warning("what other nodes note is not seen yet, and that is tried again: %s", error)
+                await asyncio.sleep(_AGAIN_S)
+            else:
+                return
 
     async def _copy_secret(self) -> None:
         """Keep the signing key's copy in the folder, where backups look for it, the newest."""
