@@ -301,6 +301,25 @@ def test_the_desk_runs_one_after_the_other_and_gives_up_what_dies(place: Place) 
     assert place.found("3").state is ImportState.CANCELLED
 
 
+def test_an_import_that_the_servers_left_alone_is_not_given_up(place: Place) -> None:
+    """They may be away for hours, in which its process ends again and again."""
+    place.send(lines_of([numbered(1)]))
+    begun: list[str] = []
+
+    def spawn(key: str) -> subprocess.Popen[bytes]:
+        begun.append(key)
+        command = [sys.executable, "-c", "import os, sys; sys.exit(os.EX_TEMPFAIL)"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE)
+
+    desk = ImportDesk(place.home, place.loop.loop_id, spawn)
+    while len(begun) <= ATTEMPTS_MAX:
+        assert place.home.imports(place.loop.loop_id).unfinished(), "it is given up"
+        desk.tend()
+        if desk.process is not None:
+            desk.process.wait()
+    desk.end()
+
+
 def test_so_many_may_wait_and_only_what_waits_can_be_cancelled(place: Place) -> None:
     """Files wait on the service's own disk."""
     imports = place.home.imports(place.loop.loop_id)

@@ -25,7 +25,7 @@ from rankward.wiring import Home
 from tests.service import eventually
 from tests.store.test_studies import a_study
 from tests.test_backup import append, decision, join
-from tests.test_study_run import Processes
+from tests.test_study_run import DIES, Processes
 
 pytestmark = pytest.mark.slow
 
@@ -172,7 +172,7 @@ def test_a_share_that_is_given_up_fails_its_study(home: Home) -> None:
     study = asked(home)
     judging = Judging(home, study)
     eventually(lambda: len(shares_of(home, study)) == 2, "both are offered")
-    processes = Processes(dies=True)
+    processes = Processes(DIES)
     desk = StudyDesk(home, processes.spawn, Colleagues("b", living={"a"}))
     home.studies.write(msgspec.structs.replace(study, holder="a"))
 
@@ -205,7 +205,7 @@ def test_workers_share_a_study_and_take_over_what_a_dead_one_had(home: Home) -> 
     study = asked(home)
     judging = Judging(home, study)
     eventually(lambda: len(shares_of(home, study)) == 2, "both are offered")
-    dead = Processes(dies=False)
+    dead = Processes()
     StudyDesk(home, dead.spawn, Colleagues("a", living={"b"})).turn(busy=False)
     assert dead.begun == [study.key, *(share.key for share in shares_of(home, study))]
     dead.end()

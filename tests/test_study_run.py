@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
+from rankward.cluster.servers import running_servers
+from rankward.errors import ServersAway
 from rankward.evaluation.findings import Findings
 from rankward.loops import playground_settings
+from rankward.store.nats.broker import BrokerOptions, write_options
 from rankward.store.studies import StudyState
 from rankward.study_run import ATTEMPTS_MAX, StudyDesk, StudyRun
 from rankward.wiring import Home
 from rankward.worker import LeadsAll
+from tests.service import eventually
 from tests.store.test_studies import a_study
 from tests.test_backup import append, decision, join
 
@@ -95,11 +100,18 @@ def test_a_study_that_takes_too_long_is_ended(home: Home) -> None:
     assert "more than 0 hours" in ended.description
 
 
-class Processes:
-    """Real processes in place of those of studies: each waits until its standard input ends, or dies at once."""
+WAITS, DIES, IS_LEFT_ALONE = (
+    "import sys; sys.stdin.read()",
+    "import os; os.abort()",
+    "import os, sys; sys.exit(os.EX_TEMPFAIL)",
+)
 
-    def __init__(self, *, dies: bool) -> None:
-        self._code = "import os; os.abort()" if dies else "import sys; sys.stdin.read()"
+
+class Processes:
+    """Real processes in place of those of studies: each waits until its standard input ends, or does as told."""
+
+    def __init__(self, code: str = WAITS) -> None:
+        self._code = code
         self.begun: list[str] = []
         self.all: list[subprocess.Popen[bytes]] = []
 
@@ -125,7 +137,7 @@ def assert_ended(code: int) -> None:
 
 def test_one_runs_at_a_time_and_is_put_back_when_the_worker_stops(home: Home) -> None:
     """Being stopped on purpose is no failed attempt."""
-    processes = Processes(dies=False)
+    processes = Processes()
     desk = StudyDesk(home, processes.spawn, LeadsAll())
     first, second = a_study(1), a_study(2)
     for study in (first, second):
@@ -162,7 +174,7 @@ class Colleagues:
 
 def test_what_another_worker_runs_is_begun_again_when_that_worker_is_dead(home: Home) -> None:
     """And not before: two would run it, and one of them for nothing."""
-    processes, colleagues = Processes(dies=False), Colleagues()
+    processes, colleagues = Processes(), Colleagues()
     now_us = 1
     home.timer = lambda: now_us
     desk = StudyDesk(home, processes.spawn, colleagues)
@@ -182,7 +194,7 @@ def test_what_another_worker_runs_is_begun_again_when_that_worker_is_dead(home: 
 
 def test_one_that_kills_its_process_is_given_up(home: Home) -> None:
     """After a few attempts, with a reason; the next one has its turn."""
-    processes = Processes(dies=True)
+    processes = Processes(DIES)
     desk = StudyDesk(home, processes.spawn, LeadsAll())
     deadly = a_study(1)
     home.studies.add(deadly, waiting_max=10)
@@ -196,3 +208,44 @@ def test_one_that_kills_its_process_is_given_up(home: Home) -> None:
     assert given_up.state is StudyState.FAILED
     assert f"died {ATTEMPTS_MAX} times" in given_up.description
     assert processes.begun == [deadly.key] * ATTEMPTS_MAX
+
+
+def test_an_attempt_that_the_servers_left_alone_does_not_count(home: Home) -> None:
+    """They may be away for hours, in which a process that needs them ends again and again."""
+    processes = Processes(IS_LEFT_ALONE)
+    desk = StudyDesk(home, processes.spawn, LeadsAll())
+    home.studies.add(a_study(1), waiting_max=10)
+    for _ in range(ATTEMPTS_MAX + 1):
+        desk.turn(busy=False)
+        processes.all[-1].wait()
+
+    assert len(processes.begun) == ATTEMPTS_MAX + 1
+    processes.end()
+
+
+def test_a_study_that_the_servers_leave_alone_has_not_failed(tmp_path: Path) -> None:
+    """What took hours is not given up because nobody answered for some seconds."""
+    with running_servers(tmp_path, 1) as [server]:
+        root = tmp_path / "node"
+        root.mkdir()
+        write_options(root / "node.json", BrokerOptions(servers=(server.url,), node="only"))
+        with closing(Home(root)) as home:
+            assert home.broker is not None
+            connection = home.broker.client
+            loop = home.loops.create("playground", playground_settings())
+            study = a_study(loop_id=loop.loop_id, state=StudyState.RUNNING, attempts=1)
+            home.studies.add(study, waiting_max=10)
+
+            def back() -> bool:
+                server.start()
+                eventually(lambda: connection.is_connected, "there is a connection again")
+                return False
+
+            server.kill()
+            eventually(lambda: not connection.is_connected, "the connection is lost")
+            with pytest.raises(ServersAway):
+                StudyRun(home, study, stopped=back).run()
+
+            left = home.studies.by_key(study.key)
+            assert left is not None
+            assert left.state is StudyState.RUNNING

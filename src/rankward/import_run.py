@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -12,7 +13,7 @@ import msgspec
 
 from rankward.configuration import Configuration
 from rankward.dsjson.read import Skip
-from rankward.errors import CallerError, DataFolderHeld, RankwardError
+from rankward.errors import CallerError, DataFolderHeld, RankwardError, ServersAway
 from rankward.history.importing import DUPLICATE, IMPORTED, Imported, Importer
 from rankward.records import TimeUs
 from rankward.store.imports import ImportState, LogImport
@@ -150,7 +151,8 @@ class ImportRun:
             self._end(ImportState.FAILED, error.message.replace(where, ""))
         except RankwardError as error:
             logger.error("loop %s: the import of %s: %s", self._loop.name, self._wanted.name, error)
-            self._wait(attempts=self._wanted.attempts, said=str(error))
+            counts = not isinstance(error, ServersAway)  # which may last for hours
+            self._wait(attempts=self._wanted.attempts - (not counts), said=str(error))
 
     async def _import(self) -> Imported:
         loop, wanted = self._loop, self._wanted
@@ -224,18 +226,22 @@ class ImportDesk:
         self._look_us = 0  # by the timer: when to look again
         self._tidy_us = 0  # by the timer: when to look again for files that were left
         self.process: subprocess.Popen[bytes] | None = None
+        self._was_left_alone = False  # whether the last one ended because the servers were away
 
     def tend(self) -> None:
         """Do what there is to do."""
         passed_us = self._home.timer()
-        if self.process is not None and self.process.poll() is not None:
+        if self.process is not None and (code := self.process.poll()) is not None:
             self.end()
+            self._was_left_alone |= code == os.EX_TEMPFAIL
             # What failed is tried again after a while, what was cut off at once.
             self._look_us = passed_us + _AGAIN_US * any(each.description for each in self._imports.unfinished())
         if self.process is not None or passed_us < self._look_us:
             return
         self._look_us = passed_us + _LOOK_US
         try:
+            if self._was_left_alone:
+                self._put_back()
             if passed_us >= self._tidy_us:  # another node may have ended what this one had, while it was away
                 self._imports.tidy(before_us=self._home.clock() - _TIDY_US)
                 self._tidy_us = passed_us + _TIDY_US
@@ -243,6 +249,14 @@ class ImportDesk:
         except RankwardError as error:
             logger.error("imports: %s. They are tried again.", error)
             self._look_us = passed_us + _AGAIN_US
+
+    def _put_back(self) -> None:
+        """Let the import wait again whose process the servers left alone: no attempt of its own."""
+        for each in self._imports.unfinished():
+            if each.state is ImportState.RUNNING:
+                waits = msgspec.structs.replace(each, state=ImportState.WAITING, attempts=each.attempts - 1)
+                self._imports.write(waits)
+        self._was_left_alone = False
 
     def _begin(self) -> None:
         for each in self._imports.unfinished():

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from rankward.errors import NotFound, NotLeading, WorldError
+from rankward.errors import NotFound, NotLeading, ServersAway, WorldError
 from rankward.store.ports import Fence
 from rankward.store.sqlite.folder import FolderLock
 from rankward.wiring import Home
@@ -46,7 +46,8 @@ def main(arguments: Sequence[str]) -> None:
         logger.info("%s ends: %s", " ".join(arguments[:1]), error)
     except WorldError as error:
         logger.error("%s ends, and is started again: %s", " ".join(arguments[:1]), error)
-        sys.exit(1)
+        # Who counts how often it died does not count that.
+        sys.exit(os.EX_TEMPFAIL if isinstance(error, ServersAway) else 1)
 
 
 class _Role(NamedTuple):

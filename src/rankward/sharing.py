@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from rankward.errors import Conflict, RankwardError
+from rankward.errors import Conflict, RankwardError, ServersAway
 from rankward.evaluation.contender import Candidate
 from rankward.evaluation.replay import Part, Setup
 from rankward.evaluation.report import Line
@@ -200,6 +200,8 @@ class ShareRun:
         except CancelledError:
             if self._is_over():
                 _remove(self._home, share)
+        except ServersAway:
+            raise  # it goes on from its checkpoint when they are back
         except (RankwardError, OSError) as error:
             failed = msgspec.structs.replace(share, state=StudyState.FAILED, description=str(error))
             self._home.studies.write(failed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Protocol, TypedDict
 
 import msgspec
 
-from rankward.errors import RankwardError
+from rankward.errors import RankwardError, ServersAway
 from rankward.evaluation.asking import ONLINE, candidates, own_candidate, setup_of
 from rankward.evaluation.contender import Candidate, Trained
 from rankward.evaluation.findings import Findings, KeptModel
@@ -100,6 +101,8 @@ class StudyRun:
             self._forget_models()
             if self._timed_out:
                 self._finish(StudyState.TIMED_OUT, f"it took more than {study.time_limit_s / 3_600:.3g} hours")
+        except ServersAway:
+            raise  # it goes on from its checkpoint when they are back
         except (RankwardError, OSError) as error:
             self._forget_models()
             if not self._cancelled():  # its processes may have been stopped before it was
@@ -328,10 +331,13 @@ class StudyDesk:
 
     def _take_turn(self, *, busy: bool) -> None:
         for study, process in list(self._running.values()):
-            if process.poll() is None:
+            code = process.poll()
+            if code is None:
                 continue
             if process.stdin is not None:
                 process.stdin.close()
+            if code == os.EX_TEMPFAIL:
+                self._put_back(study)
             del self._running[study.key]
             self._home.board.take_down(study.loop_id, _note_of(study))
             self._looks = True
@@ -384,12 +390,16 @@ class StudyDesk:
         """
         for study, process in self._running.values():
             wait(process)
-            left = self._home.studies.by_key(study.key)
-            if left is not None and not left.state.finished:  # it was stopped on purpose: that attempt does not count
-                waits = msgspec.structs.replace(left, state=StudyState.WAITING, interrupted=left.interrupted + 1)
-                self._home.studies.write(waits)
+            self._put_back(study)
             self._home.board.take_down(study.loop_id, _note_of(study))
         self._running.clear()
+
+    def _put_back(self, study: Study) -> None:
+        """Let a study wait again that was stopped on purpose, or left alone by the servers: no attempt of its own."""
+        left = self._home.studies.by_key(study.key)
+        if left is not None and not left.state.finished:
+            waits = msgspec.structs.replace(left, state=StudyState.WAITING, interrupted=left.interrupted + 1)
+            self._home.studies.write(waits)
 
 
 def _note_of(study: Study) -> str:

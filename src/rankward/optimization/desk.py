@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -151,7 +152,7 @@ class OptimizationDesk:
         if watch.process is not None and (code := watch.process.poll()) is not None:
             watch.end()
             watch.process = None
-            why = self._lost(watch, died=code != 0)
+            why = self._lost(watch, died=code not in {0, os.EX_TEMPFAIL})  # the latter: the servers were away
             if why is not None:
                 self._service.give_up_watch(run, why)
                 del self._watches[loop.loop_id]
