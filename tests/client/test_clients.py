@@ -309,6 +309,18 @@ def test_a_service_may_ask_for_patience_within_bounds(asked: str, granted: float
     assert refusal.retry_after_s == granted
 
 
+def test_a_decision_may_take_as_long_as_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than a report would be waited for, too: whoever allows a minute gets no baseline after ten seconds."""
+    monkeypatch.setattr("rankward.client.remote._PATIENCE_S", 1e-9)
+    body = b'{"ranking":[{"id":"soup","probability":1.0}],"eventId":"e","rewardActionId":"soup"}'
+    with (
+        canned_service(answer(201, body)) as endpoint,
+        rankward.Client(endpoint, "key", timeout_s=LONG_S) as client,
+    ):
+        assert not client.rank(CONTEXT, {"soup": ACTIONS["soup"]}).fallback
+        assert client.stats.fallbacks == {}
+
+
 def test_nobody_there_is_noticed_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """And said once, not with every page."""
     with refused_endpoint() as endpoint, rankward.Client(endpoint, "key", timeout_s=LONG_S) as client:

@@ -82,11 +82,12 @@ class Remote:
     async def _in_time(self, question: Question[Answer], deadline_s: float) -> Answer:
         if self._closed:
             raise UnansweredError("the client is closed", Reason.CLOSED)
-        asking = asyncio.create_task(self._ask(question))
+        left_s = max(0.0, deadline_s - time.monotonic())
+        asking = asyncio.create_task(self._ask(question, patience_s=max(left_s, _PATIENCE_S)))
         self._open.add(asking)
         in_time = False
         try:
-            answered, _ = await asyncio.wait({asking}, timeout=max(0.0, deadline_s - time.monotonic()))
+            answered, _ = await asyncio.wait({asking}, timeout=left_s)
             in_time = bool(answered)
         finally:
             asking.add_done_callback(self._note if in_time else self._note_late)
@@ -102,9 +103,9 @@ class Remote:
             self._outbox.put(write_letter(Activation(event_id=question.event_id)))
         return decision
 
-    async def _ask(self, question: Question[Answer]) -> Answer:
+    async def _ask(self, question: Question[Answer], *, patience_s: float) -> Answer:
         try:
-            answer = await self._post(question.path, question.body)
+            answer = await self._post(question.path, question.body, patience_s)
         except httpx.TransportError as error:
             reason = Reason.TIMEOUT if isinstance(error, httpx.TimeoutException) else Reason.UNREACHABLE
             raise UnansweredError(f"the service cannot be reached: {error!r}", reason) from error
@@ -114,13 +115,13 @@ class Remote:
             raise read_refusal(answer.status_code, answer.headers, answer.content)
         return question.read(answer.content)
 
-    async def _post(self, path: str, body: bytes) -> httpx.Response:
+    async def _post(self, path: str, body: bytes, patience_s: float) -> httpx.Response:
         try:
-            return await self._http.post(path, content=body)
+            return await self._http.post(path, content=body, timeout=patience_s)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
             # What a connection looks like that the service closed while nobody used it. Asking again does no
             # harm: the service knows the event id.
-            return await self._http.post(path, content=body)
+            return await self._http.post(path, content=body, timeout=patience_s)
 
     def _note(self, asking: asyncio.Task[Any]) -> bool:
         self._open.discard(asking)
