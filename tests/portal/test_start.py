@@ -46,7 +46,7 @@ def test_code_that_can_be_run_here_ranks_and_rewards(filled: RunningService, tmp
             case "curl":
                 command = ["bash", "-ec", snippet.code]
             case "Python":
-                assert "timeout_s=1.0" in snippet.code
+                assert ("timeout_s=1.0" in snippet.code) is ("rankward.Client" in snippet.code)
                 code = snippet.code.replace("timeout_s=1.0", f"timeout_s={PATIENCE_S}")
                 command = [sys.executable, "-c", _PATIENT + code]
             case "JavaScript":

@@ -37,7 +37,7 @@ def a_study(number: int = 1, **changes: object) -> Study:
         end_us=20,
         settings=LoopSettings(),
         forgotten_before=0,
-        time_limit_s=60.0,
+        time_limit_s=3_600.0,
         policies=(AskedPolicy("mine", "--cb_explore_adf"),),
     )
     return msgspec.structs.replace(study, **changes)
