@@ -24,7 +24,7 @@ QUICK = LoopSettings(
     default_reward=0.25,
 )
 REWARD = RewardDefinition(0.25, Aggregation.EARLIEST)
-EVENTS = 24
+EVENTS = 40  # that of two actions only one is drawn has a chance of 2 * 0.5 ** 40 = 2e-12
 
 
 @pytest.fixture(autouse=True)
