@@ -89,6 +89,6 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "cluster":
         folder.mkdir()
         server = request.getfixturevalue("nats_server")
-        options = BrokerOptions(servers=(server.url,), prefix=f"loop-{secrets.token_hex(4)}", node="only")
+        options = BrokerOptions(servers=(server.url,), prefix=f"loop-{secrets.token_hex(16)}", node="only")
         write_options(folder / "node.json", options)
     return folder

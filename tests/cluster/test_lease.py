@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def broker(nats_server: Server) -> Iterator[Broker]:
     """A connection, for an installation of these tests' own."""
-    connection = Broker(BrokerOptions(servers=(nats_server.url,), prefix=f"leases-{uuid4().hex[:8]}"))
+    connection = Broker(BrokerOptions(servers=(nats_server.url,), prefix=f"leases-{uuid4().hex}"))
     # No key expires before a test is over, however slow the machine is.
     lasting = KeyValueConfig(bucket=connection.stream("leases"), ttl=PATIENCE_S * 60, storage=StorageType.MEMORY)
     connection.call(lambda: connection.ensure_bucket(lasting))

@@ -33,7 +33,7 @@ LOOP = "0" * 32
 @pytest.fixture
 def broker(nats_server: Server) -> Iterator[Broker]:
     """A connection, for an installation of the test's own."""
-    connection = Broker(BrokerOptions(servers=(nats_server.url,), prefix=f"models-{uuid4().hex[:8]}"))
+    connection = Broker(BrokerOptions(servers=(nats_server.url,), prefix=f"models-{uuid4().hex}"))
     yield connection
     connection.close()
 

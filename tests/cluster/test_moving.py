@@ -39,7 +39,7 @@ def silent(_: str) -> None:
 @pytest.fixture
 def options(nats_server: Server) -> BrokerOptions:
     """A cluster of the test's own, which is empty."""
-    return BrokerOptions(servers=(nats_server.url,), prefix=f"moving-{uuid4().hex[:8]}")
+    return BrokerOptions(servers=(nats_server.url,), prefix=f"moving-{uuid4().hex}")
 
 
 def lived(root: Path) -> None:

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def options(nats_server: Server) -> BrokerOptions:
     """A cluster of the test's own."""
-    return BrokerOptions(servers=(nats_server.url,), prefix=f"rounds-{uuid4().hex[:8]}")
+    return BrokerOptions(servers=(nats_server.url,), prefix=f"rounds-{uuid4().hex}")
 
 
 def node(root: Path, options: BrokerOptions) -> Home:

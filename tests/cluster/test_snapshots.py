@@ -85,7 +85,7 @@ class Node:
 @contextlib.asynccontextmanager
 async def nodes(folder: Path, server: Server, *names: str) -> AsyncIterator[list[Node]]:
     """Run nodes of an installation of their own. The first has its logs open."""
-    options = BrokerOptions(servers=(server.url,), prefix=f"snapshots-{uuid4().hex[:8]}")
+    options = BrokerOptions(servers=(server.url,), prefix=f"snapshots-{uuid4().hex}")
     made = [Node(folder / name, options) for name in names]
     made[0].open()
     try:

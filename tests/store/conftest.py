@@ -45,7 +45,7 @@ def replicated_home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) ->
     with contextlib.ExitStack() as opened:
         if request.param == "nats":
             servers = (request.getfixturevalue("nats_server").url,)
-            broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(4)}"))
+            broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(16)}"))
             opened.callback(broker.close)
             made = SqliteHome(
                 tmp_path,
@@ -64,7 +64,7 @@ def log_home(request: pytest.FixtureRequest, tmp_path: Path, run: Run) -> Iterat
         made: SqliteHome
         if request.param == "cluster":
             servers = (request.getfixturevalue("nats_server").url,)
-            broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(4)}"))
+            broker = Broker(BrokerOptions(servers=servers, prefix=f"test-{secrets.token_hex(16)}"))
             opened.callback(broker.close)
             made = ClusterHome(tmp_path, broker)
         else:

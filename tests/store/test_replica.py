@@ -53,7 +53,7 @@ def make_node(folder: Path, options: BrokerOptions) -> Path:
 @pytest.fixture
 def options(nats_server: Server) -> BrokerOptions:
     """An installation of its own on the servers."""
-    return BrokerOptions(servers=(nats_server.url,), prefix=f"test-{secrets.token_hex(4)}")
+    return BrokerOptions(servers=(nats_server.url,), prefix=f"test-{secrets.token_hex(16)}")
 
 
 @pytest.fixture
