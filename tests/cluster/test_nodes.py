@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -104,7 +105,7 @@ def test_a_folder_becomes_a_node_and_commands_work_on_it(tmp_path: Path, nats_se
     made = make()
     assert (tmp_path / "node.json").stat().st_mode & 0o777 == 0o600
     assert (made.servers, made.prefix, made.replicas) == ((nats_server.url,), "nodes-test", 1)
-    assert made.node
+    assert re.fullmatch(r"[a-z0-9-]+-[0-9a-f]{8}", made.node), "hosts that share a name are many: their nodes must not"
     assert make() == made, "it keeps its name"
 
     Home(tmp_path).close()  # as whatever is started first does

@@ -221,4 +221,4 @@ def _new_name() -> str:
     """Make a name for a node that tells people where it runs, and is no other's."""
     host = socket.gethostname().partition(".")[0].lower()
     kept = "".join(letter if letter in _NAME_LETTERS else "-" for letter in host)
-    return f"{kept}-{secrets.token_hex(2)}"
+    return f"{kept}-{secrets.token_hex(4)}"
