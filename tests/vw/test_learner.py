@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 
 import pytest
@@ -113,4 +114,21 @@ def test_more_actions_than_are_kept_can_be_scored_at_once(monkeypatch: pytest.Mo
         context = context_of(rng)
         assert learner.pmf(context, actions) == pmf_unkept(learner, context, actions)
         assert len(learner._parser._kept) <= 3
+    learner.close()
+
+
+@pytest.mark.parametrize("strange", [None, math.nan, math.inf])
+def test_weights_are_what_the_learner_says_of_each(strange: float | None) -> None:
+    """They come out of its own list of them, which breaks off where one is not finite: none may be lost by that."""
+    learner = Learner("--cb_explore_adf --bag 2 --bit_precision 12 -q ::")
+    rng = random.Random(1)
+    for _ in range(30):
+        actions = actions_of(rng, 4)
+        learner.learn(context_of(rng), actions, chosen=rng.randrange(4), probability=0.25, reward=rng.random())
+    workspace = learner._workspace
+    if strange is not None:
+        workspace.set_weight(7, 0, strange)
+    each = {index: workspace.get_weight(index) for index in range(workspace.num_weights())}
+
+    assert repr(learner.weights()) == repr({index: value for index, value in each.items() if value != 0})
     learner.close()

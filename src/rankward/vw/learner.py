@@ -26,6 +26,20 @@ from rankward.vw.slots import label_head, seed_head, with_slots
 _encode = msgspec.json.Encoder().encode
 
 
+class _Weight(msgspec.Struct, frozen=True):
+    index: int
+    value: float
+
+
+class _Table(msgspec.Struct, frozen=True):
+    """The weights that are not 0, as the learner lists them."""
+
+    weights: list[_Weight]
+
+
+_decode_table = msgspec.json.Decoder(_Table).decode
+
+
 class LearnerRefusedError(RankwardError):
     """The learner cannot use an example, a model or its arguments."""
 
@@ -242,8 +256,12 @@ class Learner:
     def weights(self) -> dict[int, float]:
         """Return every weight that is not 0, by index, without the update rule's own statistics."""
         workspace = self._workspace
-        values = ((index, workspace.get_weight(index)) for index in range(workspace.num_weights()))
-        return {index: value for index, value in values if value != 0}
+        try:
+            listed = _decode_table(workspace.json_weights())
+        except msgspec.DecodeError:  # the learner's list breaks off at a weight that is not finite
+            values = ((index, workspace.get_weight(index)) for index in range(workspace.num_weights()))
+            return {index: value for index, value in values if value != 0}
+        return {each.index: each.value for each in listed.weights}
 
     def close(self) -> None:
         """Let go of the learner's memory."""
