@@ -230,6 +230,7 @@ def test_a_setting_that_cannot_be_is_refused(shell: Shell, change: str, why: str
     assert shell.json("settings", "show", "default")["exploration"] == "0.2"
 
 
+@pytest.mark.slow
 def test_a_policy_is_written_as_the_learner_takes_it(shell: Shell) -> None:
     """With quotes or without: its options are not ours."""
     for words in (["--cb_explore_adf", "--epsilon", "0.1", "-q", "::"], ["--cb_explore_adf --epsilon 0.1 -q ::"]):
@@ -282,6 +283,7 @@ def test_a_model_is_imported_listed_exported_and_forgotten(shell: Shell, tmp_pat
     assert "keeps no model nope" in shell.refused("model", "rollback", "default", "nope")
 
 
+@pytest.mark.slow
 def test_a_signed_model_is_exported_and_imported(shell: Shell, tmp_path: Path) -> None:
     """What was verified is said; so is that a model comes from somebody else."""
     bare, signed = str(tmp_path / "model.vw"), str(tmp_path / "model.vw.zip")
@@ -300,6 +302,7 @@ def test_a_signed_model_is_exported_and_imported(shell: Shell, tmp_path: Path) -
     assert "Signed by this installation" in shell.ok("model", "import", "default", signed)
 
 
+@pytest.mark.slow
 def test_a_model_of_another_policy_brings_it_when_asked(shell: Shell, tmp_path: Path) -> None:
     """Otherwise the loop's policy stays, and the refusal names the one to set."""
     (tmp_path / "model.vw").write_bytes(model())

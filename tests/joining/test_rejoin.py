@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,20 +60,25 @@ class Size(msgspec.Struct, frozen=True):
     lane_read: int = 4_000
 
 
+def decision(event_id: str, wait_us: int, *, deferred: bool = False) -> Interaction:
+    """Make a decision for one of two actions."""
+    return Interaction(
+        event_id=event_id,
+        context=Features(b"[]"),
+        actions=(Action("x", Features(b"[]")), Action("y", Features(b"[]"))),
+        pmf=(0.5, 0.5),
+        chosen=0,
+        learning_mode=LearningMode.ONLINE,
+        reward_wait_us=wait_us,
+        deferred=deferred,
+    )
+
+
 def records() -> st.SearchStrategy[Record]:
     """Draw what an application does, with so few ids and waits that everything meets."""
     ids = st.sampled_from(["a", "b", "c"])
     interactions = st.builds(
-        lambda event_id, wait_us, deferred: Interaction(
-            event_id=event_id,
-            context=Features(b"[]"),
-            actions=(Action("x", Features(b"[]")), Action("y", Features(b"[]"))),
-            pmf=(0.5, 0.5),
-            chosen=0,
-            learning_mode=LearningMode.ONLINE,
-            reward_wait_us=wait_us,
-            deferred=deferred,
-        ),
+        lambda event_id, wait_us, deferred: decision(event_id, wait_us, deferred=deferred),
         ids,
         st.sampled_from([1, S, 2 * S, 10 * S, TWO_MINUTES_US, 300 * S, 2 * DAY_US]),
         st.booleans(),
@@ -232,16 +238,40 @@ def packed(entries: Sequence[JoinedEntry]) -> bytes:
     return msgspec.msgpack.encode(entries)
 
 
-@settings(max_examples=EXAMPLES)
-@given(history=acts(), live=sizes(), again=sizes())
-def test_joining_does_not_depend_on_batching(history: list[Act], live: Size, again: Size) -> None:
-    """What ran live, over restarts and sealing, equals a rejoin and the plain rules, byte for byte."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        log, entries, counts = asyncio.run(join_live(folder, history, live))
-        entries_again, counts_again = asyncio.run(join_again(folder, again))
+def hold_to_the_rules(folder: Path, history: Sequence[Act], live: Size, again: Size) -> Counter[str]:
+    """Join a history while it happens, again from its log, and by the rules. Returns what was counted."""
+    log, entries, counts = asyncio.run(join_live(folder, history, live))
+    entries_again, counts_again = asyncio.run(join_again(folder, again))
     expected, expected_counts = join_by_the_rules(log)
 
     assert entries == expected
     assert packed(entries) == packed(entries_again) == packed(expected)
     assert counts == counts_again == expected_counts
+    return counts
+
+
+@pytest.mark.parametrize(("live", "again"), [(Size(), Size(1, 1)), (Size(2, 1), Size())])
+def test_a_log_is_joined_live_as_it_is_joined_again(tmp_path: Path, live: Size, again: Size) -> None:
+    """Rewards early, in time, late and of nobody; deferred and imported decisions; over sealing and a restart."""
+    decided = [decision(event_id, 10 * S, deferred=event_id == "c") for event_id in "abc"]
+    imported = History(interaction=decision("past", S), time_us=7, observations=(PastObservation(8, 0.5),))
+    history = [
+        Act(0, (Observation(event_id="b", value=-1.0), decided[0], imported), steps=1),
+        Act(S, (decided[1], Observation(event_id="a", value=0.25)), steps=1, maintain=True),
+        Act(S, (decided[2], Activation(event_id="c"), decision("d", S, deferred=True)), steps=2, restart=True),
+        Act(8 * S, (Observation(event_id="a", value=1.0), Observation(event_id="b", value=1.0)), maintain=True),
+        Act(TWO_MINUTES_US, (Observation(event_id="nobody", value=1.0), Tick()), steps=3, restart=True),
+        Act(TWO_MINUTES_US + 1, (Tick(),)),
+    ]
+    counts = hold_to_the_rules(tmp_path, history, live, again)
+    expected = dict.fromkeys(["defaulted", "never_activated", "activations", "late", "unknown", "imported"], 1)
+    assert +counts == expected | {"ranked": 4, "joined": 4, "rewarded": 2, "baseline_chosen": 3, "observed": 5}
+
+
+@pytest.mark.slow
+@settings(max_examples=EXAMPLES)
+@given(history=acts(), live=sizes(), again=sizes())
+def test_joining_does_not_depend_on_batching(history: list[Act], live: Size, again: Size) -> None:
+    """What ran live, over restarts and sealing, equals a rejoin and the plain rules, byte for byte."""
+    with tempfile.TemporaryDirectory() as name:
+        hold_to_the_rules(Path(name), history, live, again)

@@ -19,6 +19,7 @@ def test_probabilities_are_the_learners_own(preset: Preset) -> None:
         assert directly(scene, Setting.of(preset)) <= 1e-6
 
 
+@pytest.mark.slow
 def test_balanced_learns_digits() -> None:
     """Ten actions and no noise, one pass over 1,797 rows: what full labels reach is far from random."""
     shares = []
@@ -29,6 +30,7 @@ def test_balanced_learns_digits() -> None:
     assert np.mean(shares) > 0.5, shares
 
 
+@pytest.mark.slow
 def test_plain_does_not_mind_how_small_rewards_are() -> None:
     """It is what it is there for: the others explore by the size of rewards."""
     scene = set_scene("digits", seed=1)
@@ -39,6 +41,7 @@ def test_plain_does_not_mind_how_small_rewards_are() -> None:
     assert share > 0.5
 
 
+@pytest.mark.slow
 def test_changing_notices_a_change() -> None:
     """It is what it is there for: after the last of three switches, `balanced` has .67 of what can be reached."""
     played = play(world_scene("drift", 12_000, seed=1), Setting.of(CHANGING))
@@ -46,6 +49,7 @@ def test_changing_notices_a_change() -> None:
     assert Played(*(part[-3_000:] for part in played)).share() > 0.75
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("base_rate", "bar"), [(0.016, 0.55), (0.05, 0.65), (0.2, 0.75)])
 def test_balanced_learns_from_clicks(base_rate: float, bar: float) -> None:
     """Rewards are mostly noise, and articles come and go. With the quick rate the last half is worth .44 at 1.6 %."""
@@ -57,6 +61,7 @@ def test_balanced_learns_from_clicks(base_rate: float, bar: float) -> None:
     assert np.mean(shares) > bar, shares
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "goal"), [(BALANCED, 0.96), (PERSONALIZER, 0.86)], ids=lambda each: str(each)[:8])
 def test_grocery_is_learned_within_5000_events(preset: Preset, goal: float) -> None:
     """It is the first thing that people see, and models are some hundred events old by then."""

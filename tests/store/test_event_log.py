@@ -1121,6 +1121,7 @@ def test_retention_makes_room_though_nothing_can_be_written(sqlite_home: SqliteH
     assert event_ids(run(log.read(0, limit=ALL))) == ["new"]
 
 
+@pytest.mark.slow
 def test_open_files_do_not_grow_with_the_log(sqlite_home: SqliteHome, run: Run) -> None:
     """Ninety days of hourly segments are more than the files that a process may open."""
     log = sqlite_home.event_log(seal_entries=1)

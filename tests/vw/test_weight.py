@@ -16,6 +16,11 @@ CONTEXT = Features(b'[{"visitor":{"device":"phone","age":0.5}}]')
 ACTIONS = [Action(name, Features(b'[{"dish":{"name":"%s"}}]' % name.encode())) for name in ("a", "b", "c")]
 
 
+def weights_of(workspace: Workspace) -> dict[int, float]:
+    """The weights of a learner that are not 0, by index."""
+    return {each["index"]: each["value"] for each in json.loads(workspace.json_weights())["weights"]}
+
+
 @pytest.mark.parametrize("cb_type", ["mtr", "ips", "dr"])
 def test_it_is_learned_as_the_learner_learns_it_from_a_log(cb_type: str) -> None:
     """With the weight that `pdrop` has there, before and after events that weigh 1."""
@@ -37,8 +42,7 @@ def test_it_is_learned_as_the_learner_learns_it_from_a_log(cb_type: str) -> None
         examples = reference._parse(json.dumps(line))
         reference.learn_multi(examples)
         reference._finish_example_multi_ex(examples)
-    values = ((index, reference.get_weight(index)) for index in range(reference.num_weights()))
-    assert learner.weights() == {index: value for index, value in values if value != 0}
+    assert learner.weights() == weights_of(reference) != {}
     learner.close()
     reference.finish()
 
@@ -81,9 +85,6 @@ def test_decisions_for_slots_weigh_as_much_as_they_stand_for() -> None:
         examples = reference._parse(json.dumps(line))
         reference.learn_multi(examples)
         reference._finish_example_multi_ex(examples)
-    values = ((index, reference.get_weight(index)) for index in range(reference.num_weights()))
-    expected = {index: value for index, value in values if value != 0}
-    assert expected
-    assert learner.weights() == expected
+    assert learner.weights() == weights_of(reference) != {}
     learner.close()
     reference.finish()

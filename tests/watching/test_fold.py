@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import cache
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +16,7 @@ from rankward.evaluation.estimators import ips
 from rankward.records import (
     Action,
     Features,
+    Interaction,
     JoinedEntry,
     JoinedEvent,
     JoinedObservation,
@@ -83,11 +86,16 @@ def actions_of(rows: dict[Place, bytes]) -> ActionTallies:
     return total
 
 
+@cache
+def folded_at_once() -> dict[Place, bytes]:
+    """Fold the same events in one batch."""
+    return folded(log(150))
+
+
 @given(st.lists(st.integers(0, 40), max_size=8))
 def test_batches_do_not_matter(sizes: list[int]) -> None:
     """Figures are taken in whatever steps there is time for, and taken again in others: to the last bit the same."""
-    events = log(150)
-    assert folded(events, sizes) == folded(events)
+    assert folded(log(150), sizes) == folded_at_once()
 
 
 def test_every_series_holds_the_same_events() -> None:
@@ -100,8 +108,21 @@ def test_every_series_holds_the_same_events() -> None:
     assert {place.at % HOUR_US for place in rows if place.series == HOURS} == {0}
 
 
+def test_baseline_and_chance_are_weighed_by_the_logged_probabilities() -> None:
+    """What they would have earned, event by event: the first action always, or each as often as the others."""
+    events = log(2_000, pmf=(0.5, 0.25, 0.25))
+    total = tally_of(folded(events, now_us=START_US))
+    rewards = np.array([each.entry.observations[0].value for each in events])
+    chosen = np.array([each.interaction.chosen for each in events if isinstance(each.interaction, Interaction)])
+    assert ips(total.baseline) == pytest.approx(np.mean(rewards * (chosen == 0) / 0.5))
+    assert ips(total.uniform) == pytest.approx(np.mean(rewards / 3 / np.where(chosen == 0, 0.5, 0.25)))
+    assert ips(total.online) == ips(total.earned) == pytest.approx(np.mean(rewards))
+    assert total.matched == np.count_nonzero(chosen == 0)
+
+
+@pytest.mark.slow
 def test_the_estimates_are_those_of_importance_sampling() -> None:
-    """Baseline and chance are weighed by the logged probabilities, and come out right in a known world."""
+    """Weighed by the logged probabilities, baseline and chance come out right in a known world."""
     rows = folded(log(40_000, pmf=(0.5, 0.25, 0.25)), now_us=START_US)
     total = tally_of(rows)
     # Half of the guests like soup, the baseline; half like curry: 0.5 either way, and 0.1 for salad.
