@@ -167,6 +167,24 @@ def test_a_share_of_a_study_that_is_gone_removes_itself(home: Home) -> None:
     assert shares_of(home, study) == [other]
 
 
+def test_a_share_of_what_is_archived_is_not_judged_without_the_archive(home: Home, tmp_path: Path) -> None:
+    """A node that was given none would judge by less than the others do, and nobody could tell."""
+    home.archives.settle(f"file://{tmp_path}/elsewhere")
+    study = asked(home)
+    judging = Judging(home, study)
+    eventually(lambda: len(shares_of(home, study)) == 2, "both are offered")
+    judging.stopped.set()
+    judging.ended()
+    home.archives.settle(None)
+    share, _ = shares_of(home, study)
+    take(home, share)
+
+    ended = home.studies.by_key(share.key)
+    assert ended is not None
+    assert ended.state is StudyState.FAILED
+    assert "was given none" in ended.description
+
+
 def test_a_share_that_is_given_up_fails_its_study(home: Home) -> None:
     """With the reason, rather than letting it wait for ever."""
     study = asked(home)

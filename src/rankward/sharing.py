@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from rankward.errors import Conflict, RankwardError, ServersAway
+from rankward.errors import Conflict, RankwardError, ServersAway, StoreUnavailable
 from rankward.evaluation.contender import Candidate
 from rankward.evaluation.replay import Part, Setup
 from rankward.evaluation.report import Line
@@ -39,6 +39,7 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     references: bool  # whether to judge `online` and the baselines, too
     until_us: TimeUs | None = None  # decisions at or after it are left out; None: the whole log is read
     batches: int | None = None  # then: of the log, to read
+    archived: bool = False  # whether the archive is read, too
 
 
 class ShareFindings(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,7 +150,14 @@ def offer(
         stopped: see `OfferedShare`.
     """
     begins = (source.until_us, source.last) if isinstance(source, Prefix) else (None, None)
-    what = Share(candidates=tuple(share), setup=setup, references=references, until_us=begins[0], batches=begins[1])
+    what = Share(
+        candidates=tuple(share),
+        setup=setup,
+        references=references,
+        until_us=begins[0],
+        batches=begins[1],
+        archived=home.archives.url is not None,
+    )
     return OfferedShare(home, study, what, stopped)
 
 
@@ -214,6 +222,11 @@ class ShareRun:
     def _found(self) -> ShareFindings:
         share = self._share
         what = msgspec.msgpack.decode(share.share, type=Share)
+        if what.archived and self._home.archives.url is None:
+            raise StoreUnavailable(
+                f"it reads on in the archive, and the node {self._home.name} was given none: start every node with the "
+                "same --archive, or RANKWARD_ARCHIVE, and ask again"
+            )
         source: Source = LoopLog.of(self._home, share)
         self._wait_for_log()
         if what.until_us is not None and what.batches is not None:

@@ -126,13 +126,14 @@ class _Feeding:
 class Circle:
     """One loop, whose time stands still unless it is moved."""
 
-    def __init__(self, folder: Path, settings: LoopSettings) -> None:
-        self.clock = Clock()
+    def __init__(self, folder: Path, settings: LoopSettings, clock: Clock | None = None) -> None:
+        self.clock = Clock() if clock is None else clock  # nodes of one cluster have one
         self.timer = Timer(self.clock)
         self.home = Home(folder, clock=self.clock, timer=self.timer)
         names = {loop.name for loop in self.home.catalog.loops()}
         if "circle" not in names:
             self.home.loops.create("circle", settings, loop_id=LOOP_ID)
+        self.home.fetch_replica(self.loop.loop_id)  # another node may have made it
         self.log: EventLog = self.home.event_log(self.loop.loop_id)
         self.joined: JoinedLog = self.home.joined_log(self.loop.loop_id)
         self._feeding: _Feeding | None = None  # embedded, the log is written where it is read
