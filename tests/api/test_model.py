@@ -47,7 +47,12 @@ def untrained(service: RunningService) -> LoopClient:
 
 @pytest.fixture(scope="module")
 def trained(service: RunningService) -> LoopClient:
-    """A loop with a model: it has learned that pasta is good and that ramen is not."""
+    """A loop with a model, which no test changes."""
+    return _trained(service)
+
+
+def _trained(service: RunningService) -> LoopClient:
+    """Make a loop that has learned that pasta is good and that ramen is not."""
     settings = LoopSettings(
         model_export_frequency=timedelta(milliseconds=100),
         policy="--cb_explore_adf --epsilon 0.2 --cb_type mtr -l 0.5",
@@ -331,12 +336,13 @@ def test_another_exploration_holds_for_the_model_that_serves(trained: LoopClient
     assert {action["id"]: action["probability"] for action in body["ranking"]} == {"pasta": 0.75, "ramen": 0.25}
 
 
-def test_a_deleted_model_is_forgotten(service: RunningService, trained: LoopClient) -> None:
+def test_a_deleted_model_is_forgotten(service: RunningService) -> None:
     """Rank is uniform until the next one, which learns from later events only."""
-    assert trained.delete("/model").status_code == 204
+    loop = _trained(service)
+    assert loop.delete("/model").status_code == 204
 
-    assert trained.get("/model").content == b""
-    assert trained.get("/model/properties").json()["lastModifiedTime"] == NEVER
-    body = trained.rank(request("ramen", "pasta")).json()
+    assert loop.get("/model").content == b""
+    assert loop.get("/model/properties").json()["lastModifiedTime"] == NEVER
+    body = loop.rank(request("ramen", "pasta")).json()
     assert [action["probability"] for action in body["ranking"]] == [0.5, 0.5]
-    assert len(service.records(trained.loop)) > 60, "the log stays"
+    assert len(service.records(loop.loop)) > 60, "the log stays"

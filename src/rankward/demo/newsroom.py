@@ -211,6 +211,8 @@ class Newsroom:
     async def start_over(self) -> None:
         """Begin again, with an apprentice that knows nothing."""
         await self.set_scene(Scene(rate=0.0, season=Season.ORDINARY, learning_mode=LearningMode.APPRENTICE))
+        while self._reading:  # what is logged after the model is deleted is learned
+            await asyncio.wait(self._reading)
         await self._doors.registry.delete(LOOP)
         self._doors.take_over()
         self._board = Board()
