@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 120.0
 """How long anything may take on a busy machine before a test gives up. A test that passes is none the slower for it."""
+STUDY_S = 5 * PATIENCE_S
+"""How long an evaluation may take: it starts process after process, and judges dozens of policies in a search."""
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 ADMIN_KEY = "the-admin-key-of-these-tests"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rankward.settings import LoopSettings
-from tests.service import eventually, quoted
+from tests.service import STUDY_S, eventually, quoted
 
 if TYPE_CHECKING:
     from tests.service import LoopClient, RunningService
@@ -56,7 +56,7 @@ def ask(loop: LoopClient, body: Any) -> str:
 def finished(loop: LoopClient, evaluation_id: str, query: str = "") -> Any:
     """Wait until an evaluation is no more on its way, and read it, through v1.x."""
     path = f"/evaluations/{quoted(evaluation_id)}"
-    eventually(lambda: loop.get(path).json()["status"] != "pending", "the evaluation ends", within_s=120)
+    eventually(lambda: loop.get(path).json()["status"] != "pending", "the evaluation ends", within_s=STUDY_S)
     return loop.get(path + query).json()
 
 

@@ -17,7 +17,7 @@ from tests.api.contract import PUBLISHED, Published
 from tests.api.generated import as_body, bent, fitting
 from tests.api.guests import POLICY, finished, guest_loop
 from tests.models import learned
-from tests.service import LoopClient, eventually, quoted, request
+from tests.service import STUDY_S, LoopClient, eventually, quoted, request
 from tests.uploads.batches import batch, cb, outcome
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def evaluated(service: RunningService) -> LoopClient:
     eventually(
         lambda: newest.get("/featureImportances/important").json()["status"] == "Succeeded",
         "the importances are found",
-        within_s=120,
+        within_s=STUDY_S,
     )
     return made
 

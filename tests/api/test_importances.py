@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.api.guests import SPAN, guest_loop, newest
-from tests.service import LoopClient, eventually
+from tests.service import STUDY_S, LoopClient, eventually
 
 if TYPE_CHECKING:
     from tests.service import RunningService
@@ -32,7 +32,7 @@ def test_features_are_scored_from_the_best_down(loop: LoopClient) -> None:
         found: dict[str, object] = newest(loop, "GET", "/featureImportances/f%201").json()
         return found
 
-    eventually(lambda: read()["status"] != "Running", "it ends", within_s=120)
+    eventually(lambda: read()["status"] != "Running", "it ends", within_s=STUDY_S)
     body = newest(loop, "GET", "/featureImportances/f%201").json()
     scores = [each["score"] for each in body["featureScores"]]
     names = {(each["namespace"], each["featureName"]) for each in body["featureScores"]}

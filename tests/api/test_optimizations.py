@@ -12,7 +12,7 @@ from rankward.telemetry import find_version
 from tests.api.guests import guest_loop, newest
 from tests.api.test_admin import admin, code
 from tests.api.test_remote_commands import run, said, told
-from tests.service import LoopClient, RunningService, eventually
+from tests.service import STUDY_S, LoopClient, RunningService, eventually
 
 if TYPE_CHECKING:
     import httpx
@@ -36,7 +36,7 @@ def loop(service: RunningService) -> LoopClient:
 
 def begun(service: RunningService, loop: LoopClient, body: Any) -> httpx.Response:
     """Begin a run, once the one before has ended."""
-    eventually(lambda: all(each["ended_us"] for each in runs(service, loop)), "no run goes on")
+    eventually(lambda: all(each["ended_us"] for each in runs(service, loop)), "no run goes on", within_s=STUDY_S)
     return admin(service, "POST", f"/loops/{loop.loop}/optimizations", body)
 
 
@@ -49,7 +49,9 @@ def runs(service: RunningService, loop: LoopClient) -> list[Any]:
 def ended(service: RunningService, loop: LoopClient, optimization_id: str) -> Any:
     """A run, when nothing more comes of it."""
     path = f"/loops/{loop.loop}/optimizations/{optimization_id}"
-    eventually(lambda: admin(service, "GET", path).json()["ended_us"] is not None, "the run has ended")
+    eventually(
+        lambda: admin(service, "GET", path).json()["ended_us"] is not None, "the run has ended", within_s=STUDY_S
+    )
     return admin(service, "GET", path).json()
 
 
@@ -103,7 +105,7 @@ def test_what_cannot_be_begun_is_refused_with_a_reason(service: RunningService, 
 
 def test_a_command_begins_and_shows_them(service: RunningService, loop: LoopClient) -> None:
     """On a service elsewhere, as on a data folder."""
-    eventually(lambda: all(each["ended_us"] for each in runs(service, loop)), "no run goes on")
+    eventually(lambda: all(each["ended_us"] for each in runs(service, loop)), "no run goes on", within_s=STUDY_S)
     name = loop.loop
     shown = told(service, "optimize", name, "--dry-run")
     assert shown["dry_run"]

@@ -9,7 +9,7 @@ import pytest
 from rankward.store.studies import StudyKind
 from tests.portal.test_policy import learned
 from tests.portal.test_signing_in import signed_in
-from tests.service import PATIENCE_S, RunningService
+from tests.service import STUDY_S, RunningService
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_MS = 2_000 * PATIENCE_S  # for a study, on a machine that is busy
+STUDY_MS = 1_000 * STUDY_S
 
 
 def test_an_evaluation_is_asked_followed_read_and_applied(
@@ -34,7 +34,7 @@ def test_an_evaluation_is_asked_followed_read_and_applied(
     page.get_by_label("Policies to judge as well").fill("calm = --cb_explore_adf --epsilon 0.05 --cb_type mtr\nplain")
     page.get_by_role("button", name="Evaluate").click()
     page.get_by_role("heading", name="<i>first</i>").wait_for()
-    page.get_by_role("region", name="Policies").wait_for(timeout=PATIENCE_MS)
+    page.get_by_role("region", name="Policies").wait_for(timeout=STUDY_MS)
     visitor.check()
     rows = page.get_by_role("region", name="Policies").get_by_role("row")
     assert rows.filter(has_text="calm").count() == 1
@@ -81,7 +81,7 @@ def test_importance_is_measured(visit: Callable[..., Visitor], filled: RunningSe
     visitor = visit()
     page = visitor.open(f"/portal/loops/{name}/features")
     page.get_by_role("button", name="Measure importance").click()
-    page.get_by_text("What each is worth was measured on").wait_for(timeout=PATIENCE_MS)
+    page.get_by_text("What each is worth was measured on").wait_for(timeout=STUDY_MS)
     visitor.check()
     loop_id = filled.loop(name).loop_id
     assert len(filled.home.studies.listed(loop_id, StudyKind.IMPORTANCE)) == 1
