@@ -571,6 +571,32 @@ def test_a_log_that_can_tell_nothing_is_not_searched(tmp_path: Path, wanted: Loo
     asyncio.run(scenario())
 
 
+def test_a_run_that_is_begun_by_hand_is_asked_once_though_the_worker_sees_it_at_once(tmp_path: Path) -> None:
+    """Both ask for its evaluation then: it was given up as one that cannot be asked, with its evaluation under way."""
+
+    async def go_on_at_once(house: House) -> Optimization:
+        while not (unfinished := house.home.optimizations.unfinished()):
+            await asyncio.sleep(0)
+        [seen] = unfinished
+        assert not seen.asked
+        return await house.service.go_on(house.circle.loop, seen)
+
+    async def scenario() -> None:
+        house = House(tmp_path, wanted=LoopSettings())
+        await play(house.circle, 50, lambda who: who)
+        begun, gone_on = await asyncio.gather(
+            house.service.begin(house.circle.loop, due_us=None, dry_run=True), go_on_at_once(house)
+        )
+        assert begun.optimization_id == gone_on.optimization_id
+        assert (begun.state, gone_on.state) == (OptimizationState.SEARCHING, OptimizationState.SEARCHING)
+        found = house.service.find(house.circle.loop, begun.optimization_id)
+        assert (found.state, found.asked, len(found.steps)) == (OptimizationState.SEARCHING, True, 1)
+        assert [study.study_id for study in house.home.studies.unfinished()] == [begun.study_id]
+        await house.close()
+
+    asyncio.run(scenario())
+
+
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     """Two at once would each take the other's change for a person's."""
 

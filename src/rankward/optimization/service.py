@@ -32,7 +32,7 @@ from rankward.store.optimizations import (
     Watched,
 )
 from rankward.store.ports import Epoch, EventLog, JoinedLog, Loop, ModelVersion
-from rankward.store.studies import StudyKind, StudyState
+from rankward.store.studies import Study, StudyKind, StudyState
 from rankward.studies import StudyService
 from rankward.training.fold import Checkpoint
 from rankward.vw.arguments import parse_policy
@@ -151,7 +151,9 @@ class OptimizationService:
             begun = self._stepped(run, "begun: " + ("by hand" if due_us is None else "by its schedule"))
             self._optimizations.add(begun)
             try:
-                return await self._ask(loop, begun)
+                asked = await self._ask(loop, begun)
+                # What somebody begins is in the worker's hands by now: only that writes over it.
+                return begun if due_us is None or not asked else self._asked(begun)
             except InvalidRequest as error:
                 skipped = self._go(begun, OptimizationState.SKIPPED, error.message)
                 if due_us is None:
@@ -177,7 +179,12 @@ class OptimizationService:
         entries = await joined.read(end - self._limits.evaluation_events, limit=1)
         return entries[0][1].due_us - loop.settings.reward_wait // _MICROSECOND if entries else 0
 
-    async def _ask(self, loop: Loop, run: Optimization) -> Optimization:
+    async def _ask(self, loop: Loop, run: Optimization) -> bool:
+        """Ask for a run's evaluation. Returns whether it is in the queue; where there was no room, it is asked again.
+
+        Whoever begins a run asks, and so does the worker if it sees the run before the evaluation: one of them finds
+        that the other has asked.
+        """
         question = Question(
             name=f"automatic optimization {run.optimization_id}",
             start_us=run.start_us,
@@ -187,10 +194,24 @@ class OptimizationService:
         try:
             await self._studies.ask(loop, StudyKind.EVALUATION, question, study_id=run.study_id, automatic=True)
         except Overloaded:
-            return run  # it is asked again as the run goes on
+            return False
+        except InvalidRequest:
+            if self._study_of(loop, run) is None:
+                raise
+        return True
+
+    def _asked(self, run: Optimization) -> Optimization:
+        """Note that a run's evaluation is in the queue."""
         asked = msgspec.structs.replace(run, asked=True)
         self._optimizations.write(asked)
         return asked
+
+    def _study_of(self, loop: Loop, run: Optimization) -> Study | None:
+        """Return a run's evaluation. None: there is none yet, or it was deleted."""
+        try:
+            return self._studies.find(loop, StudyKind.EVALUATION, run.study_id)
+        except NotFound:
+            return None
 
     # Going on
 
@@ -217,15 +238,16 @@ class OptimizationService:
 
     async def _searched(self, loop: Loop, run: Optimization) -> Optimization:
         """Decide on what was found, once it was."""
-        try:
-            study = self._studies.find(loop, StudyKind.EVALUATION, run.study_id)
-        except NotFound:
-            if run.asked:
-                return self._go(run, OptimizationState.FAILED, "its evaluation was deleted")
+        study = self._study_of(loop, run)
+        if study is None and run.asked:
+            return self._go(run, OptimizationState.FAILED, "its evaluation was deleted")
+        if study is None:
             try:
-                return await self._ask(loop, run)
+                return self._asked(run) if await self._ask(loop, run) else run
             except InvalidRequest as error:
                 return self._go(run, OptimizationState.SKIPPED, error.message)
+        if not run.asked:
+            run = self._asked(run)
         if not study.state.finished or self.builds(loop):
             return run
         findings = await asyncio.to_thread(self._studies.findings, study)
