@@ -345,8 +345,8 @@ class Worker:
         gone = self._work.keys() - present.keys()
         for loop_id in self._fetching.keys() - present.keys():
             del self._fetching[loop_id]
-        rounds = [child.process for child in (self._watch, self._archive) if child.process is not None]
-        for child in (self._watch, self._archive) if gone else ():
+        rounds = [each.process for each in (self._watch, self._archive, self._snapshots) if each.process is not None]
+        for child in (self._watch, self._archive, self._snapshots) if gone else ():
             child.end()  # it has files of them open, and is started again
             child.started_us = 0
         for loop_id in gone:

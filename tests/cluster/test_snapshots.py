@@ -209,6 +209,29 @@ def test_a_snapshot_that_lacks_something_is_passed_over(tmp_path: Path, nats_ser
     asyncio.run(damage())
 
 
+def test_a_folder_that_is_just_being_made_is_copied_another_time(tmp_path: Path, nats_server: Server) -> None:
+    """Whoever goes round the loops comes by at any moment, and must not die of it."""
+
+    async def come_by() -> None:
+        async with nodes(tmp_path, nats_server, "old", "new") as [old, new]:
+            await traffic(old, "a", 50)
+            first = await asyncio.to_thread(old.snapshots.take, LOOP)
+            await traffic(old, "b", 50)
+            assert first.place < (old.snapshots.place(LOOP) or 0)
+            begun = new.folder.joined(LOOP)
+            begun.mkdir(parents=True)
+            (begun / "joined.sqlite").touch()
+            log = SqliteEventLog(new.folder.events(LOOP), clock=now_us)
+            await log.append([interaction("e")])
+            with pytest.raises(StoreUnavailable):
+                await asyncio.to_thread(new.snapshots.is_due, first, LOOP, every_us=1 << 60)
+            with pytest.raises(StoreUnavailable):
+                await asyncio.to_thread(new.snapshots.take, LOOP)
+            await log.close()
+
+    asyncio.run(come_by())
+
+
 def test_a_loop_without_a_snapshot_begins_with_its_stream(tmp_path: Path, nats_server: Server) -> None:
     """Every loop does, at first."""
 

@@ -121,17 +121,20 @@ class Snapshots:
         if place == newest.place:
             return False
         folder = self._folder
-        first = int(segments_in(folder.events(loop_id))[0].stem)
-        is_cleared = 0 < newest.events_end <= first
-        is_old = abs(self._clock() - newest.taken_us) >= every_us  # the clock may have been set back meanwhile
-        return is_old or is_cleared or erasures_in(folder.joined(loop_id)) != newest.erasures
+        with as_ours(folder.loops / loop_id):
+            first = int(segments_in(folder.events(loop_id))[0].stem)
+            is_cleared = 0 < newest.events_end <= first
+            is_old = abs(self._clock() - newest.taken_us) >= every_us  # the clock may have been set back meanwhile
+            return is_old or is_cleared or erasures_in(folder.joined(loop_id)) != newest.erasures
 
     def place(self, loop_id: str) -> int | None:
         """Say how far in its stream the replica of a loop is; None: there is none here."""
         events = self._folder.events(loop_id)
-        if self._folder.restored(loop_id).exists() or not events.exists() or not segments_in(events):
-            return None
-        return _place_of(events)
+        with as_ours(events):
+            while not self._folder.restored(loop_id).exists() and events.exists():
+                with contextlib.suppress(FileNotFoundError):  # sealed just now, or gone with its loop: look again
+                    return _place_of(events) if segments_in(events) else None
+        return None
 
     def take(self, loop_id: str) -> Snapshot:
         """Copy a loop's folder, as it is at one place in the stream, into the object store.

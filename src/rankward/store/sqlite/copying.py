@@ -205,3 +205,5 @@ def as_ours(folder: Path) -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise StorageFull(f"there is no room on the disk for {folder}: free some, and try again") from error
         raise StoreUnavailable(f"{folder} cannot be written: {error}") from error
+    except sqlite3.Error as error:
+        raise as_world_error(error, folder) from error
