@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from rankward.store.nats.broker import BrokerOptions
     from rankward.store.ports import Loop
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """How long anything may take on a busy machine before a test gives up. A test that passes is none the slower for it."""
 STUDY_S = 5 * PATIENCE_S
 """How long an evaluation may take: it starts process after process, and judges dozens of policies in a search."""

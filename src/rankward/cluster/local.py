@@ -20,7 +20,7 @@ NODES = {"api-1": "api", "api-2": "api", "worker-1": "worker", "worker-2": "work
 """What each node does, by its name: the command that runs it."""
 PAUSE_S = 5.0
 """So long a part that has died is left dead, for its loss to be seen."""
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 
 
 class Part:

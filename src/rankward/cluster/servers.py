@@ -14,7 +14,7 @@ from urllib.request import urlopen
 
 from rankward.errors import StoreUnavailable
 
-_PATIENCE_S = 30.0
+_PATIENCE_S = 120.0
 _CONFIG = """\
 server_name: {name}
 listen: "{host}:{port}"
