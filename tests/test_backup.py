@@ -129,6 +129,7 @@ def entries_of(home: Home, loop: Loop) -> list[LogEntry]:
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_whatever_was_acknowledged_before_a_backup_is_in_it(home: Home, tmp_path: Path) -> None:
     """Segments are closed, sealed and joined under the copy's eyes, and nothing may fall between."""
     loop = playground(home)

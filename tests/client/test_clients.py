@@ -382,6 +382,7 @@ def test_an_id_that_cannot_be_sent_is_a_mistake_and_no_more(event_id: str) -> No
         assert client.stats == rankward.ClientStats(fallbacks={"invalid": 1}, dropped=1, withheld=1)
 
 
+@pytest.mark.slow
 def test_a_page_that_is_shown_while_the_interpreter_ends_shows_the_baseline() -> None:
     """What runs at exit may outlive the client's thread."""
     code = """
@@ -431,6 +432,7 @@ def test_a_page_that_is_given_up_leaves_nothing_behind() -> None:
     asyncio.run(visit())
 
 
+@pytest.mark.slow
 def test_a_fork_in_the_middle_of_counting_does_not_stop_the_child() -> None:
     """Another thread may hold any of the client's locks at that moment, and it stays behind in the parent."""
     program = textwrap.dedent("""

@@ -60,6 +60,7 @@ def pages(count: int) -> list[JoinedEvent]:
     return [page(number, rng, guest=rng.choice(sorted(LIKED))) for number in range(count)]
 
 
+@pytest.mark.slow
 def test_a_policy_learns_what_to_show_where() -> None:
     """A slot is judged given what the slots before it showed, and a page by the sum of its slots."""
     candidate = custom("mine", "--cb_explore_adf --epsilon 0.05 -q ::", exploration=0.05)
