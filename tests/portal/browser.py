@@ -166,7 +166,7 @@ class Visitor:
     @contextlib.contextmanager
     def _standing_still(self) -> Iterator[None]:
         """Hold up what the page asks for once it is there: an answer would change it under the eyes of who looks."""
-        self.page.wait_for_load_state()
+        self.page.wait_for_load_state()  # what is looked for is there before the style sheet is
         self.page.route("**/*", self._hold)
         try:
             self.settle()
