@@ -18,6 +18,7 @@ from azure.cognitiveservices.personalizer.models import RankableAction, RankRequ
 from msrest.authentication import CognitiveServicesCredentials
 
 from rankward.loops import new_loop_settings
+from rankward.records import Interaction
 from rankward.settings import LoopSettings
 from rankward.simulate.world import Round
 from rankward.simulate.worlds import make_world
@@ -43,6 +44,7 @@ def test_a_shop_is_learned_through_the_real_client(
     """
     world = make_world("grocery")
     rounds = world.rounds(np.random.default_rng(7))
+    [probe] = islice(world.rounds(np.random.default_rng(8)), 1)
     lock = threading.Lock()
     service = RunningService(tmp_path).start()
     played: list[tuple[float, float]] = []
@@ -55,7 +57,7 @@ def test_a_shop_is_learned_through_the_real_client(
                 for pairs in pool.map(lambda client: list(_play(client, rounds, lock, each)), clients):
                     played += pairs
                 service.pass_time(loop.loop)
-                _wait_until_served(service, loop.loop, (wave + 1) * each * CLIENTS)
+                _wait_until_served(service, loop.loop, clients[0], probe, learned=(wave + 1) * each * CLIENTS)
     finally:
         service.close()
     last = played[-LAST_WAVES * events // WAVES :]
@@ -63,13 +65,25 @@ def test_a_shop_is_learned_through_the_real_client(
     assert got >= share_of_optimum * best, f"{got / best:.3f} of the optimum"
 
 
-def _wait_until_served(service: RunningService, name: str, learned: int) -> None:
-    def served() -> bool:
+def _wait_until_served(service: RunningService, name: str, client: Any, probe: Round, *, learned: int) -> None:
+    """Wait until decisions are made with a model that has learned so many events."""
+
+    def published() -> bool:
         loop = service.loop(name)
         versions = service.home.catalog.versions(loop.loop_id)
         return learned in [version.learned for version in versions if version.model_id == loop.model_id]
 
-    eventually(served, f"a model serves that has learned {learned} events")
+    def decides() -> bool:
+        event_id = _rank(client, probe, defer_activation=True).event_id  # never activated: nothing is learned from it
+        [used] = [each.model_id for each in service.records(name) if _is_decision(each, event_id)]
+        return bool(used == service.loop(name).model_id)
+
+    eventually(published, f"a model is published that has learned {learned} events")
+    eventually(decides, f"a model decides that has learned {learned} events")
+
+
+def _is_decision(record: object, event_id: str) -> bool:
+    return isinstance(record, Interaction) and record.event_id == event_id
 
 
 def _client(endpoint: str, key: str) -> Any:
@@ -82,9 +96,14 @@ def _play(client: Any, rounds: Iterator[Round], lock: threading.Lock, count: int
     for _ in range(count):
         with lock:
             [played] = islice(rounds, 1)
-        actions = [RankableAction(id=action_id, features=features) for action_id, features in played.actions]
-        answer = client.rank(RankRequest(actions=actions, context_features=played.context))
+        answer = _rank(client, played)
         index = [action_id for action_id, _ in played.actions].index(answer.reward_action_id)
         got = float(played.means[index])
         client.events.reward(answer.event_id, got)
         yield got, float(played.means.max())
+
+
+def _rank(client: Any, asked: Round, *, defer_activation: bool = False) -> Any:
+    actions = [RankableAction(id=action_id, features=features) for action_id, features in asked.actions]
+    request = RankRequest(actions=actions, context_features=asked.context, defer_activation=defer_activation)
+    return client.rank(request)
