@@ -71,6 +71,8 @@ class Network:
     def close(self) -> None:
         """Leave nothing behind."""
         for name in self._names:
+            # With its host, a line would go a while after the command has ended, and be in the way of the next network.
+            subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
         subprocess.run(["ip", "link", "del", self._bridge], check=False, capture_output=True)
 
