@@ -33,6 +33,7 @@ from rankward.records import Tick
 from rankward.settings import LoopSettings
 from rankward.store.nats.broker import write_options
 from rankward.supervisor import serve, work
+from rankward.telemetry import find_version
 from rankward.wiring import Home, now_us
 
 if TYPE_CHECKING:
@@ -313,6 +314,16 @@ class RunningService:
     def loop(self, name: str) -> Loop:
         """A loop as the catalog has it now."""
         return self.home.catalog.loop(name)
+
+    def wait_until_learned(self, name: str, events: int) -> None:
+        """Wait until the model that serves has learned so many events: if those are all, it goes on serving."""
+
+        def is_learned() -> bool:
+            loop = self.loop(name)
+            version = find_version(self.home.catalog.versions(loop.loop_id), loop.model_id)
+            return version is not None and version.learned == events
+
+        eventually(is_learned, f"a model of {name} serves that has learned {events} events")
 
     def entries(self, name: str) -> list[LogEntry]:
         """Read a loop's event log, ticks left out."""

@@ -8,7 +8,6 @@ import pytest
 
 from rankward.api.operation import P3, V1_0
 from rankward.settings import LoopSettings
-from rankward.telemetry import find_version
 from tests.api.guests import guest_loop, newest
 from tests.api.test_admin import admin, code
 from tests.api.test_remote_commands import run, said, told
@@ -24,13 +23,7 @@ pytestmark = pytest.mark.slow
 def loop(service: RunningService) -> LoopClient:
     """A loop with a log, and a model that serves and has learned all of it: so no other is published."""
     made = guest_loop(service, 60, seed=5)
-
-    def is_learned() -> bool:
-        loop = service.loop(made.loop)
-        version = find_version(service.home.catalog.versions(loop.loop_id), loop.model_id)
-        return version is not None and version.learned == 60
-
-    eventually(is_learned, "a model serves")
+    service.wait_until_learned(made.loop, 60)
     return made
 
 

@@ -71,7 +71,7 @@ def test_started_again_it_goes_on_where_it_was(tmp_path: Path) -> None:
         for number in range(20):
             assert client.rank(request("a", "b", eventId=f"e{number}")).status_code == 201
             assert client.reward(f"e{number}", 1.0).status_code == 204
-        eventually(lambda: service.loop(LOOP).model_id is not None, "a model serves")
+        service.wait_until_learned(LOOP, 20)
         assert service.stop() == 0
         model = service.loop(LOOP).model_id
         keys = service.home.loops.keys()

@@ -68,17 +68,12 @@ def test_a_shop_is_learned_through_the_real_client(
 def _wait_until_served(service: RunningService, name: str, client: Any, probe: Round, *, learned: int) -> None:
     """Wait until decisions are made with a model that has learned so many events."""
 
-    def published() -> bool:
-        loop = service.loop(name)
-        versions = service.home.catalog.versions(loop.loop_id)
-        return learned in [version.learned for version in versions if version.model_id == loop.model_id]
-
     def decides() -> bool:
         event_id = _rank(client, probe, defer_activation=True).event_id  # never activated: nothing is learned from it
         [used] = [each.model_id for each in service.records(name) if _is_decision(each, event_id)]
         return bool(used == service.loop(name).model_id)
 
-    eventually(published, f"a model is published that has learned {learned} events")
+    service.wait_until_learned(name, learned)
     eventually(decides, f"a model decides that has learned {learned} events")
 
 

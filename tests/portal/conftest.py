@@ -45,7 +45,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]
             ranked = loop.rank(request("pasta", "<b>ramen</b>", '"><script>alert(1)</script>', eventId=event_id))
             assert ranked.status_code == 201
             assert loop.reward(event_id, number % 3 / 2).status_code == 204
-        eventually(lambda: running.loop("shown").model_id is not None, "the loop has learned")
+        running.wait_until_learned("shown", 40)
         yield running
     finally:
         running.close()

@@ -34,7 +34,7 @@ FRESH_US = 3_600_000_000
 
 
 def learned(service: RunningService, events: int = 12) -> str:
-    """Make a loop that has learned. Returns its name."""
+    """Make a loop that has learned all of its events. Returns its name."""
     second = timedelta(seconds=1)
     made = service.new_loop(
         msgspec.structs.replace(new_loop_settings(), reward_wait=second, model_export_frequency=second)
@@ -43,7 +43,7 @@ def learned(service: RunningService, events: int = 12) -> str:
     for number in range(events):
         assert client.rank(request("pasta", "ramen", eventId=f"e{number}")).status_code == 201
         assert client.reward(f"e{number}", number % 2).status_code == 204
-    eventually(lambda: service.loop(made.loop).model_id is not None, "the loop has learned")
+    service.wait_until_learned(made.loop, events)
     return made.loop
 
 
